@@ -1,0 +1,193 @@
+"""Who is calling: password hashes, tokens, and the middleware that lets nobody in without one."""
+
+import asyncio
+import hmac
+import logging
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, ParamSpec, TypeVar
+
+import jwt
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from aiohttp_jwt import JWTMiddleware
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+import models
+import settings
+from models import Caller
+from rest.errors import EXTRA_HEADERS, InvalidToken, Unauthorized, Unavailable
+from rest.telemetry import USER_ID
+from schemas import Credentials, Registration, Token
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ALGORITHM = "HS256"
+LONGEST_LIFETIME_SECONDS = 366 * 86400
+GENERATIONS = 2**53  # the largest that every JSON parser reads exactly
+CALLER = web.RequestKey("caller", Caller)
+PRIVATE_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept"}
+
+hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)  # OWASP's choice for argon2id: 19 MiB
+NOBODYS_HASH = f"$argon2id$v=19$m={hasher.memory_cost},t={hasher.time_cost},p=1${'A' * 22}${'A' * 43}"  # as much work as a real one
+
+# It would log a traceback for every bad token, with what the client wrote in it.
+logging.getLogger("aiohttp_jwt.middleware").disabled = True
+
+
+class WrongCredentials(Unauthorized):
+    """One answer for an unknown login and for a wrong password."""
+
+    detail = "There is no such login with this password."
+
+
+# Passwords
+
+
+class Hashing:
+    """A few threads in which passwords are hashed, so that the event loop goes on; the queue before them is short."""
+
+    def __init__(self, threads: int, queue: int) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="hashing")
+        self._free = threads + queue
+
+    async def run(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Run the function in one of the threads. Raises Unavailable where too many wait already."""
+        if not self._free:
+            raise Unavailable("Too many are logging in at this moment: try again.")
+        self._free -= 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*arguments, **options))
+        finally:
+            self._free += 1
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+HASHING = web.AppKey("hashing", Hashing)
+
+
+async def hashing(app: web.Application) -> AsyncIterator[None]:
+    """Hold the hashing threads while the application runs."""
+    app[HASHING] = Hashing(settings.load().hashing_threads, settings.load().hashing_queue)
+    yield
+    app[HASHING].close()
+
+
+def hash_password(password: str) -> str:
+    """Give what is stored for a password: argon2id over an HMAC with PASS_SALT, which the database doesn't know."""
+    return hasher.hash(_peppered(password))
+
+
+def verify_password(password: str, password_hash: str) -> bool:
+    """Tell whether this is the password."""
+    try:
+        return hasher.verify(password_hash, _peppered(password))
+    except (VerificationError, InvalidHashError):
+        return False
+
+
+def _peppered(password: str) -> bytes:
+    return hmac.digest(settings.load().pass_salt.get_secret_value().encode(), password.encode(), "sha256")
+
+
+# Accounts and tokens
+
+
+async def register(hashing: Hashing, registration: Registration) -> Token:
+    """Make an account and give its first token. Raises LoginTaken, Unavailable."""
+    password_hash = await hashing.run(hash_password, registration.password)
+    return issue_token(await models.create_user(registration.login, password_hash, secrets.randbelow(GENERATIONS)))
+
+
+async def get_token(hashing: Hashing, credentials: Credentials) -> Token:
+    """Give a token to whoever knows the password. Raises WrongCredentials, Unavailable; an unknown login takes as long as a known one."""
+    account = await models.find_account(credentials.login)
+    right = await hashing.run(verify_password, credentials.password, account.password_hash if account else NOBODYS_HASH)
+    if account is None or not right:
+        raise WrongCredentials()
+    return issue_token(account.caller)
+
+
+def issue_token(caller: Caller) -> Token:
+    """Sign a token for the caller."""
+    now, lifetime = int(time.time()), settings.load().token_lifetime_seconds
+    claims = {"sub": str(caller.user_id), "iat": now, "exp": now + lifetime, "gen": caller.generation}
+    return Token(access_token=jwt.encode(claims, settings.load().jwt_secret.get_secret_value(), ALGORITHM), expires_in=lifetime)
+
+
+class Claims(BaseModel):
+    """What a token says. PyJWT has checked the signature and that it hasn't expired; it requires none of these."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    sub: Annotated[str, StringConstraints(pattern="^[1-9][0-9]{0,18}$")]
+    iat: int
+    exp: int
+    gen: int
+
+    def caller(self) -> Caller:
+        """Give who it is. Raises InvalidToken where it would live longer than we ever said, or names nobody."""
+        user_id = int(self.sub)
+        if self.exp - self.iat > LONGEST_LIFETIME_SECONDS or user_id >= 2**63 or not 0 <= self.gen < GENERATIONS:
+            raise InvalidToken()
+        return Caller(user_id, self.gen)
+
+
+# {"alg":"HS256","typ":"JWT"}: every token of ours begins so, and one that says more (crit, kid, jku) isn't ours.
+HEADER = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9"
+BEARER = re.compile(rf"(?i:bearer) +({HEADER}\.[A-Za-z0-9_-]{{1,1000}}\.[A-Za-z0-9_-]{{1,100}})", re.ASCII)
+
+
+def bearer_token(request: web.Request) -> str:
+    """Give the token that was sent. aiohttp-jwt's own way takes `BearerXYZ` for a scheme and fails at bytes beyond ASCII."""
+    sent = request.headers.getall("Authorization", [])
+    if not sent or (len(sent) == 1 and sent[0].split(" ")[0].lower() != "bearer"):
+        raise Unauthorized()
+    form = BEARER.fullmatch(sent[0].strip())
+    if len(sent) > 1 or form is None:
+        raise InvalidToken()
+    return form[1]
+
+
+def middleware(private: Iterable[web.RouteDef]) -> Middleware:
+    """Make the middleware that guards these routes. What needs a token stands in that list; nothing else does."""
+    guarded = {route.handler for route in private}
+    verified = JWTMiddleware(
+        settings.load().jwt_secret.get_secret_value(), request_property="claims", algorithms=[ALGORITHM], token_getter=bearer_token
+    )
+
+    @web.middleware
+    async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.match_info.handler not in guarded:
+            return await handler(request)
+
+        async def enter(request: web.Request) -> web.StreamResponse:
+            if request.method != "OPTIONS":  # which aiohttp-jwt lets pass; no view answers it
+                request[CALLER] = _caller(request["claims"])
+                request[USER_ID] = request[CALLER].user_id
+            return await handler(request)
+
+        request[EXTRA_HEADERS] = dict(PRIVATE_HEADERS)
+        try:
+            response: web.StreamResponse = await verified(request, enter)
+        except web.HTTPUnauthorized:
+            raise InvalidToken() from None
+        return response
+
+    return authenticate
+
+
+def _caller(claims: object) -> Caller:
+    try:
+        return Claims.model_validate(claims).caller()
+    except ValidationError:
+        raise InvalidToken() from None

@@ -1,0 +1,203 @@
+"""What is stored, and the door to it. `python models.py` makes the database and brings its schema up to date."""
+
+from typing import Any, NamedTuple
+
+import peewee
+from peewee import SQL, BigAutoField, BigIntegerField, CompositeKey, DateField, ForeignKeyField, TextField, fn
+from peewee_async import AioModel
+from playhouse.postgres_ext import DateTimeTZField
+from pydantic import MISSING
+
+
+import settings
+from postgres import migrate
+from postgres.batching import Batched, q
+from postgres.database import MIGRATIONS, connection_parameters, database
+from rest.errors import ChangedMeanwhile, Conflict, FieldError, InvalidInput, InvalidToken, NotFound
+from schemas import TaskChange, TaskNew, login_key
+
+
+class Stored(AioModel):
+    """A table of ours."""
+
+    class Meta:
+        database = database
+
+
+class User(Stored):
+    """Who has an account."""
+
+    id = BigAutoField()
+    login = TextField()  # as typed
+    login_key = TextField(unique=True)  # as compared
+    password_hash = TextField()
+    created_at = DateTimeTZField(constraints=[SQL("DEFAULT now()")])
+
+    class Meta:
+        table_name = "users"
+
+
+class UserState(Stored):
+    """What counts a user's changes, and the lock that makes them wait for one another."""
+
+    user = ForeignKeyField(User, primary_key=True, lazy_load=False)
+    token_generation = BigIntegerField()
+    revision = BigIntegerField(default=0)
+    last_task_id = BigIntegerField(default=0)
+    kept_from = BigIntegerField(default=0)
+    changed_at = DateTimeTZField(constraints=[SQL("DEFAULT 'epoch'")])
+
+    class Meta:
+        table_name = "user_state"
+
+
+class Task(Stored):
+    """A task as it is now. Only the functions in PostgreSQL write it, so that no change escapes the log."""
+
+    user = ForeignKeyField(UserState, lazy_load=False)
+    id = BigIntegerField()  # counts up from 1 within its user
+    name = TextField()
+    description = TextField()
+    status = TextField()
+    completion_at = DateField(null=True)
+    created_at = DateTimeTZField()
+    updated_at = DateTimeTZField()
+    completed_at = DateTimeTZField(null=True)
+    deleted_at = DateTimeTZField(null=True)
+    created_revision = BigIntegerField()
+    revision = BigIntegerField()
+
+    class Meta:
+        primary_key = CompositeKey("user", "id")
+
+
+class TaskLog(Stored):
+    """One field that one change of a task altered."""
+
+    user = ForeignKeyField(UserState, lazy_load=False)
+    revision = BigIntegerField()
+    field = TextField()
+    task_id = BigIntegerField()
+    old = TextField(null=True)
+    new = TextField(null=True)
+    changed_at = DateTimeTZField()
+
+    class Meta:
+        table_name = "task_log"
+        primary_key = CompositeKey("user", "revision", "field")
+
+
+class LoginTaken(Conflict):
+    """Somebody has this login, or one that differs only in case or Unicode form."""
+
+    problem = "login-taken"
+    detail = "This login is taken: choose another one."
+
+
+class Caller(NamedTuple):
+    """Whose data it is, and the generation of the token that says so."""
+
+    user_id: int
+    generation: int
+
+
+class Account(NamedTuple):
+    """What the door needs to know of a user."""
+
+    caller: Caller
+    password_hash: str
+
+
+class TaskAsStored(NamedTuple):
+    """A task as PostgreSQL gave it: the JSON goes out as it is."""
+
+    id: int
+    revision: int
+    json: str
+    user_revision: int
+
+
+async def create_user(login: str, password_hash: str, generation: int) -> Caller:
+    """Make an account, with no tasks. Raises LoginTaken."""
+    try:
+        async with database.aio_atomic():
+            user = await User.aio_create(login=login, login_key=login_key(login), password_hash=password_hash)
+            await UserState.aio_create(user=user.id, token_generation=generation)
+    except peewee.IntegrityError as error:
+        raise LoginTaken() from error
+    return Caller(user.id, generation)
+
+
+async def find_account(login: str) -> Account | None:
+    """Give the account of this login, or None."""
+    query = User.select(User.id, User.password_hash, UserState.token_generation).join(UserState).where(User.login_key == login_key(login)).tuples()
+    for user_id, password_hash, generation in await query.aio_execute():
+        return Account(Caller(user_id, generation), password_hash)
+    return None
+
+
+CALLER = {"user_id": "bigint", "generation": "bigint"}
+_GET = Batched(fn.task_get(q.user_id, q.generation, q.id), CALLER | {"id": "bigint"}, read=True)
+_CREATE = Batched(fn.task_create(q.user_id, q.generation, q.wait, q.new), CALLER | {"new": "jsonb"})
+_UPDATE = Batched(
+    fn.task_update(q.user_id, q.generation, q.wait, q.id, q.if_match, q.change),
+    CALLER | {"id": "bigint", "if_match": "bigint[]", "change": "jsonb"},
+)
+_DELETE = Batched(fn.task_delete(q.user_id, q.generation, q.wait, q.id, q.if_match), CALLER | {"id": "bigint", "if_match": "bigint[]"})
+
+
+async def get_task(caller: Caller, task_id: int) -> TaskAsStored:
+    """Give a task. Raises NotFound."""
+    rows = await _GET(*caller, task_id)
+    return found(rows)
+
+
+async def create_task(caller: Caller, task: TaskNew) -> TaskAsStored:
+    """Make a task; its creation is its first revision and has no log entry."""
+    return _allowed(await _CREATE(*caller, task.model_dump_json()))
+
+
+async def update_task(caller: Caller, task_id: int, change: TaskChange, if_match: list[int] | None) -> TaskAsStored:
+    """Change the fields that were sent and log each that differs. Raises NotFound, ChangedMeanwhile."""
+    if change.id is not MISSING and change.id != task_id:
+        raise InvalidInput(FieldError("id", "must be the one in the address, or not be sent"))
+    if change.revision is not MISSING:
+        if_match = [change.revision] if if_match is None or change.revision in if_match else []
+    return _allowed(await _UPDATE(*caller, task_id, if_match, change.model_dump_json()))
+
+
+async def delete_task(caller: Caller, task_id: int, if_match: list[int] | None) -> TaskAsStored:
+    """Hide a task. Raises NotFound, ChangedMeanwhile."""
+    return _allowed(await _DELETE(*caller, task_id, if_match))
+
+
+def found(rows: list[tuple[Any, ...]]) -> TaskAsStored:
+    """Give the task that a read found. No row: the token is of the past; a row of nothing: there is no such task."""
+    if not rows:
+        raise InvalidToken()
+    task = TaskAsStored(*rows[0])
+    if task.json is None:
+        raise NotFound(revision=task.user_revision)
+    return task
+
+
+def _allowed(rows: list[tuple[Any, ...]]) -> TaskAsStored:
+    refused, *row = rows[0]
+    task = TaskAsStored(*row)
+    match refused:
+        case None:
+            return task
+        case "not_found":
+            raise NotFound(revision=task.user_revision)
+        case "changed_meanwhile":
+            raise ChangedMeanwhile(revision=task.user_revision)
+        case "unauthorized":
+            raise InvalidToken()
+    raise AssertionError(refused)
+
+
+if __name__ == "__main__":
+    schema = migrate.upgrade(settings.load().db, connection_parameters(), MIGRATIONS)
+    if schema.words:
+        raise SystemExit(schema.words)
+    print("The database is there, with this version's schema.")

@@ -1,0 +1,157 @@
+"""The pool of connections: peewee-async's database with the limits that keep a request from hanging."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import peewee
+import peewee_async
+import psycopg2
+from aiohttp import web
+from peewee_async.databases import FetchResults, fetchall
+
+import settings
+from postgres import aiopg_mends, migrate
+from rest.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+MIGRATIONS = Path(__file__).parent.parent / "migrations"
+PAUSES_SECONDS = (0.05, 0.1, 0.2)  # before a read is tried again
+SECONDS_BETWEEN_ATTEMPTS = 0.5  # to bring the schema up to date
+
+aiopg_mends.apply()
+
+
+class Database(peewee_async.PostgresqlDatabase):
+    """PostgreSQL for asyncio; what goes wrong between it and us is Unavailable, and only that."""
+
+    schema: migrate.Schema | None = None  # as found at the first contact; None before it
+
+    def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: a synchronous query would hold up every other request (peewee-async's own refusal is an `assert`)."""
+        raise RuntimeError("a synchronous query")
+
+    async def aio_execute_sql(self, sql: str, params: Sequence[Any] | None = None, fetch_results: FetchResults | None = None) -> Any:
+        """Run a statement on a connection of the pool. Raises Unavailable, and peewee's errors where the statement is at fault."""
+        with self._trouble_is_unavailable():
+            return await super().aio_execute_sql(sql, params, fetch_results)
+
+    @asynccontextmanager
+    async def aio_atomic(self) -> AsyncIterator[None]:
+        """Run what is inside in one transaction. Never start a task inside: it would inherit the connection."""
+        with self._trouble_is_unavailable():
+            async with super().aio_atomic():
+                yield
+
+    async def rows(self, sql: str, params: Sequence[Any], *, read: bool = False) -> list[tuple[Any, ...]]:
+        """Run a statement and give its rows. A `read` is tried again on another connection where one was broken."""
+        for pause in PAUSES_SECONDS if read else ():
+            try:
+                return await self.aio_execute_sql(sql, params, fetchall)  # type: ignore[no-any-return]
+            except Unavailable as error:
+                if not _connection_broke(error.__cause__):
+                    raise
+                await asyncio.sleep(pause)
+        return await self.aio_execute_sql(sql, params, fetchall)  # type: ignore[no-any-return]
+
+    async def check(self) -> str | None:
+        """Give what is wrong between the database and this version's schema; None where nothing is."""
+        applied = await self.rows(migrate.APPLIED, (), read=True)
+        return migrate.compare({step for (step,) in applied}, migrate.steps(MIGRATIONS)).words
+
+    @contextmanager
+    def _trouble_is_unavailable(self) -> Iterator[None]:
+        if self.schema is None:
+            raise Unavailable("The database isn't ready yet: try again.")
+        try:
+            yield
+        except TROUBLE as error:
+            log.warning("the database is in trouble: %s", str(error).strip() or type(error).__name__)
+            raise Unavailable("The database can't be reached, or didn't answer in time: try again.") from error
+
+
+# asyncio's TimeoutError is Python's; QueryCanceled passes peewee's own wrapper by, as do all errors of BEGIN and COMMIT.
+TROUBLE = (peewee.OperationalError, peewee.InterfaceError, psycopg2.OperationalError, psycopg2.InterfaceError, TimeoutError, OSError)
+
+
+def _connection_broke(error: BaseException | None) -> bool:
+    """Tell a broken connection (class 08, a server that goes down: 57P0x, or no code at all) from a limit that was reached."""
+    error = getattr(error, "orig", None) or error
+    if isinstance(error, TimeoutError):
+        return False
+    code = getattr(error, "pgcode", None)
+    return code is None or code.startswith(("08", "57P0"))
+
+
+database = Database(None)
+
+
+def connection_parameters() -> dict[str, Any]:
+    """Give what libpq needs to find the database."""
+    given = settings.load()
+    return {
+        "host": given.db_host,
+        "port": given.db_port,
+        "user": given.db_user,
+        "password": given.db_password.get_secret_value(),
+        "client_encoding": "UTF8",
+    }
+
+
+def _limits() -> str:
+    given = settings.load()
+    limits = {
+        "statement_timeout": f"{given.statement_timeout_seconds}s",
+        "lock_timeout": f"{given.lock_timeout_seconds}s",
+        "idle_in_transaction_session_timeout": "5s",
+        "client_connection_check_interval": "500ms",  # a client that went away keeps no lock
+        "TimeZone": "UTC",
+        "DateStyle": "ISO",
+        "jit": "off",
+    }
+    return " ".join(f"-c {name}={value}" for name, value in limits.items())
+
+
+async def pool(app: web.Application) -> AsyncIterator[None]:
+    """Hold the pool while the application runs, and see to the schema before anything is asked of it."""
+    given = settings.load()
+    database.init(
+        given.db,
+        **connection_parameters(),
+        options=_limits(),
+        pool_params={
+            "minsize": 0,  # so that the service starts without its database, and answers 503
+            "maxsize": given.db_pool_size,
+            "timeout": given.db_wait_seconds + given.statement_timeout_seconds,
+            "enable_hstore": False,
+        },
+    )
+    await _upgrade()
+    waiting = None if database.schema else asyncio.create_task(_keep_trying())
+    yield
+    if waiting:
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+    database.schema = None
+    await database.aio_close()
+
+
+async def _upgrade() -> None:
+    try:
+        database.schema = await asyncio.to_thread(migrate.upgrade, settings.load().db, connection_parameters(), MIGRATIONS)
+    except psycopg2.OperationalError as error:
+        log.warning("the database can't be reached yet: %s", str(error).strip())
+    else:
+        if database.schema.words:
+            log.error("%s", database.schema.words)
+
+
+async def _keep_trying() -> None:
+    while database.schema is None:
+        await asyncio.sleep(SECONDS_BETWEEN_ATTEMPTS)
+        await _upgrade()

@@ -1,0 +1,127 @@
+"""Bring the schema up to date: yoyo's numbered steps, then the functions, one process at a time."""
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg2
+from psycopg2 import errors, sql
+
+OLDEST_POSTGRESQL = 17
+ADVISORY_LOCK = 7_461_736  # any number that no other program takes in this database
+SECONDS_BETWEEN_TRIES = 0.05
+APPLIED = "SELECT migration_id FROM _yoyo_migration"
+
+
+class Schema(NamedTuple):
+    """How the database's schema stands to this version's; `words` says what is wrong."""
+
+    missing: frozenset[str]
+    unknown: frozenset[str]
+
+    @property
+    def words(self) -> str | None:
+        if self.unknown:
+            return f"The database's schema is newer than this version of the service: it has {', '.join(sorted(self.unknown))}."
+        return f"The database's schema lacks {', '.join(sorted(self.missing))}." if self.missing else None
+
+
+def compare(applied: set[str], known: frozenset[str]) -> Schema:
+    """Compare the steps that a database has with those that this version knows."""
+    return Schema(missing=known - applied, unknown=frozenset(applied - known))
+
+
+@cache
+def steps(directory: Path) -> frozenset[str]:
+    """Give the names of this version's steps."""
+    return frozenset(path.stem for path in directory.glob("*.sql"))
+
+
+def upgrade(database: str, parameters: dict[str, Any], directory: Path) -> Schema:
+    """Make the database where it is missing and apply the steps that it lacks, each in one transaction; any number of processes may.
+
+    A schema that is newer than `directory` is left alone. Raises psycopg2.OperationalError where the server can't be
+    reached, and exits with a sentence where it is too old.
+    """
+    with closing(_connect_or_create(database, parameters)) as connection:
+        connection.autocommit = True
+        if connection.server_version < OLDEST_POSTGRESQL * 10_000:
+            raise SystemExit(f"PostgreSQL {OLDEST_POSTGRESQL} or newer is needed; this server is {connection.server_version // 10_000}.")
+        found = compare(_applied(connection), steps(directory))
+        if not found.missing or found.unknown:
+            return found
+        with _alone(connection):
+            found = compare(_applied(connection), steps(directory))
+            if found.missing and not found.unknown:
+                _apply(database, parameters, directory)
+        return compare(_applied(connection), steps(directory))
+
+
+def _connect_or_create(database: str, parameters: dict[str, Any]) -> Any:
+    try:
+        return psycopg2.connect(dbname=database, **parameters)
+    except psycopg2.OperationalError as error:
+        if f'database "{database}" does not exist' not in str(error):  # a refused connection carries no SQLSTATE
+            raise
+    with closing(psycopg2.connect(dbname="postgres", **parameters)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        try:
+            cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+        except (errors.DuplicateDatabase, errors.UniqueViolation):  # another process was faster, or as fast
+            pass
+    return psycopg2.connect(dbname=database, **parameters)
+
+
+def _applied(connection: Any) -> set[str]:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('_yoyo_migration')")
+        if cursor.fetchone() == (None,):
+            return set()
+        cursor.execute(APPLIED)
+        return {step for (step,) in cursor}
+
+
+@contextmanager
+def _alone(connection: Any) -> Iterator[None]:
+    """Hold the advisory lock; it goes with the connection, so nothing is left behind by a kill.
+
+    Asked for in a loop: to wait inside pg_advisory_lock holds a snapshot, for which CREATE INDEX CONCURRENTLY waits.
+    """
+    with connection.cursor() as cursor:
+        while True:
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", (ADVISORY_LOCK,))
+            if cursor.fetchone() == (True,):
+                break
+            time.sleep(SECONDS_BETWEEN_TRIES)
+        yield
+        cursor.execute("SELECT pg_advisory_unlock(%s)", (ADVISORY_LOCK,))
+
+
+def _apply(database: str, parameters: dict[str, Any], directory: Path) -> None:
+    """Apply what is missing. yoyo's own `apply_migrations` puts a step and its mark into two transactions; here they are one."""
+    from yoyo import read_migrations  # 60 ms to import, for what most starts don't need
+    from yoyo.backends.core.postgresql import PostgresqlBackend
+    from yoyo.connections import DatabaseURI
+
+    class Backend(PostgresqlBackend):  # type: ignore[misc]
+        def lock(self, timeout: float = 0) -> AbstractContextManager[None]:
+            return nullcontext()  # we hold a better one; yoyo's is a row that stays behind after a kill
+
+    backend = Backend(DatabaseURI("postgresql", None, None, None, None, database, parameters), "_yoyo_migration")
+    with closing(backend.connection):
+        backend.ensure_internal_schema_updated()
+        pending = list(backend.to_apply(read_migrations(str(directory))))
+        for step in pending:
+            step.load()
+            if not step.use_transactions:  # must be repeatable: a kill may leave it done and not marked
+                backend.apply_one(step)
+                continue
+            with backend.transaction():
+                step.process_steps(backend, "apply")
+                backend.mark_one(step)
+                if step is pending[-1]:
+                    for path in sorted((directory / "functions").glob("*.sql")):
+                        backend.cursor().execute(path.read_text())

@@ -1,0 +1,53 @@
+"""ETag, If-Match and If-None-Match, as RFC 9110, sections 8.8.3 and 13.1, has them."""
+
+import hashlib
+import re
+
+from aiohttp import web
+
+from rest.errors import FieldError, InvalidInput
+
+_TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
+_LIST = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
+_TAGS = re.compile(_TAG)
+_LARGEST_REVISION = 2**63 - 1
+
+
+def revision_tag(revision: int) -> str:
+    """Give the strong entity tag of a revision."""
+    return f'"{revision}"'
+
+
+def digest_tag(*parts: object) -> str:
+    """Give a strong entity tag for whatever depends on all these parts, and on nothing else."""
+    return f'"{hashlib.blake2b(repr(parts).encode(), digest_size=15).hexdigest()}"'
+
+
+def if_match(request: web.Request) -> list[int] | None:
+    """Give the revisions that the client takes for the present one; None where any will do, empty where none can match.
+
+    Weak tags never match, and tags that aren't ours neither. Raises InvalidInput where the field is malformed.
+    """
+    tags = _tags(request, "If-Match")
+    if tags is None or tags == ["*"]:
+        return None
+    revisions = [int(tag[1:-1]) for tag in tags if re.fullmatch(r'"[1-9][0-9]{0,18}"', tag)]
+    return [revision for revision in revisions if revision <= _LARGEST_REVISION]
+
+
+def not_modified(request: web.Request, etag: str) -> bool:
+    """Tell whether the client has this representation already."""
+    if "If-None-Match" not in request.headers:
+        return False
+    tags = _tags(request, "If-None-Match") or []
+    return tags == ["*"] or etag in [tag.removeprefix("W/") for tag in tags]
+
+
+def _tags(request: web.Request, header: str) -> list[str] | None:
+    lines = request.headers.getall(header, None)
+    if lines is None:
+        return None
+    text = ", ".join(lines).strip()
+    if text != "*" and not _LIST.fullmatch(text):
+        raise InvalidInput(FieldError(header, 'must be * or a list of entity tags, as in "7", "8"'))
+    return ["*"] if text == "*" else _TAGS.findall(text)

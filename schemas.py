@@ -1,0 +1,245 @@
+"""What clients send and get, as data: fields, their limits, the statuses. Nothing here knows HTTP or SQL."""
+
+import re
+import unicodedata
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import MISSING, AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
+
+
+import settings
+
+Status = Literal["new", "planned", "in_work", "completed"]
+STATUSES: tuple[str, ...] = get_args(Status)
+LOGGED_FIELDS = ("name", "description", "status", "completion_at", "deleted_at")  # the order of one revision's log entries
+Order = Literal[
+    "id", "-id", "name", "-name", "status", "-status", "completion_at", "-completion_at",
+    "created_at", "-created_at", "updated_at", "-updated_at",
+]  # fmt: skip
+LARGEST_ID = 2**63 - 1
+MOST_PER_PAGE = 1000
+
+
+class Strict(BaseModel):
+    """Input: text is text, numbers are numbers, and what isn't named here is refused."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+def login_key(login: str) -> str:
+    """Give what two logins of one account have in common: neither case nor Unicode form (Unicode 16, D147; RFC 8265 in spirit)."""
+    folded = unicodedata.normalize("NFD", login).casefold()
+    folded = unicodedata.normalize("NFKC", folded).casefold()
+    return unicodedata.normalize("NFKC", folded)
+
+
+def _clean(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("must not contain NUL")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must not contain lone surrogates") from None
+    return unicodedata.normalize("NFC", value)
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return value
+
+
+def _unspaced(value: str) -> str:
+    for text in (value, login_key(value)):
+        if any(character.isspace() or unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc", "Cf") for character in text):
+            raise ValueError("must not contain white space, control or format characters")
+    return value
+
+
+def _long_enough(value: str) -> str:
+    if len(value) < settings.load().password_min_length:
+        raise ValueError(f"must have at least {settings.load().password_min_length} characters")
+    return value
+
+
+def _number(value: object, info: ValidationInfo) -> object:
+    if (info.context or {}).get("textual") and isinstance(value, str) and re.fullmatch(r"[1-9][0-9]{0,18}", value):
+        return int(value)
+    return value
+
+
+def _day(value: object) -> date:
+    form = re.fullmatch(r"([0-9]{2})-([0-9]{2})-([0-9]{4})|([0-9]{4})-([0-9]{2})-([0-9]{2})", value) if isinstance(value, str) else None
+    if not form:
+        raise ValueError("must be a date: DD-MM-YYYY or YYYY-MM-DD")
+    d, m, y, iso_y, iso_m, iso_d = (int(part or 0) for part in form.groups())
+    try:
+        day = date(y or iso_y, m or iso_m, d or iso_d)
+    except ValueError:
+        raise ValueError("must be a day that the calendar has") from None
+    if day.year < 1900:
+        raise ValueError("must be in the years 1900 to 9999")
+    return day
+
+
+def _day_or_none(value: object) -> date | None:
+    return None if value in ("", None) else _day(value)
+
+
+_MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})")
+
+
+def _moment(value: object) -> datetime:
+    form = _MOMENT.fullmatch(value) if isinstance(value, str) else None
+    if not form:
+        raise ValueError("must be a moment as RFC 3339 writes it: 2026-11-24T09:30:00Z (in an address, + is written %2B)")
+    day, time, fraction, zone = form.groups(default="")
+    try:
+        moment = datetime.fromisoformat(f"{day}T{time}.{fraction[:6]:0<6}{zone.upper()}").astimezone(UTC)
+        return moment + timedelta(microseconds=bool(fraction[6:].strip("0")))  # between two microseconds: nothing is before the later one that isn't before this
+    except (ValueError, OverflowError):
+        raise ValueError("must be a moment that the calendar and the clock have") from None
+
+
+def _statuses(value: object) -> tuple[str, ...]:
+    statuses = value.split(",") if isinstance(value, str) else []
+    if not statuses or any(status not in STATUSES for status in statuses):
+        raise ValueError(f"must be one or more of {', '.join(STATUSES)}, separated by commas")
+    return tuple(status for status in STATUSES if status in statuses)
+
+
+def _words(value: object) -> tuple[str, ...]:
+    return tuple(sorted(set(_clean(value).split()))) if isinstance(value, str) else ()
+
+
+def _text(kind: str, description: str, *examples: str, **more: Any) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "description": description, "examples": list(examples), **({"format": kind} if kind else {}), **more})
+
+
+def _read(parse: Callable[[object], object]) -> BeforeValidator:
+    return BeforeValidator(parse)
+
+
+Text = Annotated[str, AfterValidator(_clean)]
+Name = Annotated[Text, Field(min_length=1, max_length=200, description="what is to be done; not only white space", examples=["Buy milk"]), AfterValidator(_not_blank)]
+Description = Annotated[Text, Field(max_length=10_000, description="may be empty", examples=["Two litres, the fresh one"])]
+Login = Annotated[
+    Text,
+    Field(min_length=1, max_length=64, description="case doesn't matter; no white space, control or format characters", examples=["alice"]),
+    AfterValidator(_unspaced),
+]
+Password = Annotated[Text, Field(min_length=1, max_length=128, description="any characters", examples=["correct horse battery"])]
+NewPassword = Annotated[Password, AfterValidator(_long_enough)]
+Number = Annotated[int, BeforeValidator(_number), Field(ge=1, le=LARGEST_ID)]
+_DAYS = "a day as DD-MM-YYYY or YYYY-MM-DD, in the years 1900 to 9999"
+Day = Annotated[date, _read(_day), _text("", _DAYS, "02-10-2020")]
+DayOrNone = Annotated[date | None, _read(_day_or_none), WithJsonSchema({"type": ["string", "null"], "description": f"{_DAYS}; empty or null: none", "examples": ["02-10-2020"]})]
+DayFilter = Annotated[date | Literal["none"], _read(lambda value: value if value == "none" else _day(value)), _text("", f"{_DAYS}; none: tasks without one", "02-10-2020")]
+Moment = Annotated[datetime, _read(_moment), _text("date-time", "a moment as RFC 3339 writes it", "2026-11-24T09:30:00Z")]
+StatusFilter = Annotated[tuple[str, ...], _read(_statuses), _text("", "one or several, separated by commas", "new", "new,planned,in_work")]
+Words = Annotated[tuple[str, ...], _read(_words), _text("", "every one of these words occurs in name or description, in any case", "milk")]
+
+
+class Registration(Strict):
+    """A new account."""
+
+    login: Login
+    password: NewPassword
+
+
+class Credentials(Strict):
+    """An account and the proof that it is one's own."""
+
+    login: Login
+    password: Password
+
+
+class TaskNew(Strict):
+    """A new task."""
+
+    name: Name
+    description: Description
+    status: Status
+    completion_at: DayOrNone = None
+
+
+class TaskChange(Strict):
+    """What is to change: a field that isn't sent stays as it is. What was read may be sent back whole."""
+
+    name: Name | MISSING = MISSING
+    description: Description | MISSING = MISSING
+    status: Status | MISSING = MISSING
+    completion_at: DayOrNone | MISSING = MISSING
+    id: Number | MISSING = Field(MISSING, exclude=True, description="if sent, the one in the address")
+    revision: Number | MISSING = Field(MISSING, exclude=True, description="if sent, acts as If-Match")
+    created_at: Any = Field(MISSING, exclude=True, description="ignored")
+    updated_at: Any = Field(MISSING, exclude=True, description="ignored")
+    completed_at: Any = Field(MISSING, exclude=True, description="ignored")
+    deleted_at: Any = Field(MISSING, exclude=True, description="ignored")
+
+
+class Page(Strict):
+    """Which part of a listing."""
+
+    limit: Annotated[Number, Field(le=MOST_PER_PAGE, description="how many at the most")] = MOST_PER_PAGE
+    cursor: Annotated[Text | None, Field(min_length=1, description="where the page before ended: take it from that page's Link")] = None
+
+
+class TaskMatch(Strict):
+    """What a task must be to be shown."""
+
+    status: StatusFilter | None = None
+    completion_at: DayFilter | None = None
+
+
+class TaskQuery(Page, TaskMatch):
+    """Which tasks, in which order."""
+
+    completion_from: Day | None = None
+    completion_to: Day | None = None
+    completed_from: Moment | None = None
+    completed_to: Moment | None = None
+    q: Words = ()
+    sort: Order = "id"
+
+    @field_validator("completion_from", "completion_to")
+    @classmethod
+    def _one_way_to_say_when(cls, value: date | None, info: ValidationInfo) -> date | None:
+        if info.data.get("completion_at") is not None:
+            raise ValueError("doesn't go together with completion_at")
+        return value
+
+
+class Task(BaseModel):
+    """A task as it is shown; all keys are always there."""
+
+    id: int
+    name: str
+    description: str
+    status: Status
+    completion_at: str | None
+    created_at: str
+    updated_at: str
+    completed_at: str | None
+    deleted_at: str | None
+    revision: int
+
+
+class LogEntry(BaseModel):
+    """One field that one change altered."""
+
+    revision: int
+    changed_at: str
+    field: Literal["name", "description", "status", "completion_at", "deleted_at"]
+    old: str | None
+    new: str | None
+
+
+class Token(BaseModel):
+    """A token to send as `Authorization: Bearer <access_token>`."""
+
+    access_token: str
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105
+    expires_in: int = Field(description="seconds")

@@ -1,0 +1,65 @@
+"""The environment, read once and checked: what is wrong or missing stops the start with the variable's name."""
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+EXAMPLE_SECRET = "replace-this-by-the-output-of-openssl-rand-hex-32"  # noqa: S105 - what .env.example says, and what is refused
+
+
+def _secret(least_bytes: int) -> AfterValidator:
+    def check(value: SecretStr) -> SecretStr:
+        if value.get_secret_value() == EXAMPLE_SECRET:
+            raise ValueError("is still the example's; make one with `openssl rand -hex 32`")
+        if len(value.get_secret_value().encode()) < least_bytes:
+            raise ValueError(f"needs at least {least_bytes} bytes; make one with `openssl rand -hex 32`")
+        return value
+
+    return AfterValidator(check)
+
+
+class Settings(BaseSettings):
+    """What an operator can set, by environment variables or a file `.env` (the environment wins)."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
+
+    jwt_secret: Annotated[SecretStr, _secret(32)] = Field(description="signs the tokens; at least 32 bytes")
+    pass_salt: Annotated[SecretStr, _secret(16)] = Field(description="goes into every password's hash; at least 16 bytes; when lost, so are all passwords")
+    db_host: str = Field(min_length=1, description="PostgreSQL's host name, address or socket directory")
+    db_port: int = Field(5432, ge=1, le=65535, description="PostgreSQL's port")
+    db: str = Field("postgres", min_length=1, description="the database's name; made where it is missing")
+    db_user: str = Field("postgres", min_length=1, description="the role that owns the tables")
+    db_password: SecretStr = Field(SecretStr(""), description="its password")
+    db_pool_size: int = Field(10, ge=1, le=1000, description="connections per worker, at most")
+    db_wait_seconds: float = Field(2, gt=0, le=60, description="how long a request waits for a connection")
+    statement_timeout_seconds: float = Field(5, gt=0, le=600, description="how long a statement may take")
+    lock_timeout_seconds: float = Field(2, gt=0, le=600, description="how long a change waits for another change of the same user")
+    host: str = Field("127.0.0.1", description="the address to listen on")
+    port: int = Field(8080, ge=1, le=65535, description="the port to listen on")
+    web_concurrency: int | None = Field(None, ge=1, le=256, description="worker processes; one per core where it is not set")
+    token_lifetime_seconds: int = Field(30 * 86400, ge=60, le=366 * 86400, description="how long a token lives")
+    password_min_length: int = Field(8, ge=1, le=128, description="the shortest password that can be registered, in characters")
+    hashing_threads: int = Field(2, ge=1, le=64, description="passwords hashed at once, per worker (19 MiB and a core each)")
+    hashing_queue: int = Field(64, ge=0, le=10000, description="passwords waiting for that, per worker; beyond it the answer is 503")
+    max_body_bytes: int = Field(128 * 1024, ge=1024, le=64 * 1024 * 1024, description="the largest request body")
+    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR")
+    data_dir: Path = Field(Path(".data"), description="where `make run` keeps its own PostgreSQL; unused where DB_HOST is set")
+
+
+@cache
+def load() -> Settings:
+    """Give the settings; exit with a sentence for each variable that is missing or wrong."""
+    try:
+        return Settings()  # type: ignore[call-arg]  # its values come from the environment
+    except ValidationError as error:
+        raise SystemExit("\n".join(_sentence(str(fault["loc"][0]).upper(), fault) for fault in error.errors())) from None
+
+
+def _sentence(variable: str, fault: object) -> str:
+    kind, message = fault["type"], fault["msg"].removeprefix("Value error, ")  # type: ignore[index]
+    if kind == "missing":
+        return f"{variable} is not set: put it into the environment or into .env (see .env.example), or try `make run`, which needs neither."
+    return f"{variable}: {message}."

@@ -1,0 +1,164 @@
+"""A database made for this run, an application on it, and the cast: Alice owns, Mallory tries."""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg2
+import pytest
+from aiohttp.test_utils import TestClient
+from dotenv import load_dotenv
+
+import app
+import auth
+import embedded
+import models
+import settings
+from postgres import migrate
+from postgres.database import MIGRATIONS, connection_parameters
+
+
+class Server(NamedTuple):
+    """The PostgreSQL that the tests use: the operator's database, which no test may touch, and the one of this run."""
+
+    theirs: str
+    theirs_before: list[tuple[Any, ...]] | None
+    ours: str
+
+
+def contents(database: str) -> list[tuple[Any, ...]] | None:
+    """Give a database's tables with how often each was written to; None where there is no such database."""
+    try:
+        connection = psycopg2.connect(dbname=database, **connection_parameters())
+    except psycopg2.OperationalError:
+        return None
+    with closing(connection), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT c.oid::regclass::text, pg_relation_size(c.oid), xmin::text FROM pg_class c"
+            " WHERE relnamespace = 'public'::regnamespace ORDER BY 1"
+        )
+        return cursor.fetchall()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def server() -> Iterator[Server]:
+    """Make a database for this run, on the server that DB_HOST names or on one of our own, and drop it afterwards."""
+    load_dotenv()
+    with ExitStack() as stack:
+        environment = stack.enter_context(pytest.MonkeyPatch.context())
+        environment.setenv("JWT_SECRET", secrets.token_hex(32))
+        environment.setenv("PASS_SALT", secrets.token_hex(16))
+        if not os.environ.get("DB_HOST"):
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="task-test-")))
+            environment.setenv("DB_HOST", stack.enter_context(embedded.server(directory / "data", durable=False)))
+            environment.setenv("DB_USER", "postgres")
+        theirs = os.environ.get("DB") or "postgres"
+        ours = f"{theirs}_test_{secrets.token_hex(4)}"
+        environment.setenv("DB", ours)
+        settings.load.cache_clear()
+        before = contents(theirs)
+        migrate.upgrade(ours, connection_parameters(), MIGRATIONS)
+        yield Server(theirs, before, ours)
+        with closing(psycopg2.connect(dbname="postgres", **connection_parameters())) as connection, connection.cursor() as cursor:
+            connection.autocommit = True
+            cursor.execute(f'DROP DATABASE "{ours}" WITH (FORCE)')
+
+
+@pytest.fixture
+def sql(server: Server) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+    """Give a function that runs SQL in the run's database, past the service, and gives the rows."""
+    with closing(psycopg2.connect(dbname=server.ours, **connection_parameters())) as connection:
+        connection.autocommit = True
+
+        def run(statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+            with connection.cursor() as cursor:
+                cursor.execute(statement, parameters)
+                return cursor.fetchall() if cursor.description else []
+
+        yield run
+
+
+class Answer(NamedTuple):
+    """What came back; `json` is None where there was no body."""
+
+    status: int
+    headers: Any
+    json: Any
+    text: str
+
+
+class Person:
+    """Somebody with (or, as a stranger, without) a token, who speaks HTTP."""
+
+    def __init__(self, client: TestClient[Any, Any], login: str = "", caller: models.Caller | None = None) -> None:
+        self.client, self.login, self.caller = client, login, caller
+        self.token = auth.issue_token(caller).access_token if caller else None
+
+    async def __call__(self, method: str, path: str, *, headers: dict[str, str] | None = None, **body: Any) -> Answer:
+        """Send a request; `data` (form), `json` or `params` as aiohttp's client takes them."""
+        authorization = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        async with self.client.request(method, path, headers=authorization | (headers or {}), **body) as response:
+            text = await response.text()
+            return Answer(response.status, response.headers, await response.json(content_type=None) if text else None, text)
+
+    async def get(self, path: str, **options: Any) -> Answer:
+        return await self("GET", path, **options)
+
+    async def post(self, path: str, **options: Any) -> Answer:
+        return await self("POST", path, **options)
+
+    async def put(self, path: str, **options: Any) -> Answer:
+        return await self("PUT", path, **options)
+
+    async def patch(self, path: str, **options: Any) -> Answer:
+        return await self("PATCH", path, **options)
+
+    async def delete(self, path: str, **options: Any) -> Answer:
+        return await self("DELETE", path, **options)
+
+    async def new_task(self, **fields: Any) -> dict[str, Any]:
+        """Create a task, of which only what matters to the test need be said, and give it."""
+        answer = await self.post("/task", json={"name": "Buy milk", "description": "", "status": "new"} | fields)
+        assert answer.status == 201, answer
+        task: dict[str, Any] = answer.json
+        return task
+
+
+@pytest.fixture
+async def client(aiohttp_client: Any) -> TestClient[Any, Any]:
+    """A client of a running application."""
+    client: TestClient[Any, Any] = await aiohttp_client(await app.create_app())
+    return client
+
+
+@pytest.fixture
+async def stranger(client: TestClient[Any, Any]) -> Person:
+    """Somebody without a token."""
+    return Person(client)
+
+
+@pytest.fixture
+async def newcomer(client: TestClient[Any, Any]) -> Callable[[str], Awaitable[Person]]:
+    """Give a function that makes an account of that name (and some digits) without the cost of a password's hash."""
+
+    async def make(name: str) -> Person:
+        login = f"{name}-{secrets.token_hex(6)}"
+        return Person(client, login, await models.create_user(login, "no hash, so no password", secrets.randbelow(auth.GENERATIONS)))
+
+    return make
+
+
+@pytest.fixture
+async def alice(newcomer: Callable[[str], Awaitable[Person]]) -> Person:
+    """The one whose tasks they are."""
+    return await newcomer("alice")
+
+
+@pytest.fixture
+async def mallory(newcomer: Callable[[str], Awaitable[Person]]) -> Person:
+    """Another one, with a token of her own and bad intentions."""
+    return await newcomer("mallory")

@@ -1,0 +1,163 @@
+"""HTTP on one side, one function on the other: take, call, return."""
+
+from http import HTTPStatus
+from urllib.parse import parse_qsl, urlencode
+
+from aiohttp import web
+
+import auth
+import listing
+import models
+from listing import Listed
+from models import LoginTaken, TaskAsStored
+from postgres.database import database
+from rest import conditions
+from rest.contract import contract
+from rest.errors import EXTRA_HEADERS, ChangedMeanwhile, NotFound, Unavailable
+from schemas import LARGEST_ID, Credentials, LogEntry, Page, Registration, Task, TaskChange, TaskMatch, TaskNew, TaskQuery, Token
+
+REPRESENTATION = 1  # goes into the ETag of a listing: raise it when the same rows come to look different
+
+
+class Resource(web.View):
+    """What all our resources have: a caller, conditions, and HEAD wherever there is GET (RFC 9110, section 9.3.2)."""
+
+    def __init_subclass__(cls) -> None:
+        if hasattr(cls, "get"):
+            cls.head = cls.get  # type: ignore[attr-defined]
+
+    @property
+    def caller(self) -> models.Caller:
+        """Whose data it is."""
+        return self.request[auth.CALLER]
+
+    @property
+    def task_id(self) -> int:
+        """The task that the address names. Raises NotFound where no task can have that id."""
+        task_id = int(self.request.match_info["id"])
+        if task_id > LARGEST_ID:
+            raise NotFound()
+        return task_id
+
+    @property
+    def if_match(self) -> list[int] | None:
+        """The revisions that the client takes for the present one; None for any."""
+        return conditions.if_match(self.request)
+
+    def task_answer(self, task: TaskAsStored, status: int = HTTPStatus.OK) -> web.Response:
+        """Answer with a task and its tag, or with 304 to a client that has it."""
+        self.request[EXTRA_HEADERS]["X-Revision"] = str(task.user_revision)
+        return self._answer(task.json, conditions.revision_tag(task.revision), status)
+
+    def page_answer(self, page: Listed) -> web.Response:
+        """Answer with a page of a listing, its tag and a link to the next, or with 304 to a client that has it."""
+        self.request[EXTRA_HEADERS]["X-Revision"] = str(page.user_revision)
+        asked = sorted(parse_qsl(self.request.rel_url.raw_query_string, keep_blank_values=True))
+        etag = conditions.digest_tag(REPRESENTATION, "application/json", self.request.path, page.revision, page.kept_from, asked)
+        response = self._answer(f"[{page.json}]", etag)
+        if page.cursor and response.status == HTTPStatus.OK:
+            following = [(name, value) for name, value in asked if name != "cursor"] + [("cursor", page.cursor)]
+            response.headers["Link"] = f'<{self.request.path}?{urlencode(following)}>; rel="next"'
+        return response
+
+    def _answer(self, json: str, etag: str, status: int = HTTPStatus.OK) -> web.Response:
+        if self.request.method in ("GET", "HEAD") and conditions.not_modified(self.request, etag):
+            return web.Response(status=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag})
+        return web.Response(text=json, status=status, content_type="application/json", headers={"ETag": etag})
+
+
+def _token_answer(token: Token, status: int = HTTPStatus.OK) -> web.Response:
+    return web.Response(text=token.model_dump_json(), status=status, content_type="application/json", headers={"Cache-Control": "no-store"})
+
+
+class Accounts(Resource):
+    """The accounts."""
+
+    @contract(Token, LoginTaken, Unavailable, status=HTTPStatus.CREATED)
+    async def post(self, registration: Registration) -> web.Response:
+        """Register, and get a first token."""
+        return _token_answer(await auth.register(self.request.app[auth.HASHING], registration), HTTPStatus.CREATED)
+
+
+class Tokens(Resource):
+    """The tokens."""
+
+    @contract(Token, auth.WrongCredentials, Unavailable)
+    async def post(self, credentials: Credentials) -> web.Response:
+        """Get a token."""
+        return _token_answer(await auth.get_token(self.request.app[auth.HASHING], credentials))
+
+
+class TaskList(Resource):
+    """The caller's tasks."""
+
+    @contract(list[Task])
+    async def get(self, query: TaskQuery) -> web.Response:
+        """List the tasks that match."""
+        return self.page_answer(await listing.list_tasks(self.caller, query))
+
+    @contract(Task, status=HTTPStatus.CREATED)
+    async def post(self, task: TaskNew) -> web.Response:
+        """Create a task."""
+        created = await models.create_task(self.caller, task)
+        response = self.task_answer(created, HTTPStatus.CREATED)
+        response.headers["Location"] = f"/task/{created.id}"
+        return response
+
+
+class TaskItem(Resource):
+    """One task of the caller's."""
+
+    @contract(Task, NotFound)
+    async def get(self, query: TaskMatch) -> web.Response:
+        """Show a task, if it is as asked for."""
+        return self.task_answer(await listing.find_task(self.caller, self.task_id, query))
+
+    @contract(Task, NotFound, ChangedMeanwhile)
+    async def patch(self, change: TaskChange) -> web.Response:
+        """Change the fields that are sent; the others stay as they are."""
+        return self.task_answer(await models.update_task(self.caller, self.task_id, change, self.if_match))
+
+    post = patch
+
+    @contract(Task, NotFound, ChangedMeanwhile)
+    async def put(self, change: TaskChange) -> web.Response:
+        """Change the fields that are sent, as PATCH does."""
+        response = self.task_answer(await models.update_task(self.caller, self.task_id, change, self.if_match))
+        del response.headers["ETag"]  # what was stored isn't what was sent (RFC 9110, section 9.3.4)
+        return response
+
+    @contract(None, NotFound, ChangedMeanwhile, status=HTTPStatus.NO_CONTENT)
+    async def delete(self) -> web.Response:
+        """Delete a task."""
+        deleted = await models.delete_task(self.caller, self.task_id, self.if_match)
+        return web.Response(status=HTTPStatus.NO_CONTENT, headers={"X-Revision": str(deleted.user_revision)})
+
+
+class TaskHistory(Resource):
+    """The log of one task of the caller's."""
+
+    @contract(list[LogEntry], NotFound)
+    async def get(self, query: Page) -> web.Response:
+        """List what was changed, oldest entry first."""
+        return self.page_answer(await listing.list_log(self.caller, self.task_id, query))
+
+
+class Live(Resource):
+    """Whether this process answers."""
+
+    @contract(None)
+    async def get(self) -> web.Response:
+        """Say that this process answers."""
+        return web.json_response({"status": "ok"})
+
+
+class Ready(Resource):
+    """Whether this process can do its work."""
+
+    @contract(None, Unavailable)
+    async def get(self) -> web.Response:
+        """Say that the database answers and has this version's schema."""
+        if trouble := await database.check():
+            raise Unavailable(trouble)
+        return web.json_response({"status": "ok"})
