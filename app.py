@@ -37,13 +37,12 @@ def middlewares() -> list[Middleware]:
 
 async def create_app() -> web.Application:
     """Make the application; gunicorn calls this in each worker."""
-    given = settings.load()
-    telemetry.log_to_stdout(given.log_level)
-    app = web.Application(middlewares=middlewares(), client_max_size=given.max_body_bytes)
+    app = web.Application(middlewares=middlewares(), client_max_size=settings.load().max_body_bytes)
     app.add_routes(PUBLIC + PRIVATE)
     app.cleanup_ctx.extend([database.pool, auth.hashing])
     return app
 
 
 if __name__ == "__main__":
+    telemetry.log_to_stdout(settings.load().log_level)
     web.run_app(create_app(), host=settings.load().host, port=settings.load().port, access_log=None)

@@ -3,8 +3,10 @@
 import os
 
 import settings
+from rest import telemetry
 
 _settings = settings.load()
+telemetry.log_to_stdout(_settings.log_level)  # before the workers are made, so that they have it too
 
 bind = f"{_settings.host}:{_settings.port}"
 workers = _settings.web_concurrency or os.cpu_count() or 1

@@ -1,7 +1,6 @@
 """HTTP on one side, one function on the other: take, call, return."""
 
 from http import HTTPStatus
-from urllib.parse import parse_qsl, urlencode
 
 from aiohttp import web
 
@@ -49,15 +48,14 @@ class Resource(web.View):
         self.request[EXTRA_HEADERS]["X-Revision"] = str(task.user_revision)
         return self._answer(task.json, conditions.revision_tag(task.revision), status)
 
-    def page_answer(self, page: Listed) -> web.Response:
+    def page_answer(self, page: Listed, query: Page) -> web.Response:
         """Answer with a page of a listing, its tag and a link to the next, or with 304 to a client that has it."""
         self.request[EXTRA_HEADERS]["X-Revision"] = str(page.user_revision)
-        asked = sorted(parse_qsl(self.request.rel_url.raw_query_string, keep_blank_values=True))
-        etag = conditions.digest_tag(REPRESENTATION, "application/json", self.request.path, page.revision, page.kept_from, asked)
-        response = self._answer(f"[{page.json}]", etag)
+        depends_on = (REPRESENTATION, self.request.path, query.model_dump_json(), page.revision, page.kept_from)
+        response = self._answer(f"[{page.json}]", conditions.digest_tag(*depends_on))
         if page.cursor and response.status == HTTPStatus.OK:
-            following = [(name, value) for name, value in asked if name != "cursor"] + [("cursor", page.cursor)]
-            response.headers["Link"] = f'<{self.request.path}?{urlencode(following)}>; rel="next"'
+            following = self.request.rel_url.update_query(cursor=page.cursor)
+            response.headers["Link"] = f'<{following.raw_path_qs}>; rel="next"'
         return response
 
     def _answer(self, json: str, etag: str, status: int = HTTPStatus.OK) -> web.Response:
@@ -94,7 +92,7 @@ class TaskList(Resource):
     @contract(list[Task])
     async def get(self, query: TaskQuery) -> web.Response:
         """List the tasks that match."""
-        return self.page_answer(await listing.list_tasks(self.caller, query))
+        return self.page_answer(await listing.list_tasks(self.caller, query), query)
 
     @contract(Task, status=HTTPStatus.CREATED)
     async def post(self, task: TaskNew) -> web.Response:
@@ -140,7 +138,7 @@ class TaskHistory(Resource):
     @contract(list[LogEntry], NotFound)
     async def get(self, query: Page) -> web.Response:
         """List what was changed, oldest entry first."""
-        return self.page_answer(await listing.list_log(self.caller, self.task_id, query))
+        return self.page_answer(await listing.list_log(self.caller, self.task_id, query), query)
 
 
 class Live(Resource):

@@ -8,8 +8,9 @@ import aiopg.pool
 
 CONNECT_TRIES = 3
 
-_release = aiopg.pool.Pool.release
-_connect = aiopg.pool.connect
+aiopgs_poll = aiopg.connection.Connection._poll
+aiopgs_connect = aiopg.pool.connect
+aiopgs_release = aiopg.pool.Pool.release
 
 
 def apply() -> None:
@@ -45,7 +46,7 @@ async def connect(*args: Any, **options: Any) -> aiopg.connection.Connection:
     """Connect, and again where uvloop stumbles over the remains of a connection that was refused (aiopg #856, #909)."""
     for last in (False,) * (CONNECT_TRIES - 1) + (True,):
         try:
-            return await _connect(*args, **options)
+            return await aiopgs_connect(*args, **options)
         except RuntimeError as error:
             if last or "handler is closed" not in str(error):
                 raise
@@ -54,7 +55,7 @@ async def connect(*args: Any, **options: Any) -> aiopg.connection.Connection:
 
 def release(self: Any, connection: aiopg.connection.Connection) -> "asyncio.Future[None]":
     """Give a connection back. A dead one frees its place too, so whoever waits for one must hear of it (as in asyncmy #154)."""
-    released = _release(self, connection)
+    released = aiopgs_release(self, connection)
     if connection.closed and self._cond._waiters:
         return asyncio.ensure_future(self._wakeup())
     return released

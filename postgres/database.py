@@ -12,6 +12,7 @@ import peewee_async
 import psycopg2
 from aiohttp import web
 from peewee_async.databases import FetchResults, fetchall
+from peewee_async.pool import AioPgPoolBackend
 
 import settings
 from postgres import aiopg_mends, migrate
@@ -26,9 +27,19 @@ SECONDS_BETWEEN_ATTEMPTS = 0.5  # to bring the schema up to date
 aiopg_mends.apply()
 
 
+class Pool(AioPgPoolBackend):
+    """aiopg's pool, with a wait for a connection that is shorter than the one for an answer."""
+
+    async def acquire(self) -> Any:
+        """Give a connection. Raises TimeoutError where none gets free in time."""
+        async with asyncio.timeout(settings.load().db_wait_seconds):
+            return await super().acquire()
+
+
 class Database(peewee_async.PostgresqlDatabase):
     """PostgreSQL for asyncio; what goes wrong between it and us is Unavailable, and only that."""
 
+    pool_backend_cls = Pool
     schema: migrate.Schema | None = None  # as found at the first contact; None before it
 
     def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
@@ -126,7 +137,7 @@ async def pool(app: web.Application) -> AsyncIterator[None]:
         pool_params={
             "minsize": 0,  # so that the service starts without its database, and answers 503
             "maxsize": given.db_pool_size,
-            "timeout": given.db_wait_seconds + given.statement_timeout_seconds,
+            "timeout": given.statement_timeout_seconds + 1,  # for an answer: later than PostgreSQL's own limit
             "enable_hstore": False,
         },
     )
@@ -144,8 +155,8 @@ async def pool(app: web.Application) -> AsyncIterator[None]:
 async def _upgrade() -> None:
     try:
         database.schema = await asyncio.to_thread(migrate.upgrade, settings.load().db, connection_parameters(), MIGRATIONS)
-    except psycopg2.OperationalError as error:
-        log.warning("the database can't be reached yet: %s", str(error).strip())
+    except psycopg2.Error as error:
+        log.warning("the database isn't ready yet: %s", str(error).strip())
     else:
         if database.schema.words:
             log.error("%s", database.schema.words)

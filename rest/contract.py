@@ -119,7 +119,10 @@ async def read_body(request: web.Request) -> Fields:
     """Give the body's fields, whichever of the three types it has. Raises InvalidInput, UnsupportedMediaType."""
     if "Content-Encoding" in request.headers:
         raise UnsupportedMediaType("A body must be sent as it is, without Content-Encoding.")
-    body = await request.read()
+    try:
+        body = await request.read()
+    except (web.RequestPayloadError, ConnectionError):
+        _malformed("The body is broken, or ended before its end.")
     if "Content-Type" not in request.headers and not body:
         return Fields([])
     content_type = request.content_type if "Content-Type" in request.headers else None

@@ -1,6 +1,5 @@
 """What one sees from outside: an id for every request, and a line of JSON in the log for each."""
 
-import asyncio
 import logging
 import re
 import sys
@@ -32,8 +31,6 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
     try:
         response = await handler(request)
         status = response.status
-    except asyncio.CancelledError:
-        raise
     finally:
         _write_line(request, status, time.perf_counter() - started)
     if not response.prepared:

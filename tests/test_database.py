@@ -1,0 +1,282 @@
+"""Talking to PostgreSQL: the mends of aiopg, each beside what happens without it; the limits; what is Unavailable."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from contextvars import Context
+from pathlib import Path
+from typing import Any
+
+import aiopg
+import peewee
+import psycopg2
+import pytest
+import uvloop
+from aiohttp import web
+
+import app
+import settings
+from models import User
+from postgres import aiopg_mends, migrate
+from postgres.database import MIGRATIONS, connection_parameters, database, pool
+from rest.errors import Unavailable
+from tests.conftest import Person, Server, contents
+
+Running = Callable[..., AbstractAsyncContextManager[None]]
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch) -> Running:
+    """Give a function that holds the pool under some settings."""
+
+    @asynccontextmanager
+    async def run(**environment: str) -> AsyncIterator[None]:
+        with monkeypatch.context() as patched:
+            for name, value in environment.items():
+                patched.setenv(name, value)
+            settings.load.cache_clear()
+            holding = pool(web.Application())
+            await anext(holding)
+            yield
+            with pytest.raises(StopAsyncIteration):
+                await anext(holding)
+        settings.load.cache_clear()
+
+    return run
+
+
+# The mends
+
+
+@asynccontextmanager
+async def bare_pool(server: Server, **options: Any) -> AsyncIterator[aiopg.Pool]:
+    async with aiopg.create_pool(dbname=server.ours, minsize=0, maxsize=1, enable_hstore=False, **connection_parameters(), **options) as bare:
+        yield bare
+
+
+async def error_of_a_slow_statement(server: Server) -> type[BaseException]:
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)  # aiopg's own way reports it there
+    async with bare_pool(server, options="-c statement_timeout=50") as bare, bare.acquire() as connection, connection.cursor() as cursor:
+        with pytest.raises(BaseException) as caught:
+            await cursor.execute("SELECT pg_sleep(5)")
+        return caught.type
+
+
+async def test_a_statement_over_its_limit_says_so(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await error_of_a_slow_statement(server) is psycopg2.errors.QueryCanceled
+    monkeypatch.setattr(aiopg.connection.Connection, "_poll", aiopg_mends.aiopgs_poll)
+    assert await error_of_a_slow_statement(server) is asyncio.CancelledError
+
+
+async def test_an_answer_that_does_not_come_is_a_timeout_and_closes_the_connection(server: Server) -> None:
+    async with bare_pool(server) as bare, bare.acquire() as connection, connection.cursor() as cursor:
+        with pytest.raises(TimeoutError):
+            await cursor.execute("SELECT pg_sleep(5)", timeout=0.05)
+        assert connection.closed
+
+
+async def outcome_of_waiting_for_a_dead_connection(server: Server) -> object:
+    async with bare_pool(server, timeout=0.5) as bare:
+        connection = await bare.acquire()
+
+        async def wait() -> None:
+            bare.release(await bare.acquire())
+
+        waiter = asyncio.create_task(wait())
+        await asyncio.sleep(0.05)
+        connection.close()
+        bare.release(connection)
+        return (await asyncio.gather(waiter, return_exceptions=True))[0]
+
+
+async def test_whoever_waits_is_served_when_a_dead_connection_comes_back(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await outcome_of_waiting_for_a_dead_connection(server) is None
+    monkeypatch.setattr(aiopg.Pool, "release", aiopg_mends.aiopgs_release)
+    assert isinstance(await outcome_of_waiting_for_a_dead_connection(server), TimeoutError)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_under_uvloop_every_refused_connection_says_so(unused_tcp_port: int) -> None:
+    async def errors(connect: Callable[..., Any]) -> list[type[BaseException]]:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        caught = []
+        for _ in range(4):
+            with pytest.raises(BaseException) as error:
+                await connect(host="127.0.0.1", port=unused_tcp_port, dbname="postgres", user="postgres")
+            caught.append(error.type)
+        return caught
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(errors(aiopg_mends.connect)) == [psycopg2.OperationalError] * 4
+        assert RuntimeError in runner.run(errors(aiopg_mends.aiopgs_connect))
+
+
+# The pool
+
+
+async def test_the_limits_are_in_force_on_the_pools_connections(running: Running) -> None:
+    async with running(STATEMENT_TIMEOUT_SECONDS="3", LOCK_TIMEOUT_SECONDS="1.5"):
+        names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "client_connection_check_interval", "TimeZone")
+        [shown] = await database.rows("SELECT " + ", ".join(f"current_setting('{name}')" for name in names), ())
+        assert shown == ("3s", "1500ms", "5s", "500ms", "UTC")
+
+
+async def test_a_statement_over_its_limit_is_unavailable(running: Running) -> None:
+    async with running(STATEMENT_TIMEOUT_SECONDS="0.1"):
+        with pytest.raises(Unavailable):
+            await database.rows("SELECT pg_sleep(5)", (), read=True)
+        assert await database.rows("SELECT 1", ()) == [(1,)]
+
+
+async def test_a_pool_without_a_free_connection_is_unavailable(running: Running) -> None:
+    async with running(DB_POOL_SIZE="1", DB_WAIT_SECONDS="0.1"):
+        async with database.aio_connection():
+            waiting = asyncio.create_task(database.rows("SELECT 1", ()), context=Context())
+            with pytest.raises(Unavailable):
+                await waiting
+        assert await database.rows("SELECT 1", ()) == [(1,)]
+
+
+async def test_a_read_is_tried_again_on_a_broken_connection_and_a_change_is_not(running: Running) -> None:
+    async with running(DB_POOL_SIZE="1"):
+        end_oneself_once = "SELECT pg_terminate_backend(pg_backend_pid()) WHERE current_setting('application_name') = 'first'"
+        for read in (True, False):
+            await database.rows("SELECT set_config('application_name', 'first', false)", ())
+            if read:
+                assert await database.rows(end_oneself_once, (), read=True) == []
+            else:
+                with pytest.raises(Unavailable):
+                    await database.rows(end_oneself_once, ())
+
+
+async def test_a_fault_of_the_statement_is_not_taken_for_trouble_of_the_database(running: Running) -> None:
+    async with running():
+        with pytest.raises(peewee.ProgrammingError):
+            await database.rows("SELECT no_such_column", ())
+
+
+async def test_trouble_inside_a_transaction_is_unavailable(running: Running) -> None:
+    async with running():
+        with pytest.raises(Unavailable):
+            async with database.aio_atomic():
+                await User.select().aio_count()
+                await database.aio_execute_sql("SELECT pg_terminate_backend(pg_backend_pid())")
+
+
+async def test_a_synchronous_query_is_refused(running: Running) -> None:
+    async with running():
+        with pytest.raises(RuntimeError):
+            list(User.select())
+
+
+# The schema
+
+
+@pytest.fixture
+def way_to_the_database(unused_tcp_port: int) -> Callable[[], Awaitable[asyncio.Server]]:
+    """Give a function that opens a way to the real server on an address where nobody listens yet."""
+    real = connection_parameters()
+
+    async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            target.write(data)
+        target.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if real["host"].startswith("/"):
+            far_reader, far_writer = await asyncio.open_unix_connection(f"{real['host']}/.s.PGSQL.{real['port']}")
+        else:
+            far_reader, far_writer = await asyncio.open_connection(real["host"], real["port"])
+        await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
+
+    async def open_it() -> asyncio.Server:
+        return await asyncio.start_server(serve, "127.0.0.1", unused_tcp_port)
+
+    return open_it
+
+
+async def test_started_before_its_database_it_answers_503_and_then_serves(
+    aiohttp_client: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    unused_tcp_port: int,
+    way_to_the_database: Callable[[], Awaitable[asyncio.Server]],
+    alice: Person,
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setenv("DB_HOST", "127.0.0.1")
+        patched.setenv("DB_PORT", str(unused_tcp_port))
+        settings.load.cache_clear()
+        alice.client = await aiohttp_client(await app.create_app())
+        assert (await alice.get("/health/live")).status == 200
+        for path in ("/health/ready", "/task", "/task/1"):
+            answer = await alice.get(path)
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+        way = await way_to_the_database()
+        async with asyncio.timeout(10):
+            while (await alice.get("/health/ready")).status == 503:
+                await asyncio.sleep(0.1)
+        assert (await alice.get("/task")).status == 200
+        await alice.client.close()
+        way.close()
+    settings.load.cache_clear()
+
+
+@pytest.fixture
+def fresh_name(server: Server) -> Iterator[str]:
+    """Give the name of a database that isn't there yet."""
+    name = f"{server.ours}_fresh"
+    yield name
+    with closing(psycopg2.connect(dbname="postgres", **connection_parameters())) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+def test_many_may_make_the_database_and_the_schema_at_once_and_again(fresh_name: str) -> None:
+    def upgrade(_: int) -> migrate.Schema:
+        return migrate.upgrade(fresh_name, connection_parameters(), MIGRATIONS)
+
+    with ThreadPoolExecutor(6) as threads:
+        assert {schema.words for schema in threads.map(upgrade, range(6))} == {None}
+    assert upgrade(0).words is None
+
+
+def test_a_step_that_fails_leaves_nothing_behind_and_is_taken_up_again(fresh_name: str, tmp_path: Path) -> None:
+    steps = tmp_path / "steps"
+    shutil.copytree(MIGRATIONS, steps)
+    (steps / "0002.second.sql").write_text("CREATE TABLE half (a int); SELECT 1/0;")
+    with pytest.raises(psycopg2.errors.DivisionByZero):
+        migrate.upgrade(fresh_name, connection_parameters(), steps)
+    migrate.steps.cache_clear()
+    (steps / "0002.second.sql").write_text("CREATE TABLE half (a int);")
+    assert migrate.upgrade(fresh_name, connection_parameters(), steps).words is None
+    newer = migrate.upgrade(fresh_name, connection_parameters(), MIGRATIONS)
+    assert newer.words == "The database's schema is newer than this version of the service: it has 0002.second."
+
+
+def test_an_old_postgresql_is_refused_with_a_sentence(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(migrate, "OLDEST_POSTGRESQL", 99)
+    with pytest.raises(SystemExit, match="PostgreSQL 99 or newer is needed; this server is 1[78]."):
+        migrate.upgrade(server.ours, connection_parameters(), MIGRATIONS)
+
+
+async def test_a_newer_schema_makes_the_service_unready_and_is_logged(
+    aiohttp_client: Any, sql: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    sql("INSERT INTO _yoyo_migration (migration_hash, migration_id, applied_at_utc) VALUES ('x', '9999.future', now())")
+    try:
+        stranger = Person(await aiohttp_client(await app.create_app()))
+        assert "newer than this version" in caplog.text
+        answer = await stranger.get("/health/ready")
+        assert answer.status == 503
+        assert "newer than this version" in answer.json["detail"]
+        assert (await stranger.get("/health/live")).status == 200
+    finally:
+        sql("DELETE FROM _yoyo_migration WHERE migration_id = '9999.future'")
+    assert (await stranger.get("/health/ready")).status == 200
+
+
+def test_the_operators_database_is_untouched(server: Server) -> None:
+    assert settings.load().db == server.ours != server.theirs
+    assert contents(server.theirs) == server.theirs_before
