@@ -1,9 +1,10 @@
 """Filters, orders and pages: a listing's parameters become one peewee query per combination, made once and kept."""
 
-from functools import cache
-from typing import Any, NamedTuple
+from functools import cache, reduce
+from operator import and_
+from typing import Any, Literal, NamedTuple
 
-from peewee import JOIN, SQL, Expression, ModelSelect, Node, Select, Tuple, Window, fn
+from peewee import JOIN, SQL, ColumnBase, Expression, ModelSelect, Select, Tuple, Window, fn
 
 import settings
 from models import CALLER, Caller, Task, TaskAsStored, TaskLog, UserState, found, get_task
@@ -11,6 +12,8 @@ from postgres.batching import Batched, q
 from rest import cursors
 from rest.errors import FieldError, InvalidInput, InvalidToken, NotFound
 from schemas import LOGGED_FIELDS, STATUSES, Page, TaskMatch, TaskQuery
+
+After = Literal["the start", "a key", "a null key"]  # where a page begins
 
 BYTES_PER_PAGE = 4 * 1024 * 1024  # a page closes where its text would grow longer
 
@@ -25,42 +28,54 @@ class Listed(NamedTuple):
     cursor: str | None
 
 
+class Filter(NamedTuple):
+    """The SQL type of a filter's parameter, and what it asks of a task."""
+
+    sql_type: str
+    condition: Expression
+
+
 class Key(NamedTuple):
     """What a listing is ordered by, before the tie is broken."""
 
     sql_type: str
-    value: Node
+    value: ColumnBase
     nullable: bool = False
 
 
 class Order(NamedTuple):
-    """A key, what breaks its ties, and which way round."""
+    """A key (none: the tie alone), what breaks its ties, and which way round."""
 
-    key: Key
-    tie: Node
+    key: Key | None
+    tie: ColumnBase
     descending: bool = False
 
-    def terms(self) -> list[Node]:
+    def terms(self) -> list[ColumnBase]:
         """Give the terms of ORDER BY."""
-        if self.descending:
-            return [self.key.value.desc(nulls="LAST" if self.key.nullable else None), self.tie.desc()]
-        return [self.key.value.asc(nulls="LAST" if self.key.nullable else None), self.tie.asc()]
+        nulls = "LAST" if self.key and self.key.nullable else None
+        key = [self.key.value.desc(nulls=nulls) if self.descending else self.key.value.asc(nulls=nulls)] if self.key else []
+        return [*key, self.tie.desc() if self.descending else self.tie.asc()]
 
-    def after(self, at_null: bool) -> Expression:
+    def after(self, key_is_null: bool) -> Expression:
         """Give the condition for what comes after the place (q.after_key, q.after_tie). Where the key is null comes last."""
-        if at_null:
-            return self.key.value.is_null() & (self.tie < q.after_tie if self.descending else self.tie > q.after_tie)
-        here, place = Tuple(self.key.value, self.tie), Tuple(q.after_key, q.after_tie)
-        beyond = here < place if self.descending else here > place
+        if self.key is None:
+            return self._beyond(self.tie, q.after_tie)
+        if key_is_null:
+            return self.key.value.is_null() & self._beyond(self.tie, q.after_tie)
+        beyond = self._beyond(Tuple(self.key.value, self.tie), Tuple(q.after_key, q.after_tie))
         return beyond | self.key.value.is_null() if self.key.nullable else beyond
 
+    def _beyond(self, here: Any, place: Any) -> Expression:
+        beyond: Expression = here < place if self.descending else here > place
+        return beyond
 
-def _position(values: tuple[str, ...], column: Node) -> Node:
+
+def _position(values: tuple[str, ...], column: ColumnBase) -> ColumnBase:
     return fn.array_position(SQL("ARRAY[" + ", ".join(f"'{value}'" for value in values) + "]"), column)
 
 
 KEYS = {
-    "id": Key("bigint", Task.id),
+    "id": None,
     "name": Key("text", fn.replace(fn.lower(Task.name.collate("pg_c_utf8")), "ё", "е").collate('"C"')),
     "status": Key("int", _position(STATUSES, Task.status)),
     "completion_at": Key("date", Task.completion_at, nullable=True),
@@ -68,16 +83,17 @@ KEYS = {
     "updated_at": Key("timestamptz", Task.updated_at),
 }
 
-WORDS = fn.lower(Task.name.concat("\n").concat(Task.description).collate("pg_c_utf8"))
-FILTERS = {  # parameter -> its SQL type, and what it asks of a task
-    "status": ("text[]", Task.status == fn.ANY(q.status)),
-    "completion_at": ("date", Task.completion_at == q.completion_at),
-    "without_day": ("boolean", Task.completion_at.is_null()),
-    "completion_from": ("date", Task.completion_at >= q.completion_from),
-    "completion_to": ("date", Task.completion_at <= q.completion_to),
-    "completed_from": ("timestamptz", Task.completed_at >= q.completed_from),
-    "completed_to": ("timestamptz", Task.completed_at < q.completed_to),
-    "q": ("text[]", Expression(WORDS, "LIKE ALL", SQL("(ARRAY(SELECT lower(w COLLATE pg_c_utf8) FROM unnest(q.q) w))"))),
+LOWER_WORDS = SQL("(ARRAY(SELECT lower(w COLLATE pg_c_utf8) FROM unnest(q.q) w))")
+TEXT = fn.lower(Task.name.concat("\n").concat(Task.description).collate("pg_c_utf8"))
+FILTERS = {  # by parameter
+    "status": Filter("text[]", Task.status == fn.ANY(q.status)),
+    "completion_at": Filter("date", Task.completion_at == q.completion_at),
+    "without_day": Filter("boolean", Task.completion_at.is_null()),
+    "completion_from": Filter("date", Task.completion_at >= q.completion_from),
+    "completion_to": Filter("date", Task.completion_at <= q.completion_to),
+    "completed_from": Filter("timestamptz", Task.completed_at >= q.completed_from),
+    "completed_to": Filter("timestamptz", Task.completed_at < q.completed_to),
+    "q": Filter("text[]", Expression(TEXT, "LIKE ALL", LOWER_WORDS)),
 }
 
 
@@ -87,7 +103,7 @@ async def list_tasks(caller: Caller, query: TaskQuery) -> Listed:
     order = query.sort.removeprefix("-"), query.sort.startswith("-")
     scope = f"{caller.user_id} tasks {query.model_dump_json(exclude={'cursor'})}"
     place = _place(scope, query)
-    statement = _task_page(tuple(values), *order, place and place[0] is None)
+    statement = _task_page(tuple(values), *order, _after(place))
     return _listed(scope, await statement(*caller, *_page_values(query, place), *values.values()))
 
 
@@ -95,7 +111,7 @@ async def list_log(caller: Caller, task_id: int, page: Page) -> Listed:
     """Give a page of a task's history, oldest entry first. Raises NotFound, InvalidInput."""
     scope = f"{caller.user_id} log {task_id} {page.limit}"
     place = _place(scope, page)
-    statement = _log_page(place and place[0] is None)
+    statement = _log_page(_after(place))
     return _listed(scope, await statement(*caller, *_page_values(page, place), task_id))
 
 
@@ -128,6 +144,12 @@ def _place(scope: str, page: Page) -> list[Any] | None:
     return place
 
 
+def _after(place: list[Any] | None) -> After:
+    if place is None:
+        return "the start"
+    return "a null key" if place[0] is None else "a key"
+
+
 def _cursor_key() -> bytes:
     return settings.load().jwt_secret.get_secret_value().encode()
 
@@ -149,57 +171,60 @@ def _listed(scope: str, rows: list[tuple[Any, ...]]) -> Listed:
 
 
 @cache
-def _task_page(filters: tuple[str, ...], sort: str, descending: bool, at_null: bool | None) -> Batched:
+def _task_page(filters: tuple[str, ...], sort: str, descending: bool, after: After) -> Batched:
     order = Order(KEYS[sort], Task.id, descending)
-    tasks = Task.select(fn.task_json(Task).alias("body"), order.key.value.cast("text").alias("key"), Task.id.cast("text").alias("tie")).where(
-        Task.user == q.user_id, Task.deleted_at.is_null(), *(FILTERS[name][1] for name in filters)
+    tasks = Task.select(fn.task_json(Task).alias("body")).where(
+        Task.user == q.user_id, Task.deleted_at.is_null(), *(FILTERS[name].condition for name in filters)
     )
-    page = _page_of(tasks, order, at_null)
+    page = _page_of(tasks, order, after)
     state = UserState.select(UserState.revision, UserState.revision, UserState.kept_from, page.c.json, page.c.last, page.c.more)
-    return _batched(state.join(page, JOIN.CROSS), _page_types(order, at_null) | {name: FILTERS[name][0] for name in filters})
+    return _batched(state.join(page, JOIN.CROSS), _page_types(order, after) | _filter_types(filters))
 
 
 @cache
-def _log_page(at_null: bool | None) -> Batched:
+def _log_page(after: After) -> Batched:
     order = Order(Key("bigint", TaskLog.revision), _position(LOGGED_FIELDS, TaskLog.field))
-    entries = TaskLog.select(fn.log_json(TaskLog).alias("body"), TaskLog.revision.cast("text").alias("key"), order.tie.cast("text").alias("tie")).where(
-        TaskLog.user == q.user_id, TaskLog.task_id == q.id
-    )
-    page = _page_of(entries, order, at_null)
+    entries = TaskLog.select(fn.log_json(TaskLog).alias("body")).where(TaskLog.user == q.user_id, TaskLog.task_id == q.id)
+    page = _page_of(entries, order, after)
     state = UserState.select(Task.revision, UserState.revision, UserState.kept_from, page.c.json, page.c.last, page.c.more)
-    return _batched(_with_task(state).join(page, JOIN.CROSS), _page_types(order, at_null) | {"id": "bigint"})
+    return _batched(_with_task(state).join(page, JOIN.CROSS), _page_types(order, after) | {"id": "bigint"})
 
 
 @cache
 def _matching_task(filters: tuple[str, ...]) -> Batched:
     state = UserState.select(Task.id, Task.revision, fn.task_json(Task), UserState.revision)
-    return _batched(_with_task(state, *(FILTERS[name][1] for name in filters)), {"id": "bigint"} | {name: FILTERS[name][0] for name in filters})
+    matching = _with_task(state, *(FILTERS[name].condition for name in filters))
+    return _batched(matching, {"id": "bigint"} | _filter_types(filters))
 
 
 def _with_task(state: ModelSelect, *conditions: Expression) -> ModelSelect:
     here = (Task.user == UserState.user) & (Task.id == q.id) & Task.deleted_at.is_null()
-    for condition in conditions:
-        here &= condition
-    return state.join(Task, JOIN.LEFT_OUTER, on=here).switch(UserState)
+    return state.join(Task, JOIN.LEFT_OUTER, on=reduce(and_, conditions, here)).switch(UserState)
 
 
-def _page_of(entries: ModelSelect, order: Order, at_null: bool | None) -> Select:
-    """Give the page of `entries` (body, key, tie) that begins after the place: its JSON, its last place, and whether more follow."""
-    if at_null is not None:
-        entries = entries.where(order.after(at_null))
-    entry = entries.order_by(*order.terms()).limit(SQL("q.most + 1")).alias("entry")
+def _page_of(entries: ModelSelect, order: Order, after: After) -> Select:
+    """Give the page of `entries` (a `body` each) that begins after the place: its JSON, its last place, and whether more follow."""
+    if after != "the start":
+        entries = entries.where(order.after(after == "a null key"))
+    key = order.key.value.cast("text") if order.key else SQL("NULL")
+    place = fn.json_build_array(key, order.tie.cast("text"))
+    entry = entries.select_extend(place.alias("place")).order_by(*order.terms()).limit(SQL("q.most + 1")).alias("entry")
     number = fn.row_number().over()
     length = fn.sum(fn.octet_length(entry.c.body)).over(start=Window.preceding())
     fits = (number == 1) | ((number <= q.most) & (length <= BYTES_PER_PAGE))
-    row = Select([entry], [entry.c.body, fn.json_build_array(entry.c.key, entry.c.tie).alias("place"), fits.alias("fits")]).alias("row")
+    row = Select([entry], [entry.c.body, entry.c.place, fits.alias("fits")]).alias("row")
     json = fn.string_agg(row.c.body, ",").filter(row.c.fits)
     last = SQL("(array_agg(place) FILTER (WHERE fits))[count(*) FILTER (WHERE fits)]")
     return Select([row], [json.alias("json"), last.alias("last"), fn.coalesce(fn.bool_or(~row.c.fits), False).alias("more")]).alias("page")
 
 
-def _page_types(order: Order, at_null: bool | None) -> dict[str, str]:
-    key = {"after_key": order.key.sql_type} if at_null is False else {}
-    return {"most": "int"} | key | ({"after_tie": "bigint"} if at_null is not None else {})
+def _page_types(order: Order, after: After) -> dict[str, str]:
+    key = {"after_key": order.key.sql_type} if order.key and after == "a key" else {}
+    return {"most": "int"} | key | ({} if after == "the start" else {"after_tie": "bigint"})
+
+
+def _filter_types(filters: tuple[str, ...]) -> dict[str, str]:
+    return {name: FILTERS[name].sql_type for name in filters}
 
 
 def _batched(state: ModelSelect, types: dict[str, str]) -> Batched:

@@ -130,7 +130,12 @@ async def create_user(login: str, password_hash: str, generation: int) -> Caller
 
 async def find_account(login: str) -> Account | None:
     """Give the account of this login, or None."""
-    query = User.select(User.id, User.password_hash, UserState.token_generation).join(UserState).where(User.login_key == login_key(login)).tuples()
+    query = (
+        User.select(User.id, User.password_hash, UserState.token_generation)
+        .join(UserState)
+        .where(User.login_key == login_key(login))
+        .tuples()
+    )
     for user_id, password_hash, generation in await query.aio_execute():
         return Account(Caller(user_id, generation), password_hash)
     return None

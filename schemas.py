@@ -98,7 +98,8 @@ def _moment(value: object) -> datetime:
     day, time, fraction, zone = form.groups(default="")
     try:
         moment = datetime.fromisoformat(f"{day}T{time}.{fraction[:6]:0<6}{zone.upper()}").astimezone(UTC)
-        return moment + timedelta(microseconds=bool(fraction[6:].strip("0")))  # between two microseconds: nothing is before the later one that isn't before this
+        # What is stored has microseconds: not before a moment between two of them is not before the later one.
+        return moment + timedelta(microseconds=bool(fraction[6:].strip("0")))
     except (ValueError, OverflowError):
         raise ValueError("must be a moment that the calendar and the clock have") from None
 
@@ -115,7 +116,9 @@ def _words(value: object) -> tuple[str, ...]:
 
 
 def _text(kind: str, description: str, *examples: str, **more: Any) -> WithJsonSchema:
-    return WithJsonSchema({"type": "string", "description": description, "examples": list(examples), **({"format": kind} if kind else {}), **more})
+    return WithJsonSchema(
+        {"type": "string", "description": description, "examples": list(examples), **({"format": kind} if kind else {}), **more}
+    )
 
 
 def _read(parse: Callable[[object], object]) -> BeforeValidator:
@@ -123,7 +126,11 @@ def _read(parse: Callable[[object], object]) -> BeforeValidator:
 
 
 Text = Annotated[str, AfterValidator(_clean)]
-Name = Annotated[Text, Field(min_length=1, max_length=200, description="what is to be done; not only white space", examples=["Buy milk"]), AfterValidator(_not_blank)]
+Name = Annotated[
+    Text,
+    Field(min_length=1, max_length=200, description="what is to be done; not only white space", examples=["Buy milk"]),
+    AfterValidator(_not_blank),
+]
 Description = Annotated[Text, Field(max_length=10_000, description="may be empty", examples=["Two litres, the fresh one"])]
 Login = Annotated[
     Text,
@@ -135,8 +142,16 @@ NewPassword = Annotated[Password, AfterValidator(_long_enough)]
 Number = Annotated[int, BeforeValidator(_number), Field(ge=1, le=LARGEST_ID)]
 _DAYS = "a day as DD-MM-YYYY or YYYY-MM-DD, in the years 1900 to 9999"
 Day = Annotated[date, _read(_day), _text("", _DAYS, "02-10-2020")]
-DayOrNone = Annotated[date | None, _read(_day_or_none), WithJsonSchema({"type": ["string", "null"], "description": f"{_DAYS}; empty or null: none", "examples": ["02-10-2020"]})]
-DayFilter = Annotated[date | Literal["none"], _read(lambda value: value if value == "none" else _day(value)), _text("", f"{_DAYS}; none: tasks without one", "02-10-2020")]
+DayOrNone = Annotated[
+    date | None,
+    _read(_day_or_none),
+    WithJsonSchema({"type": ["string", "null"], "description": f"{_DAYS}; empty or null: none", "examples": ["02-10-2020"]}),
+]
+DayFilter = Annotated[
+    date | Literal["none"],
+    _read(lambda value: value if value == "none" else _day(value)),
+    _text("", f"{_DAYS}; none: tasks without one", "02-10-2020"),
+]
 Moment = Annotated[datetime, _read(_moment), _text("date-time", "a moment as RFC 3339 writes it", "2026-11-24T09:30:00Z")]
 StatusFilter = Annotated[tuple[str, ...], _read(_statuses), _text("", "one or several, separated by commas", "new", "new,planned,in_work")]
 Words = Annotated[tuple[str, ...], _read(_words), _text("", "every one of these words occurs in name or description, in any case", "milk")]

@@ -27,7 +27,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
 
     jwt_secret: Annotated[SecretStr, _secret(32)] = Field(description="signs the tokens; at least 32 bytes")
-    pass_salt: Annotated[SecretStr, _secret(16)] = Field(description="goes into every password's hash; at least 16 bytes; when lost, so are all passwords")
+    pass_salt: Annotated[SecretStr, _secret(16)] = Field(
+        description="goes into every password's hash; at least 16 bytes; without it no password works"
+    )
     db_host: str = Field(min_length=1, description="PostgreSQL's host name, address or socket directory")
     db_port: int = Field(5432, ge=1, le=65535, description="PostgreSQL's port")
     db: str = Field("postgres", min_length=1, description="the database's name; made where it is missing")
@@ -61,5 +63,7 @@ def load() -> Settings:
 def _sentence(variable: str, fault: object) -> str:
     kind, message = fault["type"], fault["msg"].removeprefix("Value error, ")  # type: ignore[index]
     if kind == "missing":
-        return f"{variable} is not set: put it into the environment or into .env (see .env.example), or try `make run`, which needs neither."
+        return (
+            f"{variable} is not set: put it into the environment or into .env (see .env.example), or try `make run`, which needs neither."
+        )
     return f"{variable}: {message}."

@@ -9,15 +9,15 @@ import aiopg.pool
 CONNECT_TRIES = 3
 
 aiopgs_poll = aiopg.connection.Connection._poll
-aiopgs_connect = aiopg.pool.connect
+aiopgs_connect = aiopg.connection.connect
 aiopgs_release = aiopg.pool.Pool.release
 
 
 def apply() -> None:
     """Put the mends in place, for every connection and pool that is made afterwards."""
-    aiopg.connection.Connection._poll = poll
-    aiopg.pool.connect = connect
-    aiopg.pool.Pool.release = release
+    setattr(aiopg.connection.Connection, "_poll", poll)  # noqa: B010 - mypy knows that nobody does this
+    setattr(aiopg.pool, "connect", connect)  # noqa: B010
+    setattr(aiopg.pool.Pool, "release", release)  # noqa: B010
 
 
 async def poll(self: Any, waiter: "asyncio.Future[None]", timeout: float) -> None:
@@ -55,7 +55,7 @@ async def connect(*args: Any, **options: Any) -> aiopg.connection.Connection:
 
 def release(self: Any, connection: aiopg.connection.Connection) -> "asyncio.Future[None]":
     """Give a connection back. A dead one frees its place too, so whoever waits for one must hear of it (as in asyncmy #154)."""
-    released = aiopgs_release(self, connection)
+    released: asyncio.Future[None] = aiopgs_release(self, connection)
     if connection.closed and self._cond._waiters:
-        return asyncio.ensure_future(self._wakeup())
+        released = asyncio.ensure_future(self._wakeup())
     return released

@@ -1,8 +1,9 @@
 """Bring the schema up to date: yoyo's numbered steps, then the functions, one process at a time."""
 
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import psycopg2
 from psycopg2 import errors, sql
 
 OLDEST_POSTGRESQL = 17
+WORKER_BOOT_ERROR = 3  # the exit code at which gunicorn gives up; at any other it starts the next worker, for ever
 ADVISORY_LOCK = 7_461_736  # any number that no other program takes in this database
 SECONDS_BETWEEN_TRIES = 0.05
 APPLIED = "SELECT migration_id FROM _yoyo_migration"
@@ -49,7 +51,8 @@ def upgrade(database: str, parameters: dict[str, Any], directory: Path) -> Schem
     with closing(_connect_or_create(database, parameters)) as connection:
         connection.autocommit = True
         if connection.server_version < OLDEST_POSTGRESQL * 10_000:
-            raise SystemExit(f"PostgreSQL {OLDEST_POSTGRESQL} or newer is needed; this server is {connection.server_version // 10_000}.")
+            print(f"PostgreSQL {OLDEST_POSTGRESQL} or newer is needed; this server is {connection.server_version // 10_000}.", file=sys.stderr)
+            raise SystemExit(WORKER_BOOT_ERROR)
         found = compare(_applied(connection), steps(directory))
         if not found.missing or found.unknown:
             return found
@@ -68,10 +71,8 @@ def _connect_or_create(database: str, parameters: dict[str, Any]) -> Any:
             raise
     with closing(psycopg2.connect(dbname="postgres", **parameters)) as connection, connection.cursor() as cursor:
         connection.autocommit = True
-        try:
+        with suppress(errors.DuplicateDatabase, errors.UniqueViolation):  # another process was faster, or as fast
             cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
-        except (errors.DuplicateDatabase, errors.UniqueViolation):  # another process was faster, or as fast
-            pass
     return psycopg2.connect(dbname=database, **parameters)
 
 

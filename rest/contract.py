@@ -180,7 +180,7 @@ async def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
     try:
         async for part in _parts(content_type, body):
             if not isinstance(part, BodyPartReader) or part.name is None:
-                raise ValueError("a part that is no field")  # noqa: TRY301, TRY004
+                raise ValueError("a part that is no field")
             if part.filename is not None:
                 raise InvalidInput(FieldError(_printable(part.name), "must be sent as text, not as a file"))
             pairs.append((part.name, bytes(await part.read(decode=True)).decode()))
