@@ -1,6 +1,8 @@
 """How gunicorn runs the service: https://gunicorn.org/reference/settings/."""
 
 import os
+import signal
+from typing import Any
 
 import settings
 from rest import telemetry
@@ -11,11 +13,24 @@ telemetry.log_to_stdout(_settings.log_level)  # before the workers are made, so 
 bind = f"{_settings.host}:{_settings.port}"
 workers = _settings.web_concurrency or os.cpu_count() or 1
 worker_class = "aiohttp.GunicornUVLoopWebWorker"
+preload_app = True  # read once and shared; pools are made in the workers
 keepalive = 75  # seconds; longer than most proxies keep theirs
 timeout = 30  # seconds without a sign of life from the event loop, then the worker is replaced
 graceful_timeout = 8  # seconds for what is under way; Docker kills after 10
 control_socket_disable = True  # it would want a home directory to write to
 accesslog = None  # rest/telemetry.py writes the lines
+
+_STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
+
+
+def post_fork(server: object, worker: object) -> None:
+    """Put off the signals that stop a worker: until its event loop runs, uvloop would lose them, and gunicorn wait in vain."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let them through once the loop runs."""
+    worker.loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOPPING)
 
 
 def when_ready(server: object) -> None:

@@ -1,0 +1,246 @@
+"""The service as it runs: gunicorn, its workers, signals, and what stops a start."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+import app
+from settings import EXAMPLE_SECRET
+
+pytestmark = pytest.mark.process
+HOUSE = Path(app.__file__).parent
+
+
+class Service:
+    """A gunicorn with two workers, and what it has written."""
+
+    def __init__(self, port: int, **environment: str) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self._lines: list[str] = []
+        self._ready = threading.Event()
+        self.process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "gunicorn", "app:create_app"],
+            cwd=HOUSE,
+            env=os.environ | {"PORT": str(port), "HOST": "127.0.0.1", "WEB_CONCURRENCY": "2"} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self._lines.append(line)
+
+    @property
+    def output(self) -> str:
+        """What it has written so far."""
+        return "".join(self._lines)
+
+    def workers(self) -> list[int]:
+        """Give the process ids of the workers that live."""
+        booted = [int(pid) for pid in re.findall(r"Booting worker with pid: (\d+)", self.output)]
+        return [pid for pid in booted if Path(f"/proc/{pid}").exists()]
+
+    def wait_until_ready(self) -> None:
+        """Wait until it answers."""
+        for _ in range(200):
+            try:
+                if requests.get(f"{self.url}/health/ready", timeout=5).status_code == 200 and len(self.workers()) == 2:
+                    return
+            except requests.ConnectionError:
+                pass
+            threading.Event().wait(0.05)
+        raise AssertionError(self.output)
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """End it, and give its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        code = self.process.wait(30)
+        self._reader.join()
+        assert self.process.stdout
+        self.process.stdout.close()
+        return code
+
+
+@contextmanager
+def running(port: int, **environment: str) -> Iterator[Service]:
+    service = Service(port, **environment)
+    try:
+        service.wait_until_ready()
+        yield service
+    finally:
+        service.stop()
+
+
+@pytest.fixture
+def service(unused_tcp_port: int) -> Iterator[Service]:
+    """A service on the run's database."""
+    with running(unused_tcp_port) as service:
+        yield service
+
+
+def register(service: Service, login: str) -> dict[str, str]:
+    """Make an account and give the header that speaks for it."""
+    answer = requests.post(f"{service.url}/register", data={"login": login, "password": "correct horse"}, timeout=10)
+    assert answer.status_code == 201, answer.text
+    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+def new_task(service: Service, headers: dict[str, str]) -> requests.Response:
+    """Create a task on a connection of its own, so that every worker has its turn."""
+    return requests.post(f"{service.url}/task", data={"name": "a", "description": "", "status": "new"}, headers=headers, timeout=10)
+
+
+def all_tasks(service: Service, headers: dict[str, str]) -> Iterator[int]:
+    """Give the id of every task, page after page."""
+    following = "/task"
+    while following:
+        answer = requests.get(service.url + following, headers=headers, timeout=10)
+        yield from (task["id"] for task in answer.json())
+        following = answer.links.get("next", {}).get("url", "")
+
+
+def test_it_serves_and_says_where(service: Service) -> None:
+    headers = register(service, "process-alice")
+    assert new_task(service, headers).status_code == 201
+    assert f"Listening on {service.url}" in service.output
+    assert len(service.workers()) == 2
+
+
+def test_every_request_is_one_line_of_json_without_secrets(service: Service) -> None:
+    headers = register(service, "process-logs")
+    requests.get(f"{service.url}/task/7?status=new", headers=headers | {"X-Request-ID": "find-me"}, timeout=10)
+    service.stop()
+    [line] = [line for line in service.output.splitlines() if "find-me" in line]
+    assert '"route": "/task/{id}"' in line
+    assert '"status": 404' in line
+    assert "correct horse" not in service.output
+    assert headers["Authorization"].split()[1] not in service.output
+
+
+def test_a_killed_worker_loses_no_acknowledged_change_and_is_replaced(service: Service) -> None:
+    headers = register(service, "process-killed")
+    acknowledged: list[int] = []
+    failures: list[object] = []
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            try:
+                answer = new_task(service, headers)
+            except requests.ConnectionError as error:
+                failures.append(error)
+            else:
+                (acknowledged if answer.status_code == 201 else failures).append(answer.json()["id"])
+
+    writers = [threading.Thread(target=write) for _ in range(4)]
+    for writer in writers:
+        writer.start()
+    stop.wait(0.5)
+    os.kill(service.workers()[0], signal.SIGKILL)
+    stop.wait(2)
+    stop.set()
+    for writer in writers:
+        writer.join()
+    there = set(all_tasks(service, headers))
+    assert len(acknowledged) > 20
+    assert set(acknowledged) <= there
+    assert len(failures) <= len(writers)  # no more than were under way
+    assert len(service.workers()) == 2
+
+
+def test_a_request_under_way_is_answered_before_it_stops(service: Service) -> None:
+    answers: list[requests.Response] = []
+    register(service, "process-term")
+    hashing = threading.Thread(  # long enough for the signal to come in between
+        target=lambda: answers.append(
+            requests.post(f"{service.url}/get-token", data={"login": "process-term", "password": "correct horse"}, timeout=10)
+        )
+    )
+    hashing.start()
+    threading.Event().wait(0.02)
+    assert service.stop(signal.SIGTERM) == 0
+    hashing.join()
+    assert [answer.status_code for answer in answers] == [200]
+
+
+def start(*command: str, **environment: str | None) -> "subprocess.CompletedProcess[str]":
+    """Run a command of ours to its end, with some of the environment changed or (None) left out."""
+    env = {name: value for name, value in (os.environ | environment).items() if value is not None}
+    return subprocess.run(  # noqa: S603
+        [sys.executable, *command], cwd=HOUSE, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("JWT_SECRET", None, "is not set"),
+        ("JWT_SECRET", "x" * 31, "at least 32 bytes"),
+        ("JWT_SECRET", EXAMPLE_SECRET, "the example's"),
+        ("PASS_SALT", None, "is not set"),
+        ("PASS_SALT", "short", "at least 16 bytes"),
+        ("PASS_SALT", EXAMPLE_SECRET, "the example's"),
+        ("DB_HOST", None, "is not set"),
+        ("PORT", "http", "PORT: "),
+    ],
+)
+@pytest.mark.parametrize("command", [("-m", "gunicorn", "app:create_app"), ("app.py",), ("models.py",)], ids=["gunicorn", "app", "models"])
+def test_a_missing_or_weak_setting_stops_the_start_and_is_named(
+    command: tuple[str, ...], variable: str, value: str | None, words: str
+) -> None:
+    outcome = start(*command, **{variable: value})
+    assert outcome.returncode != 0
+    assert variable in outcome.stderr
+    assert words in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_python_app_py_without_settings_points_to_make_run() -> None:
+    outcome = start("app.py", JWT_SECRET=None, PASS_SALT=None, DB_HOST=None)
+    assert "make run" in outcome.stderr
+
+
+def test_python_models_py_makes_the_schema_as_often_as_one_likes() -> None:
+    for _ in range(2):
+        assert start("models.py").returncode == 0
+
+
+@pytest.mark.parametrize("command", [("-m", "gunicorn", "app:create_app"), ("models.py",)], ids=["gunicorn", "models"])
+def test_an_old_postgresql_stops_the_start_with_a_sentence(command: tuple[str, ...], tmp_path: Path, unused_tcp_port: int) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.path.insert(0, '.')\nfrom postgres import migrate\nmigrate.OLDEST_POSTGRESQL = 99")
+    outcome = start(*command, PYTHONPATH=str(tmp_path), PORT=str(unused_tcp_port))
+    assert outcome.returncode != 0
+    assert "PostgreSQL 99 or newer is needed" in outcome.stderr + outcome.stdout
+
+
+def test_python_app_py_serves(unused_tcp_port: int) -> None:
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, "app.py"], cwd=HOUSE, env=os.environ | {"PORT": str(unused_tcp_port)}, stdout=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(100):
+            try:
+                assert requests.get(f"http://127.0.0.1:{unused_tcp_port}/health/ready", timeout=5).json() == {"status": "ok"}
+                break
+            except requests.ConnectionError:
+                threading.Event().wait(0.1)
+        else:
+            raise AssertionError("it never answered")
+    finally:
+        process.terminate()
+        process.wait(10)
+
