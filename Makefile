@@ -1,0 +1,45 @@
+PYTHON ?= python3
+VENV_PYTHON := .venv/bin/python
+.DELETE_ON_ERROR:
+.PHONY: help run test check format requirements clean
+
+help: ## List what can be made
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+
+run: .venv/test.installed ## Run the service, with a PostgreSQL of its own where DB_HOST is not set
+	@exec $(VENV_PYTHON) embedded.py
+
+test: .venv/test.installed ## Run the tests; ARGS="-k log" chooses some, ARGS=--cov measures coverage
+	@$(VENV_PYTHON) -m pytest $(ARGS)
+
+check: .venv/dev.installed ## Check format, lint, types, Dockerfile and docker-compose.yml
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m mypy
+	if test -f Dockerfile; then .venv/bin/hadolint Dockerfile; fi
+	if test -f docker-compose.yml; then $(VENV_PYTHON) -m check_jsonschema --builtin-schema vendor.compose-spec docker-compose.yml; fi
+
+format: .venv/dev.installed ## Format the code, mending what ruff can mend
+	$(VENV_PYTHON) -m ruff check --fix --exit-zero .
+	$(VENV_PYTHON) -m ruff format .
+
+COMPILE = $(VENV_PYTHON) -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command "make requirements" $(ARGS)
+requirements: .venv/dev.installed ## Write the requirements*.txt from the *.in; ARGS=--upgrade takes the newest versions
+	$(COMPILE) requirements-dev.in -o requirements-dev.txt
+	$(COMPILE) -c requirements-dev.txt requirements-test.in -o requirements-test.txt
+	$(COMPILE) -c requirements-dev.txt requirements.in -o requirements.txt
+
+clean: ## Remove what make made, but not .data, which has your tasks
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/%.installed: requirements-%.txt $(VENV_PYTHON)
+	@echo "Installing $< into .venv (only when it changed) ..."
+	@$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(VENV_PYTHON):
+	@command -v "$(PYTHON)" >/dev/null || { echo 'Python 3.11 or newer is needed, and there is no "$(PYTHON)"; name yours: make PYTHON=...' >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Python 3.11 or newer is needed, and "$(PYTHON)" is older; name another: make PYTHON=...' >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@"$(PYTHON)" -m venv --clear .venv

