@@ -88,20 +88,27 @@ def _day_or_none(value: object) -> date | None:
     return None if value in ("", None) else _day(value)
 
 
-_MOMENT = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})")
+_MOMENT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}):([0-9]{2})(?:\.([0-9]+))?([Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+)
 
 
 def _moment(value: object) -> datetime:
     form = _MOMENT.fullmatch(value) if isinstance(value, str) else None
     if not form:
         raise ValueError("must be a moment as RFC 3339 writes it: 2026-11-24T09:30:00Z (in an address, + is written %2B)")
-    day, time, fraction, zone = form.groups(default="")
+    day, time, second, fraction, zone = form.groups(default="")
+    leap = second == "60"  # a second that Python's clock doesn't have
     try:
-        moment = datetime.fromisoformat(f"{day}T{time}.{fraction[:6]:0<6}{zone.upper()}").astimezone(UTC)
-        # What is stored has microseconds: not before a moment between two of them is not before the later one.
-        return moment + timedelta(microseconds=bool(fraction[6:].strip("0")))
-    except (ValueError, OverflowError):
+        moment = datetime.fromisoformat(f"{day}T{time}:{'59' if leap else second}.{fraction[:6]:0<6}{zone.upper()}")
+    except ValueError:
         raise ValueError("must be a moment that the calendar and the clock have") from None
+    # What is stored has microseconds: not before a moment between two of them is not before the later one.
+    later = timedelta(seconds=leap, microseconds=bool(fraction[6:].strip("0")))
+    try:
+        return moment.astimezone(UTC) + later
+    except OverflowError:  # where the zone carries it beyond the years that there are, nothing is beyond it
+        return (datetime.min if moment.year == 1 else datetime.max).replace(tzinfo=UTC)
 
 
 def _statuses(value: object) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ _SIGNATURE_BYTES = 16
 def seal(key: bytes, scope: str, place: list[object]) -> str:
     """Give the cursor for a place (anything that JSON holds) in the listing that `scope` names."""
     content = orjson.dumps(place)
-    return urlsafe_b64encode(_signature(key, scope, content) + content).decode().rstrip("=")
+    return _text(_signature(key, scope, content) + content)
 
 
 def unseal(key: bytes, scope: str, cursor: str) -> list[object] | None:
@@ -22,10 +22,15 @@ def unseal(key: bytes, scope: str, cursor: str) -> list[object] | None:
     except (NotBase64, ValueError):
         return None
     signature, content = sealed[:_SIGNATURE_BYTES], sealed[_SIGNATURE_BYTES:]
-    if not hmac.compare_digest(signature, _signature(key, scope, content)):
+    genuine = hmac.compare_digest(signature, _signature(key, scope, content))
+    if not genuine or _text(sealed) != cursor:  # base64 can be spelt in more ways than ours
         return None
     place: list[object] = orjson.loads(content)
     return place
+
+
+def _text(sealed: bytes) -> str:
+    return urlsafe_b64encode(sealed).decode().rstrip("=")
 
 
 def _signature(key: bytes, scope: str, content: bytes) -> bytes:

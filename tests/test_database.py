@@ -205,6 +205,7 @@ async def test_started_before_its_database_it_answers_503_and_then_serves(
     way_to_the_database: Callable[[], Awaitable[asyncio.Server]],
     alice: Person,
 ) -> None:
+    await alice.client.close()
     with monkeypatch.context() as patched:
         patched.setenv("DB_HOST", "127.0.0.1")
         patched.setenv("DB_PORT", str(unused_tcp_port))
