@@ -212,8 +212,9 @@ def _become_gunicorn() -> None:
     given = settings.load()
     address = f"{given.host}:{given.port}"
     try:
-        family = socket.AF_INET6 if ":" in given.host else socket.AF_INET
-        socket.create_server((given.host, given.port), family=family).close()
+        with socket.socket(socket.AF_INET6 if ":" in given.host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((given.host, given.port))
     except OSError as error:
         raise SystemExit(f"Can't listen on {address}: {error.strerror}. Set HOST and PORT to others, or stop what listens.") from None
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "app:create_app"])

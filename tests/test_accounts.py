@@ -14,13 +14,11 @@ from typing import Any
 import argon2
 import jwt
 import pytest
-from aiohttp import web
 from aiohttp.test_utils import TestClient
 from multidict import CIMultiDict
 
 import app
 import auth
-import models
 import settings
 from tests.conftest import Answer, Person
 from tests.test_bodies import exchange
@@ -148,7 +146,8 @@ async def test_token_generations_are_random(stranger: Person, sql: Sql) -> None:
     ],
 )
 async def test_logins_that_differ_in_case_or_form_are_one_account(stranger: Person, typed: str, other: str) -> None:
-    typed, other = (unique := secrets.token_hex(6)) + typed, unique.upper() + other
+    prefix = unique()
+    typed, other = prefix + typed, prefix.upper() + other
     assert (await enter(stranger, "/register", typed)).status == 201
     taken = await enter(stranger, "/register", other, "another password")
     assert (taken.status, taken.json["type"], "errors" in taken.json) == (409, "/docs/problems#login-taken", False)
@@ -355,7 +354,7 @@ async def test_others_are_answered_while_twenty_log_in(alice: Person, stranger: 
     assert (others[0].status, others[1].status) == (200, 200)
     assert not any(task.done() for task in logging_in)
     slow_hashing.set()
-    assert sorted(answer.status for answer in await asyncio.gather(*logging_in)) == [200] * 0 + [201] * 10 + [401] * 10
+    assert sorted(answer.status for answer in await asyncio.gather(*logging_in)) == [201] * 10 + [401] * 10
 
 
 @pytest.mark.parametrize(("path", "status"), [("/register", 201), ("/get-token", 401)])
@@ -490,7 +489,7 @@ FORGED: dict[str, Callable[[Person], str]] = {
     "kid": lambda alice: sign(claims_of(alice), header={"kid": "../../dev/null"}),
     "crit": lambda alice: sign(claims_of(alice), header={"crit": ["a\r\nX: 1"]}),
     "jku": lambda alice: sign(claims_of(alice), header={"jku": "http://localhost/keys"}),
-    "b64": lambda alice: sign(claims_of(alice), header={"cty": "JWT"}),
+    "cty": lambda alice: sign(claims_of(alice), header={"cty": "JWT"}),
     "typ": lambda alice: sign(claims_of(alice), header={"typ": "at+jwt"}),
     "claims that are a list": lambda alice: sign([claims_of(alice)]),
     "claims that are text": lambda _: sign("alice"),
@@ -592,16 +591,3 @@ async def test_bad_tokens_leave_no_token_and_no_traceback_in_the_log(alice: Pers
     assert logged.count("'status': 401") == len(bad)
     assert [record.getMessage() for record in caplog.records if record.exc_info or record.levelno >= logging.WARNING] == []
     assert [segment for token in bad for segment in token.split(".") if len(segment) > 3 and segment in logged] == []
-
-
-def test_nobody_may_start_the_service_with_a_short_secret(given: Callable[..., None]) -> None:
-    given(jwt_secret="x" * 31)
-    with pytest.raises(SystemExit, match="JWT_SECRET"):
-        settings.load()
-
-
-def test_a_token_needs_no_more_than_its_caller() -> None:
-    token = auth.issue_token(models.Caller(2**63 - 1, auth.GENERATIONS - 1)).access_token
-    request = web.Request.__new__(web.Request)
-    assert request is not None
-    assert auth.BEARER.fullmatch(f"Bearer {token}")

@@ -149,7 +149,8 @@ async def test_the_same_query_written_otherwise_has_the_same_tag(alice: Person, 
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "body"), [("POST", "/task", OTHER | {"description": "", "status": "new"}), ("PATCH", "/task/2", OTHER), ("DELETE", "/task/2", None)]
+    ("method", "path", "body"),
+    [("POST", "/task", OTHER | {"description": "", "status": "new"}), ("PATCH", "/task/2", OTHER), ("DELETE", "/task/2", None)],
 )
 async def test_the_lists_tag_changes_with_any_change(
     alice: Person, task: dict[str, Any], method: str, path: str, body: dict[str, Any] | None
@@ -185,7 +186,7 @@ async def test_a_change_happens_where_a_tag_is_the_tasks(alice: Person, task: di
 
 
 NO_TAGS_OF_THE_TASK = [
-    *['"1"', '"2"', '"4"', '"1", "2"', 'W/"3"', 'W/"3", "1"', '""', '"abc"', '"*"', '"03"', '"+3"', '"3.0"', '"0"', '"-1"', '"W/3"', '"\xb3"'],
+    *'"1" | "2" | "4" | "1", "2" | W/"3" | W/"3", "1" | "" | "abc" | "*" | "03" | "+3" | "3.0" | "0" | "-1" | "W/3" | "\xb3"'.split(" | "),
     *[f'"{n}"' for n in (2**31 + 3, 2**32 + 3, 2**63 - 1, 2**63, 2**64 + 3, "9" * 400)],
 ]
 
@@ -197,7 +198,9 @@ async def test_nothing_changes_where_no_tag_is_the_tasks(alice: Person, task: di
 
 
 @change_and_delete
-@pytest.mark.parametrize("header", ["3", '"3', '3"', "'3'", '"3 "', '"3" "4"', '"3"; "4"', 'w/"3"', 'W/ "3"', '*, "3"', '"3", *', "**", '"3"x', "W/3", '"a"b"'])
+@pytest.mark.parametrize(
+    "header", ["3", '"3', '3"', "'3'", '"3 "', '"3" "4"', '"3"; "4"', 'w/"3"', 'W/ "3"', '*, "3"', '"3", *', "**", '"3"x', "W/3", '"a"b"']
+)
 async def test_a_malformed_if_match_is_400(alice: Person, task: dict[str, Any], method: str, header: str) -> None:
     answer = await change(alice, method, if_match=header)
     assert (answer.status, [error["field"] for error in answer.json["errors"]]) == (400, ["If-Match"])
@@ -206,10 +209,10 @@ async def test_a_malformed_if_match_is_400(alice: Person, task: dict[str, Any], 
 
 @changes_and_delete
 async def test_lines_of_if_match_are_one_list(alice: Person, task: dict[str, Any], method: str) -> None:
-    body = {} if method == "DELETE" else {"json": OTHER}
-    assert await sent_lines(alice, method, "/task/1", ("If-Match", '"1"'), ("If-Match", '"2"'), **body) == 412
-    assert await sent_lines(alice, method, "/task/1", ("If-Match", '"1"'), ("If-Match", "*"), **body) == 400
-    assert await sent_lines(alice, method, "/task/1", ("If-Match", '"1"'), ("If-Match", '"3"'), **body) == (204 if method == "DELETE" else 200)
+    done = 204 if method == "DELETE" else 200
+    for second, status in (('"2"', 412), ("*", 400), ('"3"', done)):
+        lines = ("If-Match", '"1"'), ("If-Match", second)
+        assert await sent_lines(alice, method, "/task/1", *lines, **({} if method == "DELETE" else {"json": OTHER})) == status
 
 
 @changes_and_delete
@@ -221,17 +224,21 @@ async def test_404_goes_before_412(alice: Person, task: dict[str, Any], method: 
 
 
 @changes
-@pytest.mark.parametrize(("header", "revision"), [('"1"', None), ('W/"3"', None), (None, 1), ('"1"', 1), ('"1"', 3), ('"3"', 1), ('"abc"', 99)])
+@pytest.mark.parametrize(
+    ("header", "revision"), [('"1"', None), ('W/"3"', None), (None, 1), ('"1"', 1), ('"1"', 3), ('"3"', 1), ('"abc"', 99)]
+)
 async def test_a_change_that_holds_already_is_200_whatever_was_seen(
     alice: Person, task: dict[str, Any], method: str, header: str | None, revision: int | None
 ) -> None:
-    fields = {"name": "seen", "status": "new"} | ({"revision": revision} if revision else {})
+    fields: dict[str, Any] = {"name": "seen", "status": "new"} | ({"revision": revision} if revision else {})
     answer = await change(alice, method, if_match=header, **fields)
     assert (answer.status, answer.json, answer.headers["X-Revision"]) == (200, task, "3")
 
 
 @changes
-async def test_a_repeat_after_a_lost_answer_is_answered_as_the_first_would_have_been(alice: Person, task: dict[str, Any], method: str) -> None:
+async def test_a_repeat_after_a_lost_answer_is_answered_as_the_first_would_have_been(
+    alice: Person, task: dict[str, Any], method: str
+) -> None:
     first, repeat = [await change(alice, method, if_match='"3"') for _ in range(2)]
     assert (first.status, first.json, first.headers.get("ETag")) == (repeat.status, repeat.json, repeat.headers.get("ETag"))
     assert (first.status, first.json["revision"]) == (200, 4)

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from contextvars import Context
@@ -175,10 +175,10 @@ async def test_a_synchronous_query_is_refused(running: Running) -> None:
 # The schema
 
 
-@pytest.fixture
-def way_to_the_database(unused_tcp_port: int) -> Callable[[], Awaitable[asyncio.Server]]:
-    """Give a function that opens a way to the real server on an address where nobody listens yet."""
-    real = connection_parameters()
+@asynccontextmanager
+async def way_to_the_database(port: int, real: dict[str, Any]) -> AsyncIterator[None]:
+    """Open a way to the real server on a port where nobody listens yet."""
+    busy: set[asyncio.Task[None]] = set()
 
     async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         while data := await source.read(65536):
@@ -186,26 +186,25 @@ def way_to_the_database(unused_tcp_port: int) -> Callable[[], Awaitable[asyncio.
         target.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if task := asyncio.current_task():
+            busy.add(task)
         if real["host"].startswith("/"):
             far_reader, far_writer = await asyncio.open_unix_connection(f"{real['host']}/.s.PGSQL.{real['port']}")
         else:
             far_reader, far_writer = await asyncio.open_connection(real["host"], real["port"])
         await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
+        await asyncio.gather(writer.wait_closed(), far_writer.wait_closed(), return_exceptions=True)
 
-    async def open_it() -> asyncio.Server:
-        return await asyncio.start_server(serve, "127.0.0.1", unused_tcp_port)
-
-    return open_it
+    async with await asyncio.start_server(serve, "127.0.0.1", port):
+        yield
+        await asyncio.wait(busy)
 
 
 async def test_started_before_its_database_it_answers_503_and_then_serves(
-    aiohttp_client: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    unused_tcp_port: int,
-    way_to_the_database: Callable[[], Awaitable[asyncio.Server]],
-    alice: Person,
+    aiohttp_client: Any, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int, alice: Person
 ) -> None:
     await alice.client.close()
+    real = connection_parameters()
     with monkeypatch.context() as patched:
         patched.setenv("DB_HOST", "127.0.0.1")
         patched.setenv("DB_PORT", str(unused_tcp_port))
@@ -215,13 +214,12 @@ async def test_started_before_its_database_it_answers_503_and_then_serves(
         for path in ("/health/ready", "/task", "/task/1"):
             answer = await alice.get(path)
             assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-        way = await way_to_the_database()
-        async with asyncio.timeout(10):
-            while (await alice.get("/health/ready")).status == 503:
-                await asyncio.sleep(0.1)
-        assert (await alice.get("/task")).status == 200
-        await alice.client.close()
-        way.close()
+        async with way_to_the_database(unused_tcp_port, real):
+            async with asyncio.timeout(10):
+                while (await alice.get("/health/ready")).status == 503:
+                    await asyncio.sleep(0.1)
+            assert (await alice.get("/task")).status == 200
+            await alice.client.close()
     settings.load.cache_clear()
 
 

@@ -116,13 +116,18 @@ async def test_a_deleted_task_is_not_listed(alice: Person, query: str) -> None:
 async def test_status_takes_one_or_several_in_any_order_and_any_number_of_times(alice: Person) -> None:
     await new_tasks(alice, *({"status": status} for status in STATUSES + STATUSES[::-1]))
     statuses = [(await alice.get(f"/task/{n}")).json["status"] for n in range(1, 9)]
-    asked = [chosen for n in range(1, 5) for chosen in itertools.permutations(STATUSES, n)] + [("new", "new"), ("planned", "new", "planned")]
+    asked = [chosen for n in range(1, 5) for chosen in itertools.permutations(STATUSES, n)] + [
+        ("new", "new"),
+        ("planned", "new", "planned"),
+    ]
     for chosen in asked:
         expected = [n for n, status in enumerate(statuses, 1) if status in chosen]
         assert ids(await alice.get("/task", params={"status": ",".join(chosen)})) == expected, chosen
 
 
-@pytest.mark.parametrize("status", ["New", "in work", "done", "new,", ",new", "new,,planned", "new, planned", "new;planned", "new,done", "*"])
+@pytest.mark.parametrize(
+    "status", ["New", "in work", "done", "new,", ",new", "new,,planned", "new, planned", "new;planned", "new,done", "*"]
+)
 async def test_a_status_that_there_is_not_is_refused(alice: Person, status: str) -> None:
     assert blamed(await alice.get("/task", params={"status": status})) == ["status"]
 
@@ -171,7 +176,19 @@ async def test_a_range_does_not_go_with_a_day(alice: Person, at: str, bound: str
 
 @pytest.mark.parametrize("parameter", ["completion_at", "completion_from", "completion_to"])
 async def test_a_day_that_no_calendar_has_is_refused(alice: Person, parameter: str) -> None:
-    for day in ("30-02-2020", "29-02-2019", "2020-13-01", "01-01-1899", "1-3-2020", "01.03.2020", "20200301", "today", "None", "٠١-٠٣-٢٠٢٠", "null"):
+    for day in (
+        "30-02-2020",
+        "29-02-2019",
+        "2020-13-01",
+        "01-01-1899",
+        "1-3-2020",
+        "01.03.2020",
+        "20200301",
+        "today",
+        "None",
+        "٠١-٠٣-٢٠٢٠",
+        "null",
+    ):
         assert blamed(await alice.get("/task", params={parameter: day})) == [parameter], day
 
 
@@ -229,7 +246,13 @@ async def test_completed_from_is_included_and_completed_to_is_not_to_any_fractio
 
 async def test_two_ends_of_completion_make_a_half_open_range(completed: Person) -> None:
     first, second, third = [written(await completed_at(completed, task_id)) for task_id in (1, 3, 2)]
-    for start, end, expected in ((first, second, [1]), (first, third, [1, 3]), (second, third, [3]), (second, second, []), (third, first, [])):
+    for start, end, expected in (
+        (first, second, [1]),
+        (first, third, [1, 3]),
+        (second, third, [3]),
+        (second, second, []),
+        (third, first, []),
+    ):
         assert ids(await completed.get("/task", params={"completed_from": start, "completed_to": end})) == expected
 
 
@@ -250,7 +273,9 @@ async def test_a_moment_may_be_written_in_small_letters_and_with_any_number_of_d
         assert ids(await completed.get("/task", params={"completed_to": form})) == [1, 2, 3]
 
 
-@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59.9999999Z", "9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00", "2016-12-31T23:59:60Z"])
+@pytest.mark.parametrize(
+    "moment", ["9999-12-31T23:59:59.9999999Z", "9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00", "2016-12-31T23:59:60Z"]
+)
 async def test_any_moment_of_rfc_3339_is_understood(alice: Person, moment: str) -> None:
     for parameter in ("completed_from", "completed_to"):
         assert ids(await alice.get("/task", params={parameter: moment})) == []
@@ -286,7 +311,7 @@ async def library(alice: Person) -> Person:
         ("Buy MILK", "two litres"),
         ("Купить молоко", "Ёлка и ёж: 100% в_срок"),
         ("milky way", "buy a telescope"),
-        ("C:\\new\\milk", "it's \"quoted\""),
+        ("C:\\new\\milk", 'it\'s "quoted"'),
         ("СТРАẞE Éclair", "1_000 of 50%\nend"),
         ("100 procent", "в срок"),
         ("a\tb", "x" * 9_999 + "Y"),
@@ -329,20 +354,17 @@ async def library(alice: Person) -> Person:
         ("\\_", []),
         ("\\\\", []),
         ("'", [4]),
-        ("IT'S \"QUOTED\"", [4]),
+        ('IT\'S "QUOTED"', [4]),
         ("';--", []),
         ("xy", [7]),
-        ("a b", [1, 3, 7]),
+        ("a b", [3, 7]),
         ("+", []),
         ("\u200b", []),
         ("\U0001f600", []),
     ],
 )
 async def test_q_finds_every_word_in_name_or_description_in_any_case_and_literally(library: Person, q: str, expected: list[int]) -> None:
-    found = ids(await library.get(f"/task?q={quote(q, safe='')}"))
-    if q == "a b":  # two words of one letter: wherever both occur
-        expected = [task["id"] for task in (await library.get("/task")).json if all(c in (task["name"] + task["description"]).lower() for c in "ab")]
-    assert found == expected
+    assert ids(await library.get(f"/task?q={quote(q, safe='')}")) == expected
 
 
 async def test_in_an_address_a_plus_separates_words_and_an_escaped_one_is_a_plus(alice: Person) -> None:
@@ -399,7 +421,9 @@ async def test_one_task_is_shown_if_it_is_as_asked_for(alice: Person) -> None:
         assert found == 404 or answer.json == (await alice.get(f"/task/{query[0]}")).json
 
 
-@pytest.mark.parametrize("query", ["status=", "completion_at=", "status=done", "completion_at=1", "q=", "sort=id", "limit=1", "status=new&status=new", "x=1"])
+@pytest.mark.parametrize(
+    "query", ["status=", "completion_at=", "status=done", "completion_at=1", "q=", "sort=id", "limit=1", "status=new&status=new", "x=1"]
+)
 async def test_one_task_takes_no_other_parameters(alice: Person, query: str) -> None:
     await alice.new_task()
     assert blamed(await alice.get(f"/task/1?{query}")) == [query.partition("=")[0]]
@@ -414,7 +438,27 @@ async def test_without_sort_the_order_is_by_id_as_a_number(alice: Person) -> Non
     assert ids(await alice.get("/task")) == ids(await alice.get("/task?sort=id")) == list(range(1, 13))
 
 
-NAMES = ["Ёлка", "яма", "елка", "Жук", "еда", "Zebra", "apple", "zebra", "Apple", "%", "_", "10", "9", "É", "\U0001f600", "\uffee", "ёлкб", "Ель", "apple pie"]
+NAMES = [
+    "Ёлка",
+    "яма",
+    "елка",
+    "Жук",
+    "еда",
+    "Zebra",
+    "apple",
+    "zebra",
+    "Apple",
+    "%",
+    "_",
+    "10",
+    "9",
+    "É",
+    "\U0001f600",
+    "\uffee",
+    "ёлкб",
+    "Ель",
+    "apple pie",
+]
 SORTED_NAMES = [
     "%", "10", "9", "_", "apple", "Apple", "apple pie", "Zebra", "zebra", "É",
     "еда", "Ёлка", "елка", "ёлкб", "Ель", "Жук", "яма", "\uffee", "\U0001f600",
@@ -433,7 +477,9 @@ async def test_a_decomposed_yo_is_sorted_as_yo(alice: Person) -> None:
 
 
 async def test_statuses_are_in_the_order_of_work_then_of_ids(alice: Person) -> None:
-    await new_tasks(alice, *({"status": status} for status in ("completed", "in_work", "new", "planned", "completed", "in_work", "new", "planned")))
+    await new_tasks(
+        alice, *({"status": status} for status in ("completed", "in_work", "new", "planned", "completed", "in_work", "new", "planned"))
+    )
     assert ids(await alice.get("/task?sort=status")) == [3, 7, 4, 8, 2, 6, 1, 5]
     assert ids(await alice.get("/task?sort=-status")) == [5, 1, 6, 2, 8, 4, 7, 3]
 
@@ -468,7 +514,9 @@ async def test_tasks_of_one_moment_are_in_the_order_of_their_ids(alice: Person, 
         assert [task["id"] for task in joined(await pages(alice, f"/task?sort={order}&limit=1"))] == expected
 
 
-@pytest.mark.parametrize("sort", ["", "-", "+id", "ID", "--id", "description", "completed_at", "revision", "id,name", "name desc", "user_id"])
+@pytest.mark.parametrize(
+    "sort", ["", "-", "+id", "ID", "--id", "description", "completed_at", "revision", "id,name", "name desc", "user_id"]
+)
 async def test_an_order_that_there_is_not_is_refused(alice: Person, sort: str) -> None:
     assert blamed(await alice.get(f"/task?sort={quote(sort, safe='')}")) == ["sort"]
 
@@ -518,7 +566,14 @@ async def test_pages_of_any_length_give_the_whole_listing_in_its_order(alice: Pe
 
 async def test_a_link_stands_only_where_more_follow(alice: Person) -> None:
     await new_tasks(alice, {}, {}, {"status": "planned"})
-    for query, follows in {"limit=2": True, "limit=3": False, "limit=4": False, "status=new&limit=1": True, "status=new&limit=2": False, "q=absent": False}.items():
+    for query, follows in {
+        "limit=2": True,
+        "limit=3": False,
+        "limit=4": False,
+        "status=new&limit=1": True,
+        "status=new&limit=2": False,
+        "q=absent": False,
+    }.items():
         assert (link(await alice.get(f"/task?{query}")) is not None) is follows, query
     assert [len(page.json) for page in await pages(alice, "/task?limit=1")] == [1, 1, 1]
 
@@ -528,7 +583,7 @@ async def test_a_link_is_relative_and_keeps_the_query_whatever_it_holds(alice: P
     await new_tasks(alice, {"name": words}, {"name": "nothing"}, {"name": f"2 {words}"}, {"name": f"3 {words}"})
     read = await pages(alice, f"/task?limit=1&q={quote(words, safe='')}")
     assert [task["id"] for task in joined(read)] == [1, 3, 4]
-    assert link(read[0]) and (link(read[0]) or "").isascii()
+    assert (link(read[0]) or "ё").isascii()
 
 
 async def test_every_page_tells_the_users_revision(alice: Person) -> None:
@@ -623,12 +678,10 @@ async def test_a_cursor_that_was_tampered_with_is_refused_whichever_character_it
 async def test_a_cursor_with_something_put_into_it_is_refused(alice: Person) -> None:
     await new_tasks(alice, {}, {})
     cursor = cursor_of(await alice.get("/task?limit=1"))
-    taken = []
-    for stray in ("=", "==", "!", ".", " ", "\n", "ё", "%"):
-        for tampered in (cursor + stray, stray + cursor, cursor[:5] + stray + cursor[5:]):
-            if (await alice.get("/task", params={"limit": "1", "cursor": tampered})).status != 400:
-                taken.append(tampered)
-    assert taken == []
+    strays = ("=", "==", "!", ".", " ", "\n", "ё", "%")
+    tampered = [form for stray in strays for form in (cursor + stray, stray + cursor, cursor[:5] + stray + cursor[5:])]
+    answers = {form: (await alice.get("/task", params={"limit": "1", "cursor": form})).status for form in tampered}
+    assert [form for form, status in answers.items() if status != 400] == []
 
 
 @pytest.mark.parametrize("cursor", ["A", "AAAA", "null", "1", "[1,1]", "A" * 100, "%00", "\U0001f600"])
@@ -669,7 +722,9 @@ async def test_four_mebibytes_are_counted_in_bytes(alice: Person, sql: Callable[
 
 
 @pytest.mark.parametrize(("room", "lengths"), [(1, [1, 1, 1, 1]), (800, [2, 1, 1])])
-async def test_a_task_longer_than_what_is_left_still_comes(alice: Person, monkeypatch: pytest.MonkeyPatch, room: int, lengths: list[int]) -> None:
+async def test_a_task_longer_than_what_is_left_still_comes(
+    alice: Person, monkeypatch: pytest.MonkeyPatch, room: int, lengths: list[int]
+) -> None:
     monkeypatch.setattr(listing, "BYTES_PER_PAGE", room)
     listing._task_page.cache_clear()
     try:
@@ -684,7 +739,9 @@ async def test_a_task_longer_than_what_is_left_still_comes(alice: Person, monkey
 # Parameters
 
 
-@pytest.mark.parametrize("name", ["statuss", "Status", "page", "offset", "order", "name", "user_id", "id", "task_id", "status[]", "status ", "", "_"])
+@pytest.mark.parametrize(
+    "name", ["statuss", "Status", "page", "offset", "order", "name", "user_id", "id", "task_id", "status[]", "status ", "", "_"]
+)
 async def test_an_unknown_parameter_is_refused(alice: Person, name: str) -> None:
     assert blamed(await alice.get(f"/task?{quote(name, safe='')}=new")) == [name]
 

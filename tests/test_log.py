@@ -158,8 +158,7 @@ async def test_the_revisions_of_an_account_have_no_gap(alice: Person, sql: Sql) 
         await alice.patch("/task/9", json={"name": "nobody's"})
     await alice.delete("/task/2")
     taken = sql(
-        "SELECT created_revision FROM task WHERE user_id = %(user)s UNION SELECT revision FROM task_log WHERE user_id = %(user)s ORDER BY 1"
-        .replace("%(user)s", "%s"),
+        "SELECT created_revision FROM task WHERE user_id = %s UNION SELECT revision FROM task_log WHERE user_id = %s ORDER BY 1",
         alice.caller.user_id,
         alice.caller.user_id,
     )

@@ -4,6 +4,7 @@ import fcntl
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -157,17 +158,23 @@ def test_it_runs_from_a_long_path_with_spaces_and_a_second_run_finds_the_data_ag
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_what_root_starts_in_a_users_directory_is_the_users(house: House) -> None:
-    os.chown(house.place, 65534, 65534)
+@pytest.mark.parametrize("owner", ["nobody", "root"])
+def test_without_user_namespaces_root_lets_the_owner_of_the_checkout_run_postgresql_or_else_nobody(house: House, owner: str) -> None:
     for directory in [house.place, *house.place.parents]:  # pytest's own are closed to others
         directory.chmod(directory.stat().st_mode | 0o011)
-    programs = embedded._programs()
-    if subprocess.call(["test", "-x", programs / "postgres"], user=65534, group=65534, extra_groups=[]):
-        assert "can't reach" in house.refusal()
-    else:
-        house.start()
-        assert house.visits() == 1
-        assert (house.data / "postgresql").stat().st_uid == 65534
+    shutil.chown(house.place, owner)
+    (house.place / "unshare").write_text("#!/bin/sh\nexit 1\n")
+    (house.place / "unshare").chmod(0o755)
+    path = {"PATH": f"{house.place}:{os.environ['PATH']}"}
+    if subprocess.call(["test", "-x", embedded._programs() / "postgres"], user=65534, group=65534, extra_groups=[]):
+        assert "can't reach" in house.refusal(**path)
+        return
+    house.start(**path)
+    assert house.visits() == 1
+    assert (house.data / "postgresql").stat().st_uid == 65534
+    house.ctrl_c()
+    house.start(**path)
+    assert house.visits() == 2
 
 
 def test_a_run_right_after_ctrl_c_waits_for_the_last_one(house: House) -> None:

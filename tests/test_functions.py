@@ -1,0 +1,377 @@
+"""The operations inside PostgreSQL, without the service: what they answer, whom they wait for, how they are planned."""
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any, NamedTuple
+
+import psycopg2
+import pytest
+from aiohttp.test_utils import TestClient
+from psycopg2 import errors
+
+import models
+from postgres.database import connection_parameters, database
+from tests.conftest import Person, Server
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+
+GENERATION = 7
+
+
+class Answered(NamedTuple):
+    """What an operation answers."""
+
+    refused: str | None
+    id: int | None
+    revision: int | None
+    task: dict[str, Any] | None
+    user_revision: int | None
+
+
+class Account:
+    """A user, and the operations on their tasks."""
+
+    def __init__(self, sql: Sql) -> None:
+        self.sql = sql
+        name = secrets.token_hex(6)
+        [(self.user_id,)] = sql("INSERT INTO users (login, login_key, password_hash) VALUES (%s, %s, 'no hash') RETURNING id", name, name)
+        sql("INSERT INTO user_state (user_id, token_generation) VALUES (%s, %s)", self.user_id, GENERATION)
+
+    def create(self, *, sql: Sql | None = None, generation: int = GENERATION, wait: bool = True, **fields: Any) -> Answered:
+        new = json.dumps({"name": "Buy milk", "description": "", "status": "new"} | fields)
+        return self._call(sql, "task_create(%s, %s, %s, %s)", generation, wait, new)
+
+    def update(
+        self,
+        *,
+        sql: Sql | None = None,
+        generation: int = GENERATION,
+        wait: bool = True,
+        if_match: list[int] | None = None,
+        task_id: int = 1,
+        **fields: Any,
+    ) -> Answered:
+        return self._call(sql, "task_update(%s, %s, %s, %s, %s::bigint[], %s)", generation, wait, task_id, if_match, json.dumps(fields))
+
+    def delete(
+        self,
+        *,
+        sql: Sql | None = None,
+        generation: int = GENERATION,
+        wait: bool = True,
+        if_match: list[int] | None = None,
+        task_id: int = 1,
+    ) -> Answered:
+        return self._call(sql, "task_delete(%s, %s, %s, %s, %s::bigint[])", generation, wait, task_id, if_match)
+
+    def get(self, task_id: int = 1, *, generation: int = GENERATION) -> list[Answered]:
+        rows = self.sql(
+            "SELECT NULL, g.id, revision, body::json, user_revision FROM task_get(%s, %s, %s) g", self.user_id, generation, task_id
+        )
+        return [Answered(*row) for row in rows]
+
+    def stored(self) -> list[tuple[Any, ...]]:
+        """Give all that is stored of this user."""
+        return self.sql(
+            "SELECT to_jsonb(s), (SELECT jsonb_agg(t ORDER BY t.id) FROM task t WHERE t.user_id = s.user_id),"
+            " (SELECT jsonb_agg(l ORDER BY l.revision, l.field) FROM task_log l WHERE l.user_id = s.user_id)"
+            " FROM user_state s WHERE s.user_id = %s",
+            self.user_id,
+        )
+
+    def _call(self, sql: Sql | None, operation: str, *arguments: Any) -> Answered:
+        statement = f"SELECT refused, f.id, revision, body::json, user_revision FROM {operation} f"
+        [row] = (sql or self.sql)(statement, self.user_id, *arguments)
+        return Answered(*row)
+
+
+CHANGES: dict[str, Callable[..., Answered]] = {
+    "create": Account.create,
+    "update": lambda account, **options: account.update(name="other", **options),
+    "update that changes nothing": Account.update,
+    "delete": Account.delete,
+}
+
+every_change = pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+
+
+@contextmanager
+def connection_to(server: Server) -> Iterator[Sql]:
+    """Give what the fixture `sql` gives, on a connection of its own."""
+    with closing(psycopg2.connect(dbname=server.ours, **connection_parameters())) as connection:
+        connection.autocommit = True
+
+        def run(statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+            with connection.cursor() as cursor:
+                cursor.execute(statement, parameters)
+                return cursor.fetchall() if cursor.description else []
+
+        yield run
+
+
+@pytest.fixture
+def account(sql: Sql) -> Account:
+    """A user with one task, at revision 1."""
+    account = Account(sql)
+    account.create(completion_at="2020-10-02")
+    return account
+
+
+@pytest.fixture
+def other_sql(server: Server) -> Iterator[Sql]:
+    """A second connection, which gives up waiting for a lock at once."""
+    with connection_to(server) as sql:
+        sql("SET lock_timeout = '20ms'")
+        yield sql
+
+
+@contextmanager
+def rolled_back(sql: Sql) -> Iterator[None]:
+    """Run what is inside in a transaction that leaves nothing behind."""
+    sql("BEGIN")
+    try:
+        yield
+    finally:
+        sql("ROLLBACK")
+
+
+# What they answer
+
+
+def test_a_change_answers_the_task_as_it_is_then(account: Account) -> None:
+    answered = account.update(name="other", status="completed")
+    assert answered == Answered(None, 1, 2, account.get()[0].task, 2)
+    assert answered.task
+    assert (answered.task["name"], answered.task["status"], answered.task["revision"]) == ("other", "completed", 2)
+
+
+@pytest.mark.parametrize("if_match", [None, [1], [9, 1], [9], []])
+@pytest.mark.parametrize("fields", [{}, {"name": "Buy milk"}, {"status": "new", "completion_at": "2020-10-02", "description": ""}])
+def test_what_is_so_already_is_not_written_whatever_was_seen(account: Account, if_match: list[int] | None, fields: dict[str, Any]) -> None:
+    before = account.stored()
+    assert account.update(if_match=if_match, **fields) == account.get()[0]
+    assert account.stored() == before
+
+
+@pytest.mark.parametrize("if_match", [[], [2], [0, 2, 3], [2**63 - 1]])
+@pytest.mark.parametrize("change", [CHANGES["update"], CHANGES["delete"]], ids=["update", "delete"])
+def test_a_stale_change_is_refused_with_the_task_as_it_is(account: Account, change: Callable[..., Answered], if_match: list[int]) -> None:
+    before = account.stored()
+    assert change(account, if_match=if_match) == account.get()[0]._replace(refused="changed_meanwhile")
+    assert account.stored() == before
+
+
+@pytest.mark.parametrize("if_match", [None, [1], []])
+@pytest.mark.parametrize("change", [CHANGES["update"], CHANGES["delete"]], ids=["update", "delete"])
+def test_what_is_not_there_is_not_found_before_it_is_stale(
+    account: Account, change: Callable[..., Answered], if_match: list[int] | None
+) -> None:
+    account.create()
+    account.delete(task_id=2)
+    before = account.stored()
+    for task_id in (2, 3):
+        assert change(account, task_id=task_id, if_match=if_match) == Answered("not_found", None, None, None, 3)
+        assert account.get(task_id) == [Answered(None, None, None, None, 3)]
+    assert account.stored() == before
+
+
+def test_absent_stays_and_null_clears(account: Account) -> None:
+    before = account.get()[0].task
+    assert before
+    cleared = account.update(completion_at=None).task
+    assert cleared
+    assert {key for key in cleared if cleared[key] != before[key]} == {"completion_at", "updated_at", "revision"}
+    assert cleared["completion_at"] is None
+
+
+@every_change
+@pytest.mark.parametrize("generation", [GENERATION + 1, 0, -1])
+def test_a_token_of_another_generation_changes_nothing(account: Account, change: Callable[..., Answered], generation: int) -> None:
+    before = account.stored()
+    assert change(account, generation=generation) == Answered("unauthorized", None, None, None, None)
+    assert account.get(generation=generation) == []
+    assert account.stored() == before
+
+
+@every_change
+def test_a_user_who_is_gone_changes_nothing(account: Account, change: Callable[..., Answered]) -> None:
+    before = account.stored()
+    there, account.user_id = account.user_id, -1
+    assert change(account) == Answered("unauthorized", None, None, None, None)
+    assert account.get() == []
+    account.user_id = there
+    assert account.stored() == before
+
+
+# Whom they wait for
+
+
+@every_change
+def test_a_change_that_may_not_wait_is_busy_while_another_holds_the_user(
+    account: Account, other_sql: Sql, change: Callable[..., Answered]
+) -> None:
+    with rolled_back(account.sql):
+        account.update(name="held")
+        assert change(account, sql=other_sql, wait=False) == Answered("busy", None, None, None, None)
+        with pytest.raises(errors.LockNotAvailable):
+            change(account, sql=other_sql, wait=True)
+    assert change(account, sql=other_sql, wait=False).refused is None
+
+
+@every_change
+def test_a_busy_user_keeps_no_other_from_changing(account: Account, other_sql: Sql, change: Callable[..., Answered]) -> None:
+    other = Account(account.sql)
+    other.create()
+    with rolled_back(account.sql):
+        account.update(name="held")
+        assert change(other, sql=other_sql, wait=False).refused is None
+        assert change(account, sql=other_sql, wait=False).refused == "busy"
+
+
+def test_a_read_waits_for_nobody(account: Account, other_sql: Sql) -> None:
+    with rolled_back(account.sql):
+        account.update(name="held")
+        [(revision,)] = other_sql("SELECT revision FROM task_get(%s, %s, 1)", account.user_id, GENERATION)
+    assert revision == 1
+
+
+def test_a_registration_waits_for_no_change(account: Account, other_sql: Sql) -> None:
+    with rolled_back(account.sql):
+        account.update(name="held")
+        Account(other_sql)
+
+
+def test_the_moment_of_a_change_is_not_that_of_its_transaction(account: Account) -> None:
+    with rolled_back(account.sql):
+        account.sql("SELECT pg_sleep(0.001)")
+        account.update(name="other")
+        assert account.sql("SELECT updated_at > now() FROM task WHERE user_id = %s", account.user_id) == [(True,)]
+
+
+# What can't be stored
+
+MOMENTS_THAT_RFC_3339_LACKS = ("infinity", "-infinity", "10000-01-01 12:00+00")
+POISON = [
+    *[f"completion_at = '{day}'" for day in ("10000-01-01", "1899-12-31", "infinity", "-infinity", "0001-01-01 BC")],
+    *[f"{column} = repeat('x', {length})" for column, length in (("name", 0), ("name", 201), ("description", 10_001))],
+    *[f"status = '{status}'" for status in ("", "New", "done", "new ")],
+    *[f"{column} = NULL" for column in ("name", "description", "status", "created_at", "updated_at", "revision", "created_revision")],
+    "status = 'completed'",
+    "completed_at = now()",
+    *[f"{column} = '{moment}'" for column in ("created_at", "updated_at", "deleted_at") for moment in MOMENTS_THAT_RFC_3339_LACKS],
+    *[f"status = 'completed', completed_at = '{moment}'" for moment in MOMENTS_THAT_RFC_3339_LACKS],
+]
+
+
+@pytest.mark.parametrize("poison", POISON)
+def test_a_row_that_could_not_be_shown_is_refused(account: Account, poison: str) -> None:
+    before = account.stored()
+    with pytest.raises(psycopg2.IntegrityError):
+        account.sql(f"UPDATE task SET {poison} WHERE user_id = %s", account.user_id)
+    assert account.stored() == before
+
+
+@pytest.mark.parametrize(
+    "antidote",
+    [
+        "name = repeat('\U0001f95b', 200), description = repeat('\U0001f95b', 10000)",
+        "completion_at = '1900-01-01'",
+        "completion_at = '9999-12-31'",
+        "completion_at = NULL",
+        "status = 'completed', completed_at = now()",
+    ],
+)
+def test_a_row_at_the_limits_is_stored_and_shown(account: Account, antidote: str) -> None:
+    account.sql(f"UPDATE task SET {antidote} WHERE user_id = %s", account.user_id)
+    assert account.get()[0].task
+
+
+@pytest.mark.parametrize("field", ["user_id", "completed_at", "", "Name"])
+def test_the_log_knows_no_other_fields(account: Account, field: str) -> None:
+    with pytest.raises(errors.CheckViolation):
+        account.sql(
+            "INSERT INTO task_log (user_id, task_id, revision, field, changed_at) VALUES (%s, 1, 2, %s, now())", account.user_id, field
+        )
+
+
+# How they are planned
+
+
+def plan(sql: Sql, statement: str, *parameters: Any) -> str:
+    return "\n".join(line for (line,) in sql(f"EXPLAIN (VERBOSE, COSTS OFF) {statement}", *parameters))
+
+
+@pytest.mark.parametrize("query", ["SELECT task_json(t) FROM task t", "SELECT log_json(l) FROM task_log l"])
+def test_the_planner_inlines_how_things_look(sql: Sql, query: str) -> None:
+    text = plan(sql, query)
+    assert "to_json" in text
+    assert not [name for name in ("task_json", "log_json", "log_value", "day_text", "moment_text") if f"{name}(" in text]
+
+
+@pytest.mark.parametrize(
+    ("change", "hot"),
+    [({"name": "other"}, True), ({"description": "other"}, True), ({"status": "planned"}, False), ({"completion_at": None}, False)],
+)
+def test_a_change_is_heap_only_unless_it_changes_what_is_indexed(account: Account, change: dict[str, Any], hot: bool) -> None:
+    with rolled_back(account.sql):
+        account.create(completion_at="2020-10-02")  # on a page that keeps 15 % free, as its fillfactor says: one more version finds room
+        account.update(task_id=2, **change)
+        counted = account.sql("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_xact_user_tables WHERE relname = 'task'")
+    assert counted == [(1, int(hot))]
+
+
+@pytest.fixture(scope="module")
+def settled(server: Server) -> models.Caller:
+    """One of three users with 5,000 tasks each, few of them planned or with a day, and 10,000 log entries."""
+    with connection_to(server) as sql:
+        accounts = [Account(sql) for _ in range(3)]
+        for account in accounts:
+            sql(
+                "INSERT INTO task (user_id, id, name, description, status, completion_at, created_at, updated_at, created_revision, revision)"
+                " SELECT %s, n, 'name', 'description', CASE WHEN n %% 100 = 0 THEN 'planned' ELSE 'new' END,"
+                " CASE WHEN n %% 50 = 0 THEN '2020-01-01'::date + n / 10 END, now(), now(), n, n FROM generate_series(1, 5000) n",
+                account.user_id,
+            )
+            sql(
+                "INSERT INTO task_log (user_id, task_id, revision, field, old, new, changed_at)"
+                " SELECT %s, 1 + n %% 5000, n, 'name', 'old', 'new', now() FROM generate_series(1, 10000) n",
+                account.user_id,
+            )
+        sql("ANALYZE task, task_log, user_state")
+        return models.Caller(accounts[1].user_id, GENERATION)
+
+
+@pytest.mark.parametrize(
+    ("path", "index"),
+    [
+        ("/task?limit=10", "task_pkey"),
+        ("/task?sort=-id&limit=10", "task_pkey"),
+        ("/task?status=planned", "task_by_status"),
+        ("/task?status=planned,in_work", "task_by_status"),
+        ("/task?status=planned&limit=10", "task_by_status"),
+        ("/task?completion_at=06-02-2020", "task_by_day"),
+        ("/task?completion_from=06-02-2020&completion_to=08-02-2020", "task_by_day"),
+        ("/task/1?status=new", "task_pkey"),
+        ("/task/1/log", "task_log_by_task"),
+        ("/task/1/log?limit=1", "task_log_by_task"),
+    ],
+)
+async def test_a_listing_uses_the_index_made_for_it(
+    client: TestClient[Any, Any], sql: Sql, settled: models.Caller, monkeypatch: pytest.MonkeyPatch, path: str, index: str
+) -> None:
+    sent: list[tuple[Any, ...]] = []
+    execute = database.aio_execute_sql
+
+    async def record(*statement: Any) -> Any:
+        sent.append(statement)
+        return await execute(*statement)
+
+    monkeypatch.setattr(database, "aio_execute_sql", record)
+    answer = await Person(client, caller=settled).get(path)
+    assert (answer.status, bool(answer.json)) == (200, True)
+    [(text, parameters, *_)] = sent
+    planned = plan(sql, text, *parameters)
+    assert f" using {index} on " in planned
+    assert "Seq Scan on public.task" not in planned

@@ -1,0 +1,186 @@
+"""Changes at once: none is lost, none waits for another user's. Each lock is shown by what happens without it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+import settings
+from tests.conftest import Answer, Person, Server
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+
+
+@contextmanager
+def row_held(sql: Sql, person: Person) -> Iterator[None]:
+    """Hold the lock under which a person's changes wait for one another."""
+    assert person.caller
+    sql("BEGIN")
+    try:
+        sql("SELECT FROM user_state WHERE user_id = %s FOR UPDATE", person.caller.user_id)
+        yield
+    finally:
+        sql("COMMIT")
+
+
+async def until_waiting(sql: Sql, requests: int) -> None:
+    """Wait until that many connections of the service wait for a lock."""
+    async with asyncio.timeout(5):
+        while True:
+            sql("SELECT pg_stat_clear_snapshot()")  # a transaction would see the first count for ever
+            waiting = sql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+            if waiting == [(requests,)]:
+                return
+            await asyncio.sleep(0.005)
+
+
+async def at_once(sql: Sql, person: Person, *requests: Awaitable[Answer]) -> list[Answer]:
+    """Make these requests wait for one another's lock, then let them go, and give their answers."""
+    with row_held(sql, person):
+        answers = asyncio.gather(*requests)
+        await until_waiting(sql, len(requests))
+    return await answers
+
+
+# Many changes of one task
+
+
+async def faults_of_changes_at_once(person: Person, count: int) -> list[str]:
+    """Change one task so many times at once, and say what has come of it that must not."""
+    state = await person.new_task(name="0")
+    answers = await asyncio.gather(*(person.patch("/task/1", json={"name": str(n)}) for n in range(1, count + 1)))
+    log = (await person.get("/task/1/log")).json
+    final = (await person.get("/task/1")).json
+    faults = [f"a change was answered {answer.status}" for answer in answers if answer.status != 200]
+    if sorted(answer.json.get("revision", 0) for answer in answers) != list(range(2, count + 2)):
+        faults.append("the answers have other revisions than the next ones, each once")
+    if {entry["new"] for entry in log} != {str(n) for n in range(1, count + 1)}:
+        faults.append("not every change is in the log")
+    for revision, entry in enumerate(log, start=2):
+        if (entry["revision"], entry["old"]) != (revision, state["name"]) or entry["changed_at"] <= state["updated_at"]:
+            faults.append(f"the chain is broken at {entry}")
+        state |= {"name": entry["new"], "revision": entry["revision"], "updated_at": entry["changed_at"]}
+    if state != final:
+        faults.append("the log does not lead to the task")
+    return faults
+
+
+@pytest.fixture
+def no_lock(server: Server, sql: Sql) -> Iterator[None]:
+    """For connections made from now on: an `open_change` that looks at the user's row without locking it, and takes its time."""
+    [(definition,)] = sql("SELECT pg_get_functiondef('public.open_change'::regproc)")
+    unlocked = (
+        definition.replace("public.open_change", "no_lock.open_change")
+        .replace("FOR NO KEY UPDATE SKIP LOCKED;", "; PERFORM pg_sleep(0.05);")
+        .replace("FOR NO KEY UPDATE;", "; PERFORM pg_sleep(0.05);")
+    )
+    assert "FOR NO KEY" not in unlocked
+    assert unlocked.count("pg_sleep") == 2
+    sql("CREATE SCHEMA no_lock")
+    sql(unlocked)
+    sql(f'ALTER DATABASE "{server.ours}" SET search_path = no_lock, public')
+    yield
+    sql(f'ALTER DATABASE "{server.ours}" RESET search_path')
+    sql("DROP SCHEMA no_lock CASCADE")
+
+
+async def test_of_many_changes_at_once_none_is_lost(alice: Person) -> None:
+    assert await faults_of_changes_at_once(alice, 50) == []
+
+
+@pytest.mark.usefixtures("no_lock")
+async def test_without_the_lock_changes_at_once_break_the_history(alice: Person, mallory: Person) -> None:
+    assert await faults_of_changes_at_once(mallory, 1) == []
+    assert await faults_of_changes_at_once(alice, 50) != []
+
+
+async def test_creations_at_once_have_consecutive_ids_and_revisions(alice: Person) -> None:
+    made = await asyncio.gather(*(alice.new_task(name=str(n)) for n in range(20)))
+    tasks = (await alice.get("/task")).json
+    assert sorted(made, key=lambda task: int(task["id"])) == tasks
+    assert [(task["id"], task["revision"]) for task in tasks] == [(n, n) for n in range(1, 21)]
+    assert [task["created_at"] for task in tasks] == sorted({task["created_at"] for task in tasks})
+
+
+# Two changes of one task
+
+
+async def test_two_changes_at_once_both_happen_one_after_the_other(alice: Person, sql: Sql) -> None:
+    await alice.new_task(name="0")
+    answers = await at_once(sql, alice, alice.patch("/task/1", json={"name": "1"}), alice.patch("/task/1", json={"name": "2"}))
+    assert sorted((answer.status, answer.json["revision"]) for answer in answers) == [(200, 2), (200, 3)]
+    first, second = sorted((answer.json for answer in answers), key=lambda task: int(task["revision"]))
+    log = (await alice.get("/task/1/log")).json
+    assert [(entry["old"], entry["new"]) for entry in log] == [("0", first["name"]), (first["name"], second["name"])]
+
+
+async def test_two_changes_at_once_of_different_fields_keep_both(alice: Person, sql: Sql) -> None:
+    await alice.new_task()
+    await at_once(sql, alice, alice.patch("/task/1", json={"name": "other"}), alice.patch("/task/1", json={"status": "planned"}))
+    task = (await alice.get("/task/1")).json
+    assert (task["name"], task["status"], task["revision"]) == ("other", "planned", 3)
+
+
+@pytest.mark.parametrize(("one", "another"), [("PATCH", "PATCH"), ("PUT", "POST"), ("DELETE", "PATCH")])
+async def test_of_two_changes_at_once_of_one_revision_only_one_happens(alice: Person, sql: Sql, one: str, another: str) -> None:
+    await alice.new_task()
+
+    def seen(method: str, name: str) -> Awaitable[Answer]:
+        return alice(method, "/task/1", headers={"If-Match": '"1"'}, **({} if method == "DELETE" else {"json": {"name": name}}))
+
+    answers = await at_once(sql, alice, seen(one, "1"), seen(another, "2"))
+    done = [answer for answer in answers if answer.status < 300]
+    [refused] = [answer for answer in answers if answer not in done]
+    assert refused.status == 404 if done[0].status == 204 else refused.status == 412
+    assert [answer.headers["X-Revision"] for answer in answers] == ["2", "2"]
+
+
+async def test_of_two_deletions_at_once_only_one_happens(alice: Person, sql: Sql) -> None:
+    await alice.new_task()
+    answers = await at_once(sql, alice, alice.delete("/task/1"), alice.delete("/task/1"))
+    assert sorted(answer.status for answer in answers) == [204, 404]
+
+
+# One user's lock
+
+
+async def test_while_one_users_row_is_locked_the_others_go_on(alice: Person, mallory: Person, sql: Sql) -> None:
+    await alice.new_task()
+    await mallory.new_task()
+    with row_held(sql, alice):
+        held = asyncio.ensure_future(alice.patch("/task/1", json={"name": "held"}))
+        await until_waiting(sql, 1)
+        loop = asyncio.get_running_loop()
+        ends, revision = loop.time() + 1.5, 1
+        while loop.time() < ends:
+            async with asyncio.timeout(0.5):
+                answer = await mallory.patch("/task/1", json={"name": f"name {revision}"})
+            revision += 1
+            assert (answer.status, answer.json["revision"]) == (200, revision)
+            await asyncio.sleep(0.01)
+        assert (await alice.get("/task/1")).json["name"] == "Buy milk"
+        assert not held.done()
+    answer = await held
+    assert (answer.status, answer.json["name"], answer.json["revision"]) == (200, "held", 2)
+
+
+@pytest.fixture
+def impatience(server: Server) -> Iterator[None]:
+    """For applications made from now on: a change waits a tenth of a second for another."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("LOCK_TIMEOUT_SECONDS", "0.1")
+        settings.load.cache_clear()
+        yield
+    settings.load.cache_clear()
+
+
+@pytest.mark.usefixtures("impatience")
+async def test_a_change_that_waits_too_long_is_503_and_has_not_happened(alice: Person, sql: Sql) -> None:
+    task = await alice.new_task()
+    with row_held(sql, alice):
+        answer = await alice.patch("/task/1", json={"name": "late"})
+    assert (answer.status, "Retry-After" in answer.headers) == (503, True)
+    assert (await alice.get("/task/1")).json == task
+    assert (await alice.patch("/task/1", json={"name": "again"})).status == 200
