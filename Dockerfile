@@ -16,13 +16,14 @@ COPY . .
 RUN chmod -R a+rX .
 USER 10001:10001
 
-# HOST, PORT: all addresses, since the container is the wall. The others: nothing is written outside /tmp.
+# HOST, PORT: all addresses, since the container is the wall. The others: nothing is written outside /tmp, and little is kept there,
+# where it is memory.
 ENV PATH=/venv/bin:$PATH \
     HOST=0.0.0.0 \
     PORT=8080 \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    PYTEST_ADDOPTS="-o cache_dir=/tmp/pytest" \
+    PYTEST_ADDOPTS="-o cache_dir=/tmp/pytest -o tmp_path_retention_policy=failed" \
     HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis \
     COVERAGE_FILE=/tmp/coverage
 EXPOSE 8080

@@ -169,7 +169,13 @@ class Account:
     def show_log(self, task: Task) -> list[Json]:
         """Give a task's history as the service shows it."""
         return [
-            {"revision": entry.revision, "changed_at": self.moments[entry.revision], "field": entry.field, "old": entry.old, "new": entry.new}
+            {
+                "revision": entry.revision,
+                "changed_at": self.moments[entry.revision],
+                "field": entry.field,
+                "old": entry.old,
+                "new": entry.new,
+            }
             for entry in task.log
         ]
 
@@ -217,11 +223,12 @@ class Account:
         def compare(one: Place, other: Place) -> int:
             if (one.key is None) != (other.key is None):
                 return 1 if one.key is None else -1
-            first, second = ((one.id, other.id) if one.key is None else (one, other))  # type: ignore[var-annotated]
-            return 0 if first == second else -1 if (first < second) != backwards else 1
+            smaller = one.id < other.id if one.key == other.key else one.key < other.key
+            return 0 if one == other else -1 if smaller != backwards else 1
 
         found = [(self.place(task, query.sort), task) for task in self.live() if self.matches(task, query)]
-        found.sort(key=cmp_to_key(lambda one, other: compare(one[0], other[0])))
+        order = cmp_to_key(compare)
+        found.sort(key=lambda pair: order(pair[0]))
         return [task for place, task in found if after is None or compare(place, after) > 0]
 
 

@@ -31,13 +31,14 @@ from tests.model.memory import FIELDS, STATUSES, Account, Json, Outcome, Place, 
 
 COMMON: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
 PROFILES = {
-    "default": settings(max_examples=45, stateful_step_count=40, derandomize=True, **COMMON),
+    "default": settings(max_examples=40, stateful_step_count=40, derandomize=True, **COMMON),
     "long": settings(max_examples=3000, stateful_step_count=80, **COMMON),
 }
 FORM = "application/x-www-form-urlencoded"
 PASSWORD = "correct horse"
 MOST_HASHES = 2  # per history: each takes 60 ms
 MOST_OPEN_LISTINGS = 4
+ENOUGH_TASKS = 4  # or a history is soon one of empty accounts
 
 # What is sent
 
@@ -62,9 +63,21 @@ one_field = st.sampled_from(FIELDS).flatmap(
     lambda field: st.fixed_dictionaries({field: {"name": name, "description": description, "status": status, "completion_at": day}[field]})
 )
 who = st.integers(0, 2)
-task_id = st.integers(1, 6)
+which = st.integers(0, 99)
 condition = st.sampled_from(["none", "none", "none", "right", "stale", "any", "several", "others", "weak", "nothing"])
 limit = st.none() | st.integers(1, 4)
+
+
+class Manner(NamedTuple):
+    """How a change is sent."""
+
+    method: str
+    encoding: str
+    iso: bool
+    condition: str
+
+
+manner = st.builds(Manner, st.sampled_from(["PATCH", "POST", "PUT"]), encoding, iso, condition)
 
 
 class Moment(NamedTuple):
@@ -118,8 +131,10 @@ MALFORMED: list[tuple[str, str, Json, set[str]]] = [
 ]
 
 
-def as_day(value: date | None, iso: bool) -> str | None:
-    return value and (value.isoformat() if iso else f"{value:%d-%m-}{value.year:04}")
+def as_day(value: date | None, iso: bool = False) -> str | None:
+    if value is None:
+        return None
+    return value.isoformat() if iso else f"{value:%d-%m-}{value.year:04}"
 
 
 def from_day(value: str | None) -> date | None:
@@ -192,6 +207,11 @@ class Histories(RuleBasedStateMachine):
         who %= len(self.people)
         return who, self.accounts[who]
 
+    def pick(self, account: Account, which: int) -> int:
+        """Give the id of a task: mostly of one that is there."""
+        live = account.live()
+        return live[which % len(live)].id if live and which < 90 else which % 8 + 1
+
     def learn(self, account: Account, at: str) -> None:
         """Take note of the moment of the latest revision: later than all before it, and not of tomorrow."""
         assert account.revision not in account.moments
@@ -227,13 +247,15 @@ class Histories(RuleBasedStateMachine):
 
     # Who
 
-    @initialize()
-    def two_people_come(self) -> None:
-        for _ in range(2):
+    @initialize(first=st.lists(whole_task, min_size=3, max_size=8), second=st.lists(whole_task, min_size=1, max_size=3))
+    def two_people_come(self, first: list[Json], second: list[Json]) -> None:
+        for who, tasks in enumerate((first, second)):
             login = f"model-{secrets.token_hex(8)}"
             caller = self.runner.run(models.create_user(login, "no hash, so no password", secrets.randbelow(auth.GENERATIONS)))
             self.people.append(Person(self.client, login, caller))
             self.accounts.append(Account())
+            for fields in tasks:
+                self.create_task(who, fields, "json", False)
 
     @precondition(lambda self: self.hashes < MOST_HASHES and len(self.people) < 3)
     @rule(encoding=encoding)
@@ -258,18 +280,21 @@ class Histories(RuleBasedStateMachine):
         if right:
             self.people[2].token = answer.json["access_token"]
 
-    @rule(who=who, token=st.sampled_from([None, "x", "flipped"]), method=st.sampled_from(["GET", "PATCH", "DELETE"]), task_id=task_id)
-    def nobody_asks(self, who: int, token: str | None, method: str, task_id: int) -> None:
-        who, _ = self.among(who)
+    @rule(who=who, token=st.sampled_from([None, "x", "flipped"]), method=st.sampled_from(["GET", "PATCH", "DELETE"]), which=which)
+    def nobody_asks(self, who: int, token: str | None, method: str, which: int) -> None:
+        who, account = self.among(who)
         stranger, real = Person(self.client), self.people[who].token or ""
         stranger.token = real[:-2] + ("AA" if real[-2:] != "AA" else "BA") if token == "flipped" else token
-        self.refused(self.runner.run(stranger(method, f"/task/{task_id}", json={"name": "stolen"})), 401)
+        self.refused(self.runner.run(stranger(method, f"/task/{self.pick(account, which)}", json={"name": "stolen"})), 401)
 
     # Changes
 
     @rule(who=who, fields=whole_task, encoding=encoding, iso=iso)
     def create(self, who: int, fields: Json, encoding: str, iso: bool) -> None:
-        who, account = self.among(who)
+        self.create_task(who % len(self.people), fields, encoding, iso)
+
+    def create_task(self, who: int, fields: Json, encoding: str, iso: bool) -> None:
+        account = self.accounts[who]
         body = fields | ({"completion_at": as_day(fields["completion_at"], iso)} if "completion_at" in fields else {})
         answer = self.ask(who, "POST", "/task", **sent(body, encoding))
         assert answer.status == 201, answer
@@ -282,74 +307,59 @@ class Histories(RuleBasedStateMachine):
 
     @rule(
         who=who,
-        task_id=task_id,
-        method=st.sampled_from(["PATCH", "POST", "PUT"]),
+        which=which,
         fields=one_field | some_fields,
-        encoding=encoding,
-        iso=iso,
-        condition=condition,
+        manner=manner,
         revision=st.sampled_from(["none", "none", "none", "right", "stale"]),
     )
-    def change(self, who: int, task_id: int, method: str, fields: Json, encoding: str, iso: bool, condition: str, revision: str) -> None:
+    def change(self, who: int, which: int, fields: Json, manner: Manner, revision: str) -> None:
         who, account = self.among(who)
+        task_id = self.pick(account, which)
         present = account.tasks[task_id].updated if task_id in account.tasks else 2
-        body = dict(fields)
-        named = None
-        if revision != "none" and (named := present - (revision == "stale")):
-            body["revision"] = named
-        self.send_change(who, task_id, method, fields, body, encoding, iso, condition, named or None)
+        named = max(present - (revision == "stale"), 1)
+        self.send_change(who, task_id, fields, fields | ({} if revision == "none" else {"revision": named}), manner)
 
     @precondition(lambda self: self.seen)
-    @rule(
-        which=st.integers(0),
-        version=st.integers(0, 3),
-        method=st.sampled_from(["PATCH", "POST", "PUT"]),
-        fields=st.just({}) | one_field,
-        encoding=encoding,
-        condition=condition,
-        with_revision=st.booleans(),
-    )
-    def send_back_what_was_read(
-        self, which: int, version: int, method: str, fields: Json, encoding: str, condition: str, with_revision: bool
-    ) -> None:
+    @rule(which=which, version=st.integers(0, 3), fields=st.just({}) | one_field, manner=manner, with_revision=st.booleans())
+    def send_back_what_was_read(self, which: int, version: int, fields: Json, manner: Manner, with_revision: bool) -> None:
         who, task_id = list(self.seen)[which % len(self.seen)]
         read = self.seen[who, task_id][-1 - version % len(self.seen[who, task_id])]
         wanted = {field: read[field] for field in FIELDS} | {"completion_at": from_day(read["completion_at"])} | fields
         body = read | wanted
         if not with_revision:
             del body["revision"]
-        self.send_change(who, task_id, method, wanted, body, encoding, False, condition, body.get("revision"))
+        self.send_change(who, task_id, wanted, body, manner)
 
-    @rule(who=who, task_id=task_id, field=st.sampled_from(FIELDS), value=st.data())
-    def clear_or_repeat_a_field(self, who: int, task_id: int, field: str, value: st.DataObject) -> None:
+    @rule(who=who, which=which, field=st.sampled_from(FIELDS), manner=manner)
+    def repeat_a_field(self, who: int, which: int, field: str, manner: Manner) -> None:
         who, account = self.among(who)
-        task = account.find(task_id)
-        wanted = {field: getattr(task, field)} if task else {"name": "absent"}
-        if field == "completion_at" and value.draw(st.booleans()):
-            wanted = {field: None}
-        self.send_change(who, task_id, "PATCH", wanted, dict(wanted), value.draw(encoding), True, value.draw(condition), None)
+        task = account.find(self.pick(account, which))
+        if task:
+            wanted = {field: getattr(task, field)}
+            self.send_change(who, task.id, wanted, wanted, manner)
 
-    def send_change(
-        self, who: int, task_id: int, method: str, wanted: Json, body: Json, encoding: str, iso: bool, condition: str, named: int | None
-    ) -> None:
+    def send_change(self, who: int, task_id: int, wanted: Json, body: Json, manner: Manner) -> None:
+        """Send the body, of which the fields `wanted` mean a change, and `revision` a condition."""
         account = self.accounts[who]
-        headers, allowed = if_match(condition, account.tasks[task_id].updated if task_id in account.tasks else 2)
-        if named is not None:
-            allowed = {named} if allowed is None else {named} & set(allowed)
+        headers, allowed = if_match(manner.condition, account.tasks[task_id].updated if task_id in account.tasks else 2)
+        if "revision" in body:
+            allowed = {body["revision"]} if allowed is None else {body["revision"]} & set(allowed)
         if "completion_at" in body:
-            body["completion_at"] = as_day(wanted["completion_at"], iso)
-        options = sent(body, encoding)
-        answer = self.ask(who, method, f"/task/{task_id}", **options | {"headers": options.get("headers", {}) | headers})
+            body = body | {"completion_at": as_day(wanted["completion_at"], manner.iso)}
+        options = sent(body, manner.encoding)
+        answer = self.ask(who, manner.method, f"/task/{task_id}", **options | {"headers": options.get("headers", {}) | headers})
         outcome = account.change(task_id, wanted, allowed)
         if outcome is Outcome.DONE:
             assert answer.status == 200, answer
             self.learn(account, answer.json["updated_at"])
         if self.told(answer, account, outcome):
-            self.has_task(answer, 200, who, account.tasks[task_id], tagged=method != "PUT")
+            self.has_task(answer, 200, who, account.tasks[task_id], tagged=manner.method != "PUT")
 
-    @rule(who=who, task_id=task_id, condition=condition)
-    def delete(self, who: int, task_id: int, condition: str) -> None:
+    @precondition(lambda self: sum(len(account.live()) for account in self.accounts) > ENOUGH_TASKS)
+    @rule(who=who, which=which, condition=condition)
+    def delete(self, who: int, which: int, condition: str) -> None:
         who, account = self.among(who)
+        task_id = self.pick(account, which)
         headers, allowed = if_match(condition, account.tasks[task_id].updated if task_id in account.tasks else 2)
         answer = self.ask(who, "DELETE", f"/task/{task_id}", headers=headers)
         if self.told(answer, account, account.delete(task_id, allowed)):
@@ -364,32 +374,34 @@ class Histories(RuleBasedStateMachine):
         self.refused(answer, 400)
         assert {error["field"] for error in answer.json["errors"]} == fields
 
-    @rule(who=who, task_id=task_id, header=st.sampled_from(["1", '"1', "'1'", '"1" "2"', '*, "1"', "", "w/\"1\""]))
-    def misquote_a_tag(self, who: int, task_id: int, header: str) -> None:
+    @rule(who=who, which=which, header=st.sampled_from(["1", '"1', "'1'", '"1" "2"', '*, "1"', "", 'w/"1"']))
+    def misquote_a_tag(self, who: int, which: int, header: str) -> None:
         who, account = self.among(who)
-        if account.find(task_id):
-            self.refused(self.ask(who, "PATCH", f"/task/{task_id}", json={"name": "good"}, headers={"If-Match": header}), 400)
+        task = account.find(self.pick(account, which))
+        if task:
+            self.refused(self.ask(who, "PATCH", f"/task/{task.id}", json={"name": "good"}, headers={"If-Match": header}), 400)
 
     # Reads
 
     @rule(
         who=who,
-        task_id=st.integers(1, 8) | st.sampled_from([2**63 - 1, 2**63, 10**18]),
+        which=which | st.sampled_from([2**63 - 1, 2**63, 10**18]),
         method=st.sampled_from(["GET", "GET", "HEAD"]),
         statuses=st.none() | st.lists(status, min_size=1, max_size=4),
         on=st.none() | st.sampled_from([*DAYS, "none"]),
         iso=iso,
         known=condition,
     )
-    def read(self, who: int, task_id: int, method: str, statuses: list[str] | None, on: Any, iso: bool, known: str) -> None:
+    def read(self, who: int, which: int, method: str, statuses: list[str] | None, on: Any, iso: bool, known: str) -> None:
         who, account = self.among(who)
+        task_id = self.pick(account, which) if which < 100 else which
         task = account.find(task_id)
         parameters = {} if statuses is None else {"status": ",".join(statuses)}
         if on is not None:
             parameters["completion_at"] = on if on == "none" else as_day(on, iso) or ""
         query = Query(statuses, day=None if on == "none" else on, without_day=on == "none")
         revision = task.updated if task else 1
-        headers = {"If-None-Match": value for value in if_match(known, revision)[0].values()}
+        headers = {"If-None-Match": tags} if (tags := if_match(known, revision)[0].get("If-Match")) else {}
         answer = self.ask(who, method, f"/task/{task_id}?{urlencode(parameters)}", headers=headers)
         if task is None or not account.matches(task, query):
             if task_id < 2**63:  # beyond, nobody's data need be asked
@@ -418,9 +430,10 @@ class Histories(RuleBasedStateMachine):
                 self.open = [*self.open, listing][-MOST_OPEN_LISTINGS:]
                 break
 
-    @rule(who=who, task_id=task_id, limit=limit, to_the_end=st.booleans())
-    def read_log(self, who: int, task_id: int, limit: int | None, to_the_end: bool) -> None:
-        who, _ = self.among(who)
+    @rule(who=who, which=which, limit=limit, to_the_end=st.booleans())
+    def read_log(self, who: int, which: int, limit: int | None, to_the_end: bool) -> None:
+        who, account = self.among(who)
+        task_id = self.pick(account, which)
         path = f"/task/{task_id}/log" + (f"?limit={limit}" if limit else "")
         listing: Open | None = Open(who, path, limit or 1000, None, None, task_id, 0)
         while listing:
@@ -441,8 +454,7 @@ class Histories(RuleBasedStateMachine):
     def use_a_cursor_elsewhere(self, which: int, who: int) -> None:
         listing = self.open[which % len(self.open)]
         who, account = self.among(who)
-        path, _, parameters = listing.link.partition("?")
-        cursor = re.search(r"cursor=([^&]*)", parameters)
+        cursor = re.search(r"[?&]cursor=([^&]*)", listing.link)
         assert cursor
         if who != listing.who and (listing.query or account.find(listing.task_id)):
             self.refused(self.ask(who, "GET", listing.link), 400)
@@ -532,7 +544,8 @@ class Histories(RuleBasedStateMachine):
 
     def replay_in_the_database(self, who: int, account: Account) -> None:
         [(user_id, revision, last_task_id)] = self.sql(
-            "SELECT user_id, revision, last_task_id FROM user_state JOIN users ON users.id = user_id WHERE login = %s", self.people[who].login
+            "SELECT user_id, revision, last_task_id FROM user_state JOIN users ON users.id = user_id WHERE login = %s",
+            self.people[who].login,
         )
         assert (revision, last_task_id) == (account.revision, len(account.tasks))
         self.sql("SET TimeZone = 'UTC'")
