@@ -12,21 +12,16 @@ from rest import errors, telemetry
 TASK = "/task/{id:[1-9][0-9]{0,18}}"
 
 
-def route(path: str, view: type[web.View]) -> web.RouteDef:
-    """Give the route of a resource."""
-    return web.view(path, view, expect_handler=errors.expect)
-
-
 PUBLIC = [
-    route("/register", views.Accounts),
-    route("/get-token", views.Tokens),
-    route("/health/live", views.Live),
-    route("/health/ready", views.Ready),
+    web.view("/register", views.Accounts),
+    web.view("/get-token", views.Tokens),
+    web.view("/health/live", views.Live),
+    web.view("/health/ready", views.Ready),
 ]
 PRIVATE = [  # auth lets nobody in without a token
-    route("/task", views.TaskList),
-    route(TASK, views.TaskItem),
-    route(TASK + "/log", views.TaskHistory),
+    web.view("/task", views.TaskList),
+    web.view(TASK, views.TaskItem),
+    web.view(TASK + "/log", views.TaskHistory),
 ]
 
 

@@ -63,8 +63,11 @@ def server(directory: Path, *, durable: bool = True) -> Iterator[str]:
     directory, programs = directory.absolute(), _programs()
     data = directory / "postgresql"
     try:
-        _make(directory)
+        if not directory.is_dir():
+            directory.mkdir(mode=0o700, parents=True)
+            _give_to_owner_of(directory.parent, directory)
         lease, log = (directory / "lock").open("ab"), (directory / "postgresql.log").open("ab")
+        _give_to_owner_of(directory, lease.name, log.name)
     except OSError as error:
         raise SystemExit(f"Cannot write to the data directory {directory}: {error.strerror}.") from None
     with lease, log:
@@ -105,11 +108,10 @@ def _programs() -> Path:
     return Path(package.origin).parent / "pginstall" / "bin"
 
 
-def _make(directory: Path) -> None:
-    if not directory.is_dir():
-        directory.mkdir(mode=0o700, parents=True)
-        if os.geteuid() == 0:  # what sudo makes in somebody's checkout is theirs
-            shutil.chown(directory, directory.parent.stat().st_uid, directory.parent.stat().st_gid)
+def _give_to_owner_of(place: Path, *paths: str | Path) -> None:
+    if os.geteuid() == 0:  # what sudo makes in somebody's checkout is theirs
+        for path in paths:
+            os.chown(path, place.stat().st_uid, place.stat().st_gid)
 
 
 def _locked(file: IO[bytes], seconds: float) -> bool:
@@ -141,10 +143,11 @@ def _end_of_the_old_server(data: Path, log: IO[bytes]) -> str:
 
 def _identity(directory: Path) -> Identity:
     """Find a user as whom PostgreSQL agrees to run: neither root nor one without a name. For root, the directory's owner."""
-    me, owner, nobody = os.geteuid(), directory.stat(), pwd.getpwnam("nobody")
+    me, owner = os.geteuid(), directory.stat()
     uid, gid = (owner.st_uid, owner.st_gid) if me == 0 else (me, os.getegid())
     prefix: list[str] = []
-    if uid == 0 or uid not in {user.pw_uid for user in pwd.getpwall()}:
+    if uid == 0 or not _has_name(uid):
+        nobody = pwd.getpwnam("nobody")
         as_nobody = ["unshare", "--user", f"--map-user={nobody.pw_uid}", f"--map-group={nobody.pw_gid}"]
         if subprocess.call(["/bin/sh", "-c", f"{' '.join(as_nobody)} true"], stderr=subprocess.DEVNULL) == 0:
             prefix = as_nobody
@@ -153,6 +156,13 @@ def _identity(directory: Path) -> Identity:
             for path in [directory, *directory.glob("postgresql"), *directory.glob("postgresql/**/*")]:
                 os.chown(path, uid, gid, follow_symlinks=False)
     return Identity(prefix, {} if uid == me else {"user": uid, "group": gid, "extra_groups": []})
+
+
+def _has_name(uid: int) -> bool:
+    try:
+        return bool(pwd.getpwuid(uid))
+    except KeyError:
+        return False
 
 
 def _check(directory: Path, data: Path, programs: Path, identity: Identity) -> None:
@@ -204,6 +214,7 @@ def _kept_secret(path: Path) -> str:
             file.write(secrets.token_hex(32))
             file.flush()
             os.fsync(file.fileno())  # as durable as the passwords that are hashed with it
+        _give_to_owner_of(path.parent, partial)
         partial.rename(path)
     return path.read_text()
 
@@ -237,3 +248,5 @@ if __name__ == "__main__":
         main()
     except KeyboardInterrupt:
         sys.exit(130)
+    except OSError as error:
+        sys.exit(f"Can't start: {error}.")

@@ -8,7 +8,6 @@ from peewee_async import AioModel
 from playhouse.postgres_ext import DateTimeTZField
 from pydantic import MISSING
 
-
 import settings
 from postgres import migrate
 from postgres.batching import Batched, q

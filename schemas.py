@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import MISSING, AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
 
-
 import settings
 
 Status = Literal["new", "planned", "in_work", "completed"]
@@ -65,8 +64,11 @@ def _long_enough(value: str) -> str:
 
 
 def _number(value: object, info: ValidationInfo) -> object:
-    if (info.context or {}).get("textual") and isinstance(value, str) and re.fullmatch(r"[1-9][0-9]{0,18}", value):
+    textual = (info.context or {}).get("textual")
+    if textual and isinstance(value, str) and re.fullmatch(r"0|[1-9][0-9]{0,18}", value):
         return int(value)
+    if textual or isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("must be a whole number")
     return value
 
 
@@ -108,7 +110,7 @@ def _moment(value: object) -> datetime:
     try:
         return moment.astimezone(UTC) + later
     except OverflowError:  # where the zone carries it beyond the years that there are, nothing is beyond it
-        return (datetime.min if moment.year == 1 else datetime.max).replace(tzinfo=UTC)
+        return datetime(1, 1, 1, tzinfo=UTC) if moment.year == 1 else datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
 
 
 def _statuses(value: object) -> tuple[str, ...]:

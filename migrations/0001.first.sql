@@ -31,7 +31,10 @@ CREATE TABLE task (
     deleted_at       timestamptz,
     created_revision bigint NOT NULL,
     revision         bigint NOT NULL,
-    PRIMARY KEY (user_id, id)
+    PRIMARY KEY (user_id, id),
+    CONSTRAINT task_moments_can_be_shown CHECK (
+        least(created_at, updated_at, completed_at, deleted_at) >= '0001-01-01 00:00+00'
+        AND greatest(created_at, updated_at, completed_at, deleted_at) < '10000-01-01 00:00+00')
 ) WITH (fillfactor = 85);
 
 CREATE INDEX task_by_status ON task (user_id, status, id) WHERE deleted_at IS NULL;

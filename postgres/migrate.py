@@ -51,7 +51,9 @@ def upgrade(database: str, parameters: dict[str, Any], directory: Path) -> Schem
     with closing(_connect_or_create(database, parameters)) as connection:
         connection.autocommit = True
         if connection.server_version < OLDEST_POSTGRESQL * 10_000:
-            print(f"PostgreSQL {OLDEST_POSTGRESQL} or newer is needed; this server is {connection.server_version // 10_000}.", file=sys.stderr)
+            print(
+                f"PostgreSQL {OLDEST_POSTGRESQL} or newer is needed; this server is {connection.server_version // 10_000}.", file=sys.stderr
+            )
             raise SystemExit(WORKER_BOOT_ERROR)
         found = compare(_applied(connection), steps(directory))
         if not found.missing or found.unknown:
@@ -107,7 +109,7 @@ def _apply(database: str, parameters: dict[str, Any], directory: Path) -> None:
     from yoyo.backends.core.postgresql import PostgresqlBackend
     from yoyo.connections import DatabaseURI
 
-    class Backend(PostgresqlBackend):  # type: ignore[misc]
+    class Backend(PostgresqlBackend):
         def lock(self, timeout: float = 0) -> AbstractContextManager[None]:
             return nullcontext()  # we hold a better one; yoyo's is a row that stays behind after a kill
 
@@ -117,12 +119,14 @@ def _apply(database: str, parameters: dict[str, Any], directory: Path) -> None:
         pending = list(backend.to_apply(read_migrations(str(directory))))
         for step in pending:
             step.load()
+        last = next((step for step in reversed(pending) if step.use_transactions), None)
+        for step in pending:
             if not step.use_transactions:  # must be repeatable: a kill may leave it done and not marked
                 backend.apply_one(step)
                 continue
             with backend.transaction():
                 step.process_steps(backend, "apply")
                 backend.mark_one(step)
-                if step is pending[-1]:
+                if step is last:
                     for path in sorted((directory / "functions").glob("*.sql")):
                         backend.cursor().execute(path.read_text())

@@ -1,6 +1,5 @@
 """An operation declared once: what it takes, what it answers, how it refuses, and the words for it."""
 
-import asyncio
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -10,15 +9,17 @@ from inspect import getdoc, signature
 from typing import Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
-from aiohttp import BodyPartReader, MultipartReader, StreamReader, web
-from aiohttp.base_protocol import BaseProtocol
-from multidict import CIMultiDict
+from aiohttp import web
 from pydantic import BaseModel, ValidationError
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
 
 from rest.errors import Failure, FieldError, InvalidInput, UnsupportedMediaType
 
 FORM, MULTIPART, JSON = "application/x-www-form-urlencoded", "multipart/form-data", "application/json"
 MOST_FIELDS = 100
+LONGEST_BOUNDARY = 70  # RFC 2046, section 5.1.1
+UNCODED = (b"7bit", b"8bit", b"binary")
 MOST_CHARACTERS_OF_A_NAME = 64
 
 View = TypeVar("View", bound=web.View)
@@ -131,7 +132,7 @@ async def read_body(request: web.Request) -> Fields:
     if content_type == JSON:
         return Fields(_json(_text(body)), textual=False)
     if content_type == MULTIPART:
-        return Fields(await _multipart(request.headers["Content-Type"], body))
+        return Fields(_multipart(request.headers["Content-Type"], body))
     raise UnsupportedMediaType(f"A body must be of type {FORM}, {MULTIPART} or {JSON}.")
 
 
@@ -175,25 +176,58 @@ def _malformed_number(constant: str) -> NoReturn:
     raise ValueError(constant)
 
 
-async def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
+class _Parts:
+    """What the parser calls as it goes through the parts of a form."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[str, str]] = []
+        self.ended = False
+        self._header, self._value, self._data = b"", b"", bytearray()
+        self._headers: dict[bytes, bytes] = {}
+
+    def on_part_begin(self) -> None:
+        self._headers, self._data = {}, bytearray()
+
+    def on_header_field(self, text: bytes, start: int, end: int) -> None:
+        self._header += text[start:end]
+
+    def on_header_value(self, text: bytes, start: int, end: int) -> None:
+        self._value += text[start:end]
+
+    def on_header_end(self) -> None:
+        self._headers[self._header.lower()] = self._value
+        self._header, self._value = b"", b""
+
+    def on_part_data(self, text: bytes, start: int, end: int) -> None:
+        self._data += text[start:end]
+
+    def on_part_end(self) -> None:
+        disposition, options = parse_options_header(self._headers.get(b"content-disposition"))
+        coding = self._headers.get(b"content-transfer-encoding", b"binary").lower()
+        text = self._headers.get(b"content-type", b"text/plain").lower().startswith(b"text/")
+        name = options.get(b"name", b"").decode()
+        if b"filename" not in options and (disposition != b"form-data" or not name or not text or coding not in UNCODED):
+            raise FormParserError
+        if b"filename" in options:
+            raise InvalidInput(FieldError(_printable(name), "must be sent as text, not as a file"))
+        self.pairs.append((name, self._data.decode()))
+        if len(self.pairs) > MOST_FIELDS:
+            _malformed(f"The form has more than {MOST_FIELDS} fields.")
+
+    def on_end(self) -> None:
+        self.ended = True
+
+
+def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
+    """Give the fields of a form as RFC 7578 has it: a part's other headers are ignored."""
+    parts = _Parts()
+    callbacks: Any = {name: getattr(parts, name) for name in dir(parts) if name.startswith("on_")}
     try:
-        async for part in _parts(content_type, body):
-            if not isinstance(part, BodyPartReader) or part.name is None:
-                raise ValueError("a part that is no field")
-            if part.filename is not None:
-                raise InvalidInput(FieldError(_printable(part.name), "must be sent as text, not as a file"))
-            pairs.append((part.name, bytes(await part.read(decode=True)).decode()))
-            if len(pairs) > MOST_FIELDS:
-                _malformed(f"The form has more than {MOST_FIELDS} fields.")
-    except (ValueError, LookupError, AssertionError, RuntimeError, web.HTTPException):  # what the parser raises at what it can't read
+        boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+        if len(boundary) <= LONGEST_BOUNDARY:
+            MultipartParser(boundary, callbacks).write(body)
+    except (FormParserError, UnicodeError):
+        parts.ended = False
+    if not parts.ended:
         _malformed("The body is not multipart/form-data of text parts in UTF-8.")
-    return pairs
-
-
-def _parts(content_type: str, body: bytes) -> MultipartReader:
-    loop = asyncio.get_running_loop()
-    content = StreamReader(BaseProtocol(loop), limit=len(body) + 1, loop=loop)
-    content.feed_data(body)
-    content.feed_eof()
-    return MultipartReader(CIMultiDict({"Content-Type": content_type}), content)
+    return parts.pairs

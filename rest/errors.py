@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 import orjson
-from aiohttp import web
+from aiohttp import web, web_urldispatcher
 from aiohttp.typedefs import Handler
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def problem(status: int, detail: str, *, kind: str | None = None, headers: Mappi
     """Make an answer of type application/problem+json."""
     body = {
         "type": f"/docs/problems#{kind}" if kind else "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": "Content Too Large" if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else HTTPStatus(status).phrase,  # RFC 9110's name
         "status": status,
         "detail": detail,
         **members,
@@ -161,3 +161,7 @@ async def expect(request: web.Request) -> None:
     if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= (1, 1):
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # what has gone out is no part of the answer
+
+
+# For every route, and for paths that none has: aiohttp would answer those with 417, past the middlewares.
+setattr(web_urldispatcher, "_default_expect_handler", expect)  # noqa: B010

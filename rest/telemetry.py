@@ -69,6 +69,7 @@ def log_to_stdout(level: str) -> None:
             datefmt="%Y-%m-%dT%H:%M:%S%z",
         )
     )
+    logging.getLogger("yoyo").setLevel(logging.WARNING)  # it tells of each statement
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

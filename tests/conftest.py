@@ -3,14 +3,14 @@
 import os
 import secrets
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg2
 import pytest
-from aiohttp.test_utils import TestClient
+from aiohttp.test_utils import TestClient, TestServer
 from dotenv import load_dotenv
 
 import app
@@ -18,7 +18,7 @@ import auth
 import models
 import settings
 from postgres import migrate
-from postgres.database import MIGRATIONS, connection_parameters
+from postgres.database import MIGRATIONS, connection_parameters, database
 
 
 class Server(NamedTuple):
@@ -129,11 +129,25 @@ class Person:
         return task
 
 
+@pytest.fixture(scope="module")
+async def client() -> AsyncIterator[TestClient[Any, Any]]:
+    """A client of an application that runs for a whole module: a start costs more than most tests."""
+    async with TestClient(TestServer(await app.create_app())) as client:
+        yield client
+
+
 @pytest.fixture
-async def client(aiohttp_client: Any) -> TestClient[Any, Any]:
-    """A client of a running application."""
-    client: TestClient[Any, Any] = await aiohttp_client(await app.create_app())
-    return client
+def own_pool() -> Iterator[None]:
+    """Let a test hold the one pool that a process has; the module's application gets its own back afterwards."""
+    kept = database.__dict__.copy()
+    yield
+    database.__dict__.update(kept)
+
+
+@pytest.fixture
+def aiohttp_client(own_pool: None, aiohttp_client: Any) -> Any:
+    """pytest-aiohttp's, for an application of a test's own."""
+    return aiohttp_client
 
 
 @pytest.fixture

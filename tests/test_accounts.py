@@ -90,7 +90,9 @@ async def test_a_token_is_for_one_account_alone(stranger: Person) -> None:
     names = []
     for number, token in enumerate(tokens):
         headers = {"Authorization": f"Bearer {token}"}
-        assert (await stranger.post("/task", json={"name": f"of {number}", "description": "", "status": "new"}, headers=headers)).status == 201
+        assert (
+            await stranger.post("/task", json={"name": f"of {number}", "description": "", "status": "new"}, headers=headers)
+        ).status == 201
         names.append([task["name"] for task in (await stranger.get("/task", headers=headers)).json])
     assert names == [["of 0"], ["of 1"]]
 
@@ -155,7 +157,9 @@ async def test_logins_that_differ_in_case_or_form_are_one_account(stranger: Pers
     assert (await enter(stranger, "/get-token", typed, "another password")).status == 401
 
 
-@pytest.mark.parametrize(("one", "another"), [("jose", "josé"), ("alice", "\N{CYRILLIC SMALL LETTER A}lice"), ("a", "a1"), ("'; --", "'; -")])
+@pytest.mark.parametrize(
+    ("one", "another"), [("jose", "josé"), ("alice", "\N{CYRILLIC SMALL LETTER A}lice"), ("a", "a1"), ("'; --", "'; -")]
+)
 async def test_logins_that_differ_otherwise_are_two_accounts(stranger: Person, one: str, another: str) -> None:
     prefix = unique()
     assert [(await enter(stranger, "/register", prefix + login)).status for login in (one, another)] == [201, 201]
@@ -234,7 +238,14 @@ async def test_a_password_is_taken_as_it_is(stranger: Person, password: str, kin
     for path, status in [("/register", 201), ("/get-token", 200)]:
         body: dict[str, Any] = {kind: {"login": login, "password": password}}
         assert (await stranger.post(path, **body)).status == status
-    others = [password.strip(), password + " ", password.swapcase(), password[:-1], password.encode("ascii", "ignore").decode(), password[1:]]
+    others = [
+        password.strip(),
+        password + " ",
+        password.swapcase(),
+        password[:-1],
+        password.encode("ascii", "ignore").decode(),
+        password[1:],
+    ]
     statuses = {other: (await enter(stranger, "/get-token", login, other)).status for other in set(others) - {password, ""}}
     assert set(statuses.values()) == {401}, statuses
 
@@ -417,7 +428,21 @@ async def test_the_scheme_may_be_in_any_case(alice: Person, scheme: str) -> None
 
 
 @pytest.mark.parametrize(
-    "value", [None, "", "Basic YWxpY2U6cGFzc3dvcmQ=", "Basic {}", "Digest {}", "{}", "Token {}", "JWT {}", "BearerXYZ {}", "XBearer {}", "Bearer: {}", "Bearer,{}"]
+    "value",
+    [
+        None,
+        "",
+        "Basic YWxpY2U6cGFzc3dvcmQ=",
+        "Basic {}",
+        "Digest {}",
+        "{}",
+        "Token {}",
+        "JWT {}",
+        "BearerXYZ {}",
+        "XBearer {}",
+        "Bearer: {}",
+        "Bearer,{}",
+    ],
 )
 async def test_without_a_bearer_token_one_is_asked_for(alice: Person, value: str | None) -> None:
     assert is_refused(await ask(alice.client, *([] if value is None else [value.format(alice.token)])), STRANGER)
@@ -425,7 +450,20 @@ async def test_without_a_bearer_token_one_is_asked_for(alice: Person, value: str
 
 
 @pytest.mark.parametrize(
-    "value", ["Bearer", "Bearer {} {}", "Bearer {}, Bearer {}", "Bearer {},{}", 'Bearer "{}"', "Bearer token={}", "Bearer {}=", "Bearer .{}", "Bearer {}.", "Bearer x", "Bearer null"]
+    "value",
+    [
+        "Bearer",
+        "Bearer {} {}",
+        "Bearer {}, Bearer {}",
+        "Bearer {},{}",
+        'Bearer "{}"',
+        "Bearer token={}",
+        "Bearer {}=",
+        "Bearer .{}",
+        "Bearer {}.",
+        "Bearer x",
+        "Bearer null",
+    ],
 )
 async def test_a_bearer_header_of_another_form_is_a_bad_token(alice: Person, value: str) -> None:
     assert is_refused(await ask(alice.client, value.format(alice.token, alice.token)))
@@ -514,7 +552,33 @@ async def test_every_claim_is_required(alice: Person, claim: str) -> None:
 @pytest.mark.parametrize(
     ("claim", "value"),
     [
-        *(("sub", value) for value in ("0", "-1", "+1", "01", "1e3", "1.0", "٣", " 1", "1 ", "1_0", "", "x", "9" * 19, "9" * 20, str(2**63), str(2**63 - 1), 0, 1, None, True, [], {})),
+        *(
+            ("sub", value)
+            for value in (
+                "0",
+                "-1",
+                "+1",
+                "01",
+                "1e3",
+                "1.0",
+                "٣",
+                " 1",
+                "1 ",
+                "1_0",
+                "",
+                "x",
+                "9" * 19,
+                "9" * 20,
+                str(2**63),
+                str(2**63 - 1),
+                0,
+                1,
+                None,
+                True,
+                [],
+                {},
+            )
+        ),
         *(("iat", value) for value in ("0", None, True, 1.5, [], 10**400, -(10**400), float("inf"))),
         *(("exp", value) for value in ("9999999999", None, True, 9e18, [], 0, -1, 10**400, -(10**400), float("inf"), float("nan"))),
         *(("gen", value) for value in ("1", None, True, 1.0, [], -1, 0, 2**53, 2**63, 10**400)),
@@ -584,7 +648,11 @@ async def test_a_token_elsewhere_than_in_its_header_is_none(alice: Person, stran
 
 async def test_bad_tokens_leave_no_token_and_no_traceback_in_the_log(alice: Person, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    bad = [forge(alice) for forge in FORGED.values()] + [sign(claims_of(alice, exp=1)), sign(claims_of(alice, exp=10**400)), "MALLORY.WAS.HERE"]
+    bad = [forge(alice) for forge in FORGED.values()] + [
+        sign(claims_of(alice, exp=1)),
+        sign(claims_of(alice, exp=10**400)),
+        "MALLORY.WAS.HERE",
+    ]
     for token in bad:
         assert is_refused(await ask(alice.client, f"Bearer {token}"))
     logged = everything_in(caplog)

@@ -5,7 +5,7 @@ import base64
 import json
 import quopri
 import re
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -15,7 +15,6 @@ import pytest
 from aiohttp import FormData
 from aiohttp.test_utils import TestClient
 
-import auth
 import models
 import settings
 from tests.conftest import Answer, Person
@@ -85,7 +84,9 @@ def is_problem(answer: Answer, status: int, kind: str = "about:blank") -> None:
     for error in answer.json.get("errors", []):
         assert set(error) == {"field", "message"}
         assert error["message"]
-    leaks = re.compile(r"traceback|exception|psycopg|peewee|pydantic|aiohttp|\.py\b|line \d|\bselect\b|\binsert\b|object at 0x", re.IGNORECASE)
+    leaks = re.compile(
+        r"traceback|exception|psycopg|peewee|pydantic|aiohttp|\.py\b|line \d|\bselect\b|\binsert\b|object at 0x", re.IGNORECASE
+    )
     assert not leaks.search(answer.text), answer.text
 
 
@@ -95,36 +96,34 @@ every_type = pytest.mark.parametrize("kind", [FORM, MULTIPART, JSON], ids=["form
 # The three types
 
 
-TEXTS = {
-    "plain": "Buy milk",
-    "of all planes": "Zürich, Москва, 東京, 🥛👩‍👩‍👧",
-    "with a form's signs": "a+b & c=d; 100 % %41 %2B ?#",
-    "with JSON's signs": 'say "hi" \\ \\u0041 {}[]',
-    "with a multipart's signs": "--b\n--b--\nContent-Type: text/plain",
-    "with space around": "  \t in between \t ",
-    "with lines": "one\ntwo\r\nthree\rfour\n",
-    "with controls": "\x01\x07\x1b\x7f\x80\x85",
-    "with no characters": "\ufeff\u200b\u2028\uffff\ufdd0\U0010ffff\ue000",
-    "with SQL": "'; DROP TABLE task; -- %s %(name)s $1",
-    "with null's name": "null",
-}
+TEXTS = [
+    "Buy milk",
+    "Zürich, Москва, 東京, 🥛👩‍👩‍👧",
+    "a+b & c=d; 100 % %41 %2B ?#",
+    'say "hi" \\ \\u0041 {}[]',
+    "--x\r\n--x--\r\nContent-Type: text/plain\r\n\r\n",
+    "  \t in between \t ",
+    "one\ntwo\r\nthree\rfour\n",
+    "\x01\x07\x1b\x7f\x80\x85",
+    "\ufeff\u200b\u2028\uffff\ufdd0\U0010ffff\ue000",
+    "'; DROP TABLE task; -- %s %(name)s $1",
+    "null",
+]
 
 
 @every_type
-@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
-async def test_text_comes_back_as_it_was_sent_in_any_type(alice: Person, kind: str, text: str) -> None:
-    pairs = [("name", text), ("description", text), ("status", "planned"), ("completion_at", "2020-10-02")]
-    created = await send(alice, kind, encode(kind, *pairs))
-    assert created.status == 201, created
-    expected = {"name": text, "description": text, "status": "planned", "completion_at": "02-10-2020"}
-    assert {name: created.json[name] for name in expected} == expected
-    assert (await alice.get("/task/1")).json == created.json
+async def test_text_comes_back_as_it_was_sent_in_any_type(alice: Person, kind: str) -> None:
+    for text in TEXTS:
+        fields = {"name": text, "description": text, "status": "planned", "completion_at": "02-10-2020"}
+        created = await send(alice, kind, encode(kind, *fields.items()))
+        assert (created.status, {name: created.json.get(name) for name in fields}) == (201, fields)
+        assert (await alice.get(created.headers["Location"])).json == created.json
 
 
 @every_type
 async def test_a_change_means_the_same_in_any_type(alice: Person, kind: str) -> None:
     await alice.new_task(completion_at="02-10-2020", description="kept")
-    changed = await send(alice, kind, encode(kind, ("name", "new name"), ("completion_at", ""), ("id", "1")[:2]) if kind != JSON else b'{"name": "new name", "completion_at": "", "id": 1}', "PATCH", "/task/1")
+    changed = await send(alice, kind, encode(kind, ("name", "new name"), ("completion_at", "")), "PATCH", "/task/1")
     assert changed.status == 200, changed
     assert (changed.json["name"], changed.json["completion_at"], changed.json["description"]) == ("new name", None, "kept")
 
@@ -136,52 +135,66 @@ async def test_the_client_s_own_forms_are_read(alice: Person) -> None:
     assert [(await alice.post("/task", **body)).status for body in ({"data": data}, {"data": TASK}, {"json": TASK})] == [201, 201, 201]
 
 
-@pytest.mark.parametrize("kind", ["Application/JSON", "application/json;charset=utf-8", "application/json; charset=bogus", "application/json; charset=rot13", 'application/json; charset="latin-1"'])
-async def test_json_is_utf_8_whatever_its_charset_says(alice: Person, kind: str) -> None:
-    answer = await send(alice, kind, json.dumps(TASK | {"name": "молоко"}, ensure_ascii=False).encode())
-    assert (answer.status, answer.json["name"]) == (201, "молоко")
+@pytest.mark.parametrize(
+    ("kind", "parameters"),
+    [
+        (JSON, ["", ";charset=utf-8", "; charset=bogus", "; charset=rot13", '; charset="latin-1"']),
+        (FORM, ["", "; charset=UTF-8", "; charset=bogus", "; charset=koi8-r"]),
+        (MULTIPART, ["", "; charset=utf-16"]),
+    ],
+)
+async def test_a_body_is_utf_8_whatever_its_charset_says(alice: Person, kind: str, parameters: list[str]) -> None:
+    body = encode(kind, *(TASK | {"name": "молоко"}).items())
+    for parameter in parameters:
+        for written in (kind, kind.title().replace("Boundary=B", "boundary=b")):
+            answer = await send(alice, written + parameter, body)
+            assert (answer.status, answer.json.get("name")) == (201, "молоко"), (written, parameter)
 
 
-@pytest.mark.parametrize("kind", [FORM.upper(), FORM + "; charset=UTF-8", FORM + "; charset=bogus", FORM + "; charset=koi8-r"])
-async def test_a_form_is_utf_8_whatever_its_charset_says(alice: Person, kind: str) -> None:
-    answer = await send(alice, kind, encode(FORM, *(TASK | {"name": "молоко"}).items()))
-    assert (answer.status, answer.json["name"]) == (201, "молоко")
+async def test_a_text_part_s_other_headers_are_ignored(alice: Person) -> None:
+    """RFC 7578, section 4.8."""
+    for header in ("Content-Type: text/plain; charset=koi8-r", "Content-Encoding: gzip", "Content-Length: 1000", "X-Other: y"):
+        body = b"".join(part(name, value.encode(), header) for name, value in (TASK | {"name": "молоко"}).items()) + b"--b--"
+        answer = await send(alice, MULTIPART, body)
+        assert (answer.status, answer.json.get("name")) == (201, "молоко"), header
 
 
-@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=b", 'Multipart/Form-Data; charset=x; boundary="b"'])
-@pytest.mark.parametrize("headers", [["Content-Type: text/plain"], ["Content-Type: text/plain; charset=utf-8"], ["X-Other: y"], []], ids=str)
-async def test_a_text_part_may_have_headers(alice: Person, kind: str, headers: list[str]) -> None:
-    body = b"".join(part(name, value.encode(), *headers) for name, value in (TASK | {"name": "молоко"}).items()) + b"--b--"
-    answer = await send(alice, kind, body)
-    assert (answer.status, answer.json["name"]) == (201, "молоко")
-
-
-@pytest.mark.parametrize("filename", ['filename="milk.txt"', 'filename=""', "filename*=UTF-8''milk.txt", "filename=x"])
-async def test_a_file_is_refused_by_its_field_s_name(alice: Person, filename: str) -> None:
-    file = b'--b\r\nContent-Disposition: form-data; name="description"; ' + filename.encode() + b"\r\nContent-Type: text/plain\r\n\r\ntext\r\n"
+async def test_a_file_is_refused_by_its_field_s_name(alice: Person) -> None:
     others = part("name", b"Buy milk") + part("status", b"new") + b"--b--\r\n"
-    assert fields_at_fault(await send(alice, MULTIPART, file + others)) == {"description"}
+    for filename in ('filename="milk.txt"', 'filename=""', "filename*=UTF-8''milk.txt", "filename=x"):
+        file = (
+            b'--b\r\nContent-Disposition: form-data; name="description"; '
+            + filename.encode()
+            + b"\r\nContent-Type: text/plain\r\n\r\ntext\r\n"
+        )
+        assert fields_at_fault(await send(alice, MULTIPART, file + others)) == {"description"}
     assert (await send(alice, MULTIPART, part("description", b"text") + others)).status == 201
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["text/plain", "text/json", "application/xml", "application/jsonp", "application/vnd.api+json", "application/octet-stream", "multipart/mixed; boundary=b", "json", "/", "", "*/*"],
-)
-async def test_a_body_of_another_type_is_415(alice: Person, kind: str) -> None:
-    for body in (json.dumps(TASK).encode(), encode(FORM, *TASK.items()), multipart(*TASK.items())):
-        is_problem(await send(alice, kind, body), 415)
-    assert (await send(alice, JSON, json.dumps(TASK).encode())).status == 201
+OTHER_TYPES = [
+    *("text/plain", "text/json", "application/xml", "application/jsonp", "application/vnd.api+json", "application/octet-stream"),
+    *("multipart/mixed; boundary=b", "json", "/", "", "*/*"),
+]
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "compress", "identity", "x", ""])
 @every_type
-async def test_a_body_in_any_content_encoding_is_415(alice: Person, kind: str, coding: str) -> None:
+async def test_a_body_of_another_type_is_415(alice: Person, kind: str) -> None:
     body = encode(kind, *TASK.items())
-    answer = await exchange(alice.client, request_of(alice, "POST /task", f"Content-Type: {kind}", f"Content-Encoding: {coding}", body=body))
-    assert answer.startswith(b"HTTP/1.1 415 "), answer[:300]
-    assert b"application/problem+json" in answer
+    for other in OTHER_TYPES:
+        is_problem(await send(alice, other, body), 415)
     assert (await send(alice, kind, body)).status == 201
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "identity", "x", ""])
+async def test_a_body_in_any_content_encoding_is_415(alice: Person, coding: str) -> None:
+    for kind in (FORM, MULTIPART, JSON):
+        body = encode(kind, *TASK.items())
+        answer = await exchange(
+            alice.client, request_of(alice, "POST /task", f"Content-Type: {kind}", f"Content-Encoding: {coding}", body=body)
+        )
+        assert answer.startswith(b"HTTP/1.1 415 "), answer
+        assert b"application/problem+json" in answer
+        assert (await send(alice, kind, body)).status == 201
 
 
 async def test_a_body_without_a_type_is_415(alice: Person) -> None:
@@ -205,7 +218,15 @@ async def test_no_body_and_no_type_is_an_empty_form(alice: Person, headers: list
 @every_type
 async def test_every_field_at_fault_is_named_in_one_answer(alice: Person, kind: str) -> None:
     pairs = [("nmae", "x"), ("status", "new"), ("status", "new"), ("completion_at", "31-02-2020"), ("", ""), ("id", "1"), ("name", "")]
-    assert fields_at_fault(await send(alice, kind, encode(kind, *pairs))) == {"nmae", "status", "completion_at", "", "id", "name", "description"}
+    assert fields_at_fault(await send(alice, kind, encode(kind, *pairs))) == {
+        "nmae",
+        "status",
+        "completion_at",
+        "",
+        "id",
+        "name",
+        "description",
+    }
     assert (await alice.get("/task")).json == []
 
 
@@ -215,12 +236,11 @@ async def test_every_query_parameter_at_fault_is_named_in_one_answer(alice: Pers
 
 
 @every_type
-@pytest.mark.parametrize("name", [*TASK, "completion_at"])
-async def test_a_repeated_field_is_refused_even_with_the_same_value(alice: Person, kind: str, name: str) -> None:
+async def test_a_repeated_field_is_refused_even_with_the_same_value(alice: Person, kind: str) -> None:
     pairs = [*(TASK | {"completion_at": "02-10-2020"}).items()]
-    again = next(pair for pair in pairs if pair[0] == name)
-    for repeated in ([*pairs, again], [again, *pairs], [again, again, *pairs]):
-        assert fields_at_fault(await send(alice, kind, encode(kind, *repeated))) == {name}
+    for again in pairs:
+        for repeated in ([*pairs, again], [again, *pairs], [again, again, *pairs]):
+            assert fields_at_fault(await send(alice, kind, encode(kind, *repeated))) == {again[0]}
     assert (await send(alice, kind, encode(kind, *pairs))).status == 201
 
 
@@ -233,18 +253,18 @@ async def test_a_field_of_a_wrong_json_type_is_named(alice: Person, name: str) -
         assert fields_at_fault(await send(alice, JSON, body)) == {name}, value
 
 
-@pytest.mark.parametrize("status", ["", "New", "NEW", " new", "new ", "done", "new,planned", "0", "Новая", "in work", "null"])
 @every_type
-async def test_only_the_four_statuses_are_statuses(alice: Person, kind: str, status: str) -> None:
-    assert fields_at_fault(await send(alice, kind, encode(kind, *(TASK | {"status": status}).items()))) == {"status"}
+async def test_only_the_four_statuses_are_statuses(alice: Person, kind: str) -> None:
+    for status in ("", "New", "NEW", " new", "new ", "done", "new,planned", "0", "Новая", "in work", "null"):
+        assert fields_at_fault(await send(alice, kind, encode(kind, *(TASK | {"status": status}).items()))) == {"status"}
 
 
-@pytest.mark.parametrize("name", ["user_id", "created_revision", "deleted_at", "revision", "completed_at", "__proto__", "constructor", "x" * 5000, "💥", "\x01"], ids=lambda name: ascii(name)[:20])
 @every_type
-async def test_an_unknown_field_is_named(alice: Person, kind: str, name: str) -> None:
-    [named] = fields_at_fault(await send(alice, kind, encode(kind, *TASK.items(), (name, "1"))))
-    assert named
-    assert name.startswith(named)
+async def test_an_unknown_field_is_named(alice: Person, kind: str) -> None:
+    for name in ("user_id", "created_revision", "deleted_at", "revision", "_charset_", "__proto__", "x" * 5000, "💥", " name", "Name"):
+        for pairs in ([*TASK.items(), (name, "1")], [(name, "1"), *TASK.items()]):
+            [named] = fields_at_fault(await send(alice, kind, encode(kind, *pairs)))
+            assert named == (name if len(name) < 5000 else name[:64])
 
 
 async def test_thousands_of_fields_at_fault_make_no_long_answer(alice: Person) -> None:
@@ -263,27 +283,29 @@ async def test_more_than_a_hundred_fields_are_refused(alice: Person, kind: str) 
 # What is no text, and what is no body
 
 
-@pytest.mark.parametrize("escape", ["\\u0000", "a\\u0000b", "\\ud800", "a\\udfff", "\\ude00\\ud83d", "\\ud83d"])
-@pytest.mark.parametrize("name", TASK)
-async def test_nul_and_lone_surrogates_are_refused_in_json(alice: Person, name: str, escape: str) -> None:
-    body = json.dumps(TASK | {name: "HERE"}).replace("HERE", escape).encode()
-    assert fields_at_fault(await send(alice, JSON, body)) == {name}
-    assert fields_at_fault(await send(alice, JSON, body.replace(b'"status": "new"', b'"status": "planned", "completion_at": "%s"' % escape.encode()))) >= {"completion_at"}
+@pytest.mark.parametrize("name", [*TASK, "completion_at"])
+async def test_nul_and_lone_surrogates_are_refused(alice: Person, name: str) -> None:
+    for escape in ("\\u0000", "a\\u0000b", "\\ud800", "a\\udfff", "\\ude00\\ud83d", "\\ud83d"):
+        body = json.dumps(TASK | {name: "HERE"}).replace("HERE", escape).encode()
+        assert fields_at_fault(await send(alice, JSON, body)) == {name}, escape
+    for kind in (FORM, MULTIPART):
+        assert fields_at_fault(await send(alice, kind, encode(kind, *(TASK | {name: "a\0b"}).items()))) == {name}
 
 
-@pytest.mark.parametrize("kind", [FORM, MULTIPART], ids=["form", "multipart"])
-@pytest.mark.parametrize("name", TASK)
-async def test_nul_is_refused_in_forms(alice: Person, kind: str, name: str) -> None:
-    assert fields_at_fault(await send(alice, kind, encode(kind, *(TASK | {name: "a\0b"}).items()))) == {name}
+async def test_names_that_are_no_text_are_unknown_ones(alice: Person) -> None:
+    for escape in ("\\u0000", "\\ud800", "\\udfff\\u0000"):
+        answer = await send(alice, JSON, json.dumps(TASK | {"HERE": 1}).replace("HERE", escape).encode())
+        assert len(fields_at_fault(answer)) == 1
 
 
-@pytest.mark.parametrize("escape", ["\\u0000", "\\ud800", "\\udfff\\u0000"])
-async def test_names_that_are_no_text_are_unknown_ones(alice: Person, escape: str) -> None:
-    answer = await send(alice, JSON, json.dumps(TASK | {"HERE": 1}).replace("HERE", escape).encode())
-    assert len(fields_at_fault(answer)) == 1
-
-
-NO_UTF_8 = {"a lone byte": b"\xff", "a cut character": b"\xd0", "an overlong one": b"\xc0\x80", "a surrogate": b"\xed\xa0\x80", "beyond Unicode": b"\xf4\x90\x80\x80", "latin-1": b"caf\xe9"}
+NO_UTF_8 = {
+    "a lone byte": b"\xff",
+    "a cut character": b"\xd0",
+    "an overlong one": b"\xc0\x80",
+    "a surrogate": b"\xed\xa0\x80",
+    "beyond Unicode": b"\xf4\x90\x80\x80",
+    "latin-1": b"caf\xe9",
+}
 
 
 @pytest.mark.parametrize("bad", NO_UTF_8.values(), ids=NO_UTF_8)
@@ -300,10 +322,10 @@ async def test_what_is_not_utf_8_is_refused(alice: Person, bad: bytes) -> None:
         assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 ")), answer[:300]
 
 
-@pytest.mark.parametrize("query", ["q=%00", "cursor=%00", "status=%00", "%00=x", "limit=%00", "sort=%ed%a0%80", "completion_at=%00", "completed_from=%00"])
-async def test_nul_is_refused_in_the_query(alice: Person, query: str) -> None:
-    answer = await exchange(alice.client, request_of(alice, f"GET /task?{query}"))
-    assert answer.startswith(b"HTTP/1.1 400 ")
+async def test_nul_is_refused_in_the_query(alice: Person) -> None:
+    for query in ("q=%00", "cursor=%00", "status=%00", "%00=x", "limit=%00", "sort=%00", "completion_at=%00", "completed_from=%00"):
+        answer = await exchange(alice.client, request_of(alice, f"GET /task?{query}"))
+        assert answer.startswith(b"HTTP/1.1 400 "), query
 
 
 NO_JSON = {
@@ -342,19 +364,18 @@ NO_JSON = {
 }
 
 
-@pytest.mark.parametrize("body", NO_JSON.values(), ids=NO_JSON)
-async def test_what_is_no_json_object_is_refused(alice: Person, body: bytes) -> None:
+async def test_what_is_no_json_object_is_refused(alice: Person) -> None:
     await alice.new_task()
-    answer = await send(alice, JSON, body, "PATCH", "/task/1")
-    is_problem(answer, 400)
-    assert "errors" not in answer.json
+    answers = {name: await send(alice, JSON, body, "PATCH", "/task/1") for name, body in NO_JSON.items()}
+    assert {name: answer.text for name, answer in answers.items() if answer.status != 400 or "errors" in answer.json} == {}
     assert (await send(alice, JSON, b"{}", "PATCH", "/task/1")).status == 200
 
 
-@pytest.mark.parametrize("value", [b"9" * 4000, b"-1", b"1e400", b"1.0", b"0", b"9223372036854775808", b'"1"', b"true", b"null", b"[" * 300 + b"]" * 300], ids=lambda value: value[:12].decode())
-async def test_absurd_numbers_in_json_name_their_field(alice: Person, value: bytes) -> None:
+async def test_absurd_numbers_in_json_name_their_field(alice: Person) -> None:
     await alice.new_task()
-    assert fields_at_fault(await send(alice, JSON, b'{"revision": %s, "id": %s}' % (value, value), "PATCH", "/task/1")) == {"revision", "id"}
+    for value in (b"9" * 4000, b"-1", b"1e400", b"1.0", b"0", b"9223372036854775808", b'"1"', b"true", b"null", b"[" * 300 + b"]" * 300):
+        body = b'{"revision": %s, "id": %s}' % (value, value)
+        assert fields_at_fault(await send(alice, JSON, body, "PATCH", "/task/1")) == {"revision", "id"}, value[:20]
 
 
 DISPOSITION = b"Content-Disposition: form-data"
@@ -376,19 +397,16 @@ BROKEN_MULTIPART = {
     "an open quote": b'--b\r\n%s; name="name\r\n\r\nx\r\n--b--\r\n' % DISPOSITION,
     "a long header": b'--b\r\nX: %s\r\n%s; name="name"\r\n\r\nx\r\n--b--\r\n' % (b"x" * 20_000, DISPOSITION),
     "many headers": b'--b\r\n%s%s; name="name"\r\n\r\nx\r\n--b--\r\n' % (b"X: y\r\n" * 1000, DISPOSITION),
-    "a nested form": b'--b\r\n%s; name="name"\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n\r\nx\r\n--c--\r\n--b--\r\n' % DISPOSITION,
-    "deeply nested forms": b"".join(b"--b%d\r\nContent-Type: multipart/mixed; boundary=b%d\r\n\r\n" % (n or 0, n + 1) for n in range(500)).replace(b"--b0\r", b"--b\r"),
+    "a nested form": b'--b\r\n%s; name="name"\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n\r\nx\r\n--c--\r\n--b--\r\n'
+    % DISPOSITION,
+    "deeply nested forms": b"".join(
+        b"--b%d\r\nContent-Type: multipart/mixed; boundary=b%d\r\n\r\n" % (n or 0, n + 1) for n in range(500)
+    ).replace(b"--b0\r", b"--b\r"),
     "another transfer encoding": b'--b\r\n%s; name="name"\r\nContent-Transfer-Encoding: x-y\r\n\r\nx\r\n--b--\r\n' % DISPOSITION,
     "broken base64": b'--b\r\n%s; name="name"\r\nContent-Transfer-Encoding: base64\r\n\r\nA\r\n--b--\r\n' % DISPOSITION,
-    "broken gzip": b'--b\r\n%s; name="name"\r\nContent-Encoding: gzip\r\n\r\nA\r\n--b--\r\n' % DISPOSITION,
-    "an unknown coding": b'--b\r\n%s; name="name"\r\nContent-Encoding: x\r\n\r\nA\r\n--b--\r\n' % DISPOSITION,
     "bare line feeds": b'--b\n%s; name="name"\n\nx\n--b--\n' % DISPOSITION,
-    "a wrong length": b'--b\r\n%s; name="name"\r\nContent-Length: 1000\r\n\r\nx\r\n--b--\r\n' % DISPOSITION,
-    "a length of no number": b'--b\r\n%s; name="name"\r\nContent-Length: x\r\n\r\nx\r\n--b--\r\n' % DISPOSITION,
-    "a charset field": b'--b\r\n%s; name="_charset_"\r\n\r\nbogus\r\n--b--\r\n' % DISPOSITION,
     "bytes": bytes(range(256)),
     "boundaries": b"--b\r\n" * 20_000,
-    "ends": b"--b--\r\n" * 15_000,
 }
 
 
@@ -400,72 +418,81 @@ async def test_a_broken_multipart_is_refused(alice: Person, body: bytes) -> None
     assert (await send(alice, MULTIPART, multipart(("name", "after")), "PATCH", "/task/1")).json["name"] == "after"
 
 
-@pytest.mark.parametrize("parameters", ["", "; boundary=", '; boundary=""', "; boundary=" + "b" * 71, "; boundary=\x80", '; boundary="b', "; boundary=a; boundary=b"], ids=ascii)
-async def test_a_multipart_with_no_right_boundary_is_refused(alice: Person, parameters: str) -> None:
+async def test_a_multipart_with_no_right_boundary_is_refused(alice: Person) -> None:
     await alice.new_task()
-    body = multipart(("name", "after"))
-    answer = await exchange(alice.client, request_of(alice, "PATCH /task/1", "Content-Type: multipart/form-data" + parameters, body=body))
-    assert answer.startswith(b"HTTP/1.1 400 "), answer[:300]
+    for parameters in ("", "; boundary=", '; boundary=""', "; boundary=" + "b" * 71, "; boundary=\x80", "; boundary=a; boundary=b"):
+        header = f"Content-Type: multipart/form-data{parameters}"
+        answer = await exchange(alice.client, request_of(alice, "PATCH /task/1", header, body=multipart(("name", "after"))))
+        assert answer.startswith(b"HTTP/1.1 400 "), parameters
 
 
 # Unicode
 
 
-@pytest.mark.parametrize("form", ["e\N{COMBINING ACUTE ACCENT}", "\u1112\u1161\u11ab", "\N{ANGSTROM SIGN}", "\N{DEVANAGARI LETTER QA}", "q\u0323\u0307"], ids=ascii)
+IN_NFC = {
+    "e\N{COMBINING ACUTE ACCENT}": "é",
+    "\u1112\u1161\u11ab": "한",
+    "\N{ANGSTROM SIGN}": "Å",
+    "\N{DEVANAGARI LETTER QA}": "\N{DEVANAGARI LETTER KA}\N{DEVANAGARI SIGN NUKTA}",
+    "q\u0307\u0323": "q\u0323\u0307",
+    "ﬁ ① Ⅷ ｆｕｌｌ x² … \xa0": "ﬁ ① Ⅷ ｆｕｌｌ x² … \xa0",  # which NFKC would change
+}
+
+
 @every_type
-async def test_text_is_stored_in_nfc(alice: Person, kind: str, form: str) -> None:
-    nfc = {
-        "e\N{COMBINING ACUTE ACCENT}": "é",
-        "\u1112\u1161\u11ab": "한",
-        "\N{ANGSTROM SIGN}": "Å",
-        "\N{DEVANAGARI LETTER QA}": "\N{DEVANAGARI LETTER KA}\N{DEVANAGARI SIGN NUKTA}",
-        "q\u0323\u0307": "q\u0323\u0307",
-    }[form]
-    task = (await send(alice, kind, encode(kind, *(TASK | {"name": form, "description": form}).items()))).json
-    assert (task["name"], task["description"]) == (nfc, nfc)
+async def test_text_is_stored_in_nfc_and_otherwise_unchanged(alice: Person, kind: str) -> None:
+    for sent, stored in IN_NFC.items():
+        task = (await send(alice, kind, encode(kind, *(TASK | {"name": sent, "description": sent}).items()))).json
+        assert (task["name"], task["description"]) == (stored, stored)
 
 
-@pytest.mark.parametrize("text", ["ﬁ", "①", "Ⅷ", "ｆｕｌｌ", "x²", "\N{HORIZONTAL ELLIPSIS}", "\xa0"], ids=ascii)
-async def test_text_is_otherwise_unchanged(alice: Person, text: str) -> None:
-    assert (await alice.new_task(name="x" + text))["name"] == "x" + text
-
-
-@pytest.mark.parametrize(
-    ("character", "length_in_nfc"), [("x", 1), ("\N{GRINNING FACE}", 1), ("e\N{COMBINING ACUTE ACCENT}", 1), ("\N{DEVANAGARI LETTER QA}", 2), ("q\u0323", 2)], ids=ascii
-)
 @pytest.mark.parametrize(("name", "most"), [("name", 200), ("description", 10_000)])
-async def test_lengths_count_code_points_after_nfc(alice: Person, name: str, most: int, character: str, length_in_nfc: int) -> None:
-    longest = character * (most // length_in_nfc)
-    assert (await send(alice, JSON, json.dumps(TASK | {name: longest}, ensure_ascii=False).encode())).status == 201
-    assert fields_at_fault(await send(alice, JSON, json.dumps(TASK | {name: longest + "x"}, ensure_ascii=False).encode())) == {name}
-    assert (await alice.get("/task/1")).status == 200
+async def test_lengths_count_code_points_after_nfc(alice: Person, name: str, most: int) -> None:
+    for character, length_in_nfc in (
+        ("x", 1),
+        ("\N{GRINNING FACE}", 1),
+        ("e\N{COMBINING ACUTE ACCENT}", 1),
+        ("\N{DEVANAGARI LETTER QA}", 2),
+        ("q\u0323", 2),
+    ):
+        longest = character * (most // length_in_nfc)
+        assert (await send(alice, JSON, json.dumps(TASK | {name: longest}, ensure_ascii=False).encode())).status == 201, ascii(character)
+        assert fields_at_fault(await send(alice, JSON, json.dumps(TASK | {name: longest + "x"}, ensure_ascii=False).encode())) == {name}
 
 
 # Dates and moments
 
 
+DATES = {
+    "02-10-2020": "02-10-2020",
+    "2020-10-02": "02-10-2020",
+    "29-02-2024": "29-02-2024",
+    "2000-02-29": "29-02-2000",
+    "01-01-1900": "01-01-1900",
+    "1900-01-01": "01-01-1900",
+    "31-12-9999": "31-12-9999",
+    "9999-12-31": "31-12-9999",
+}
+
+
+@every_type
+async def test_a_date_is_taken_in_both_forms_and_shown_in_one(alice: Person, kind: str) -> None:
+    for sent, shown in DATES.items():
+        task = (await send(alice, kind, encode(kind, *TASK.items(), ("completion_at", sent)))).json
+        assert task["completion_at"] == shown
+        again = await send(alice, kind, encode(kind, ("completion_at", task["completion_at"])), "PATCH", f"/task/{task['id']}")
+        assert (again.status, again.json) == (200, task)
+
+
 @pytest.mark.parametrize(
-    ("sent", "shown"),
+    ("kind", "body"),
     [
-        ("02-10-2020", "02-10-2020"),
-        ("2020-10-02", "02-10-2020"),
-        ("29-02-2024", "29-02-2024"),
-        ("2000-02-29", "29-02-2000"),
-        ("01-01-1900", "01-01-1900"),
-        ("1900-01-01", "01-01-1900"),
-        ("31-12-9999", "31-12-9999"),
-        ("9999-12-31", "31-12-9999"),
+        (FORM, b"completion_at="),
+        (MULTIPART, multipart(("completion_at", ""))),
+        (JSON, b'{"completion_at": ""}'),
+        (JSON, b'{"completion_at": null}'),
     ],
 )
-@every_type
-async def test_a_date_is_taken_in_both_forms_and_shown_in_one(alice: Person, kind: str, sent: str, shown: str) -> None:
-    task = (await send(alice, kind, encode(kind, *TASK.items(), ("completion_at", sent)))).json
-    assert task["completion_at"] == shown
-    again = await send(alice, kind, encode(kind, ("completion_at", task["completion_at"])), "PATCH", "/task/1")
-    assert (again.status, again.json) == (200, task)
-
-
-@pytest.mark.parametrize(("kind", "body"), [(FORM, b"completion_at="), (MULTIPART, multipart(("completion_at", ""))), (JSON, b'{"completion_at": ""}'), (JSON, b'{"completion_at": null}')])
 async def test_an_empty_or_null_date_clears_it(alice: Person, kind: str, body: bytes) -> None:
     await alice.new_task(completion_at="02-10-2020")
     assert (await send(alice, kind, body, "PATCH", "/task/1")).json["completion_at"] is None
@@ -474,10 +501,47 @@ async def test_an_empty_or_null_date_clears_it(alice: Person, kind: str, body: b
 
 
 NO_DATES = (
-    *("31-02-2020", "2020-02-31", "29-02-2021", "29-02-1900", "2100-02-29", "31-04-2020", "00-01-2020", "01-00-2020", "32-01-2020", "01-13-2020", "2020-00-10", "2020-10-00"),
+    *(
+        "31-02-2020",
+        "2020-02-31",
+        "29-02-2021",
+        "29-02-1900",
+        "2100-02-29",
+        "31-04-2020",
+        "00-01-2020",
+        "01-00-2020",
+        "32-01-2020",
+        "01-13-2020",
+        "2020-00-10",
+        "2020-10-00",
+    ),
     *("31-12-1899", "1899-12-31", "01-01-0001", "0000-01-01", "01-01-0000", "10000-01-01", "01-01-10000", "-0001-01-01", "0044-03-15 BC"),
-    *("2-10-2020", "02-1-2020", "02-10-20", "2020-1-02", "2020-10-2", "20-10-02", "20201002", "2020-W40-5", "2020-276", "02102020", "002-10-2020"),
-    *("02/10/2020", "02.10.2020", "2020/10/02", "02 10 2020", "02-10-2020 ", " 02-10-2020", "02-10-2020\n", "02–10–2020", "+2-10-2020", "2020-10-02T00:00:00Z", "2020-10-02T00:00"),
+    *(
+        "2-10-2020",
+        "02-1-2020",
+        "02-10-20",
+        "2020-1-02",
+        "2020-10-2",
+        "20-10-02",
+        "20201002",
+        "2020-W40-5",
+        "2020-276",
+        "02102020",
+        "002-10-2020",
+    ),
+    *(
+        "02/10/2020",
+        "02.10.2020",
+        "2020/10/02",
+        "02 10 2020",
+        "02-10-2020 ",
+        " 02-10-2020",
+        "02-10-2020\n",
+        "02–10–2020",
+        "+2-10-2020",
+        "2020-10-02T00:00:00Z",
+        "2020-10-02T00:00",
+    ),
     *("٠٢-١٠-٢٠٢٠", "０２-１０-２０２０", "today", "now", "infinity", "epoch", "none", "null", "0", "1601596800", " ", "02-окт-2020"),
 )
 
@@ -511,7 +575,13 @@ async def test_moments_are_rfc_3339_in_utc_with_microseconds(alice: Person, sql:
 
 async def test_answers_are_json_in_utf_8(alice: Person, stranger: Person) -> None:
     await alice.new_task(name="молоко")
-    answers = [await alice.get("/task"), await alice.get("/task/1"), await alice.get("/task/1/log"), await alice.post("/task", json=TASK), await alice.patch("/task/1", json={"name": "м"})]
+    answers = [
+        await alice.get("/task"),
+        await alice.get("/task/1"),
+        await alice.get("/task/1/log"),
+        await alice.post("/task", json=TASK),
+        await alice.patch("/task/1", json={"name": "м"}),
+    ]
     answers += [await stranger.get("/health/live"), await stranger.post("/register", json={"login": "json-in-utf-8", "password": "x" * 8})]
     assert {answer.headers["Content-Type"] for answer in answers} == {"application/json; charset=utf-8"}
     deleted = await alice.delete("/task/1")
@@ -624,7 +694,9 @@ async def test_every_success_has_an_id_and_the_security_headers(alice: Person, n
     assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", answer.headers["X-Request-ID"])
     has_the_security_headers(answer)
     is_private = path.startswith("/task")
-    assert (answer.headers.get("Cache-Control"), answer.headers.get("Vary")) == (("private, no-cache", "Authorization, Accept") if is_private else (None, None))
+    assert (answer.headers.get("Cache-Control"), answer.headers.get("Vary")) == (
+        ("private, no-cache", "Authorization, Accept") if is_private else (None, None)
+    )
 
 
 @pytest.mark.parametrize("refusal", PRIVATE_REFUSALS)
@@ -645,17 +717,21 @@ async def test_a_token_s_answer_has_the_security_headers(stranger: Person, path:
 # The request's id
 
 
-@pytest.mark.parametrize("name", ["x", "A.b_c-9", "0" * 64, "2f1c6c5e-7b3a-4a8e-9b57-0d7f3b8e7f10"])
-async def test_a_well_formed_request_id_is_kept(stranger: Person, name: str) -> None:
-    for path in ("/health/live", "/nowhere", "/task"):
-        assert (await stranger.get(path, headers={"X-Request-ID": name})).headers["X-Request-ID"] == name
+async def test_a_well_formed_request_id_is_kept(stranger: Person) -> None:
+    for name in ("x", "A.b_c-9", "0" * 64, "2f1c6c5e-7b3a-4a8e-9b57-0d7f3b8e7f10"):
+        for path in ("/health/live", "/nowhere", "/task"):
+            assert (await stranger.get(path, headers={"X-Request-ID": name})).headers["X-Request-ID"] == name
 
 
-@pytest.mark.parametrize("name", ["", " ", "0" * 65, "a b", "a/b", "a,b", "a;b", 'a"b', "<script>", "é", "٣", "a\tb", "{}"], ids=ascii)
-async def test_a_malformed_request_id_is_replaced(stranger: Person, name: str) -> None:
-    made = [(await stranger.get(path, headers={"X-Request-ID": name})).headers["X-Request-ID"] for path in ("/health/live", "/nowhere", "/task")]
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]{1,64}", one) and one != name for one in made)
-    assert len(set(made)) == 3
+async def test_a_malformed_request_id_is_replaced(stranger: Person) -> None:
+    malformed = ["", " ", "0" * 65, "a b", "a/b", "a,b", "a;b", 'a"b', "<script>", "é", "٣", "a\tb", "{}"]
+    made = [
+        (await stranger.get(path, headers={"X-Request-ID": name})).headers["X-Request-ID"]
+        for name in malformed
+        for path in ("/health/live", "/nowhere", "/task")
+    ]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name) and name not in malformed for name in made), made
+    assert len(set(made)) == len(malformed) * 3
 
 
 # Sizes
@@ -663,8 +739,12 @@ async def test_a_malformed_request_id_is_replaced(stranger: Person, name: str) -
 
 LONGEST = "\N{GRINNING FACE}" * 10_000
 PERCENT = "&".join(f"{name}={quote_plus(value)}" for name, value in (TASK | {"description": LONGEST}).items()).encode()
-IN_BASE64 = part("description", base64.b64encode(LONGEST.encode()), "Content-Transfer-Encoding: base64") + multipart(("name", "x"), ("status", "new"))
-IN_QUOTED_PRINTABLE = part("description", quopri.encodestring(LONGEST.encode()), "Content-Transfer-Encoding: quoted-printable") + multipart(("name", "x"), ("status", "new"))
+IN_BASE64 = part("description", base64.b64encode(LONGEST.encode()), "Content-Transfer-Encoding: base64") + multipart(
+    ("name", "x"), ("status", "new")
+)
+IN_QUOTED_PRINTABLE = part("description", quopri.encodestring(LONGEST.encode()), "Content-Transfer-Encoding: quoted-printable") + multipart(
+    ("name", "x"), ("status", "new")
+)
 
 
 @pytest.mark.parametrize(
@@ -686,33 +766,26 @@ async def test_the_longest_description_fits_in_every_encoding(alice: Person, kin
     assert answer.json["description"] == LONGEST
 
 
-@pytest.mark.parametrize("path", ["/task", "/task/1", "/register"])
+def at_once(body: bytes) -> Any:
+    return body
+
+
+async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), 10_000):
+        yield body[start : start + 10_000]
+
+
+@pytest.mark.parametrize("way", [at_once, in_chunks])
 @every_type
-async def test_a_body_over_the_limit_is_413(alice: Person, kind: str, path: str) -> None:
-    await alice.new_task()
-    limit = settings.load().max_body_bytes
-    assert limit == 131_072
+async def test_a_body_over_the_limit_is_413(alice: Person, kind: str, way: Callable[[bytes], Any]) -> None:
+    assert settings.load().max_body_bytes == 128 * 1024
     body = encode(kind, *TASK.items())
-
-    async def in_chunks(length: int) -> Any:
-        yield body
-        for start in range(len(body), length, 10_000):
-            yield b" " * min(10_000, length - start)
-
-    for length, is_fitting in ((limit, True), (limit + 1, False), (limit * 10, False)):
-        for sent in (body.ljust(length), in_chunks(length)):
-            answer = await alice.post(path, data=sent, headers={"Content-Type": kind})
-            if is_fitting:
-                assert answer.status in (200, 201, 400)
-            else:
-                is_problem(answer, 413)
-    assert len((await alice.get("/task")).json) == 3 * (path == "/task") * (kind == JSON) + 1 - (path == "/task") * (kind == JSON) or kind != JSON
-
-
-async def test_a_body_of_exactly_the_limit_is_read(alice: Person) -> None:
-    assert (await send(alice, JSON, json.dumps(TASK).encode().ljust(131_072))).status == 201
-    is_problem(await send(alice, JSON, json.dumps(TASK).encode().ljust(131_073)), 413)
-    assert len((await alice.get("/task")).json) == 1
+    for length in (128 * 1024 + 1, 300_000):
+        for path in ("/task", "/task/1", "/register", "/get-token"):
+            is_problem(await alice.post(path, data=way(body.ljust(length)), headers={"Content-Type": kind}), 413)
+    fitting = await alice.post("/task", data=way(body.ljust(128 * 1024)), headers={"Content-Type": kind})
+    assert fitting.status == (400 if kind == FORM else 201)  # what is spaces elsewhere belongs to a form's last value
+    assert len((await alice.get("/task")).json) == (kind != FORM)
 
 
 async def test_a_stranger_is_turned_away_before_the_body_is_read(stranger: Person) -> None:
@@ -722,7 +795,9 @@ async def test_a_stranger_is_turned_away_before_the_body_is_read(stranger: Perso
 
 async def test_a_body_that_ends_too_early_is_no_500(alice: Person, caplog: pytest.LogCaptureFixture) -> None:
     reader, writer = await asyncio.open_connection(alice.client.host, alice.client.port)
-    writer.write(request_of(alice, "POST /task", f"Content-Type: {JSON}").replace(b"Content-Length: 0", b"Content-Length: 100") + b'{"name"')
+    writer.write(
+        request_of(alice, "POST /task", f"Content-Type: {JSON}").replace(b"Content-Length: 0", b"Content-Length: 100") + b'{"name"'
+    )
     await writer.drain()
     writer.write_eof()
     async with asyncio.timeout(10):
@@ -755,36 +830,58 @@ async def test_a_client_that_waits_is_asked_for_the_body(alice: Person, name: st
 
 
 @pytest.mark.parametrize("line", ["GET /task", "GET /health/live", "POST /register", "PATCH /health/live", "GET /nowhere", "GET /task/007"])
-@pytest.mark.parametrize("name", ["200-ok", "x", "100-continue, x"])
-async def test_an_unknown_expectation_changes_nothing(alice: Person, line: str, name: str) -> None:
-    usual, unusual = [await exchange(alice.client, request_of(alice, line, "X-Request-ID: mine", *headers)) for headers in ([], [f"Expect: {name}"])]
-    without_date = [re.sub(rb"Date: .*?\r\n", b"", answer) for answer in (usual, unusual)]
-    assert without_date[0] == without_date[1]
-    assert b"X-Request-ID: mine" in unusual
+async def test_an_unknown_expectation_changes_nothing(alice: Person, line: str) -> None:
+    for headers in (["Expect: 200-ok"], ["Expect: 100-continue, x"], ["Expect: x", "Expect: y"]):
+        usual, unusual = [await exchange(alice.client, request_of(alice, line, "X-Request-ID: mine", *more)) for more in ([], headers)]
+        assert re.sub(rb"Date: .*?\r\n", b"", unusual) == re.sub(rb"Date: .*?\r\n", b"", usual)
+        assert b"X-Request-ID: mine" in usual
 
 
 # The number of a task
 
 
-NO_IDS = ["0", "00", "007", "01", "-1", "+1", "1.0", "1e3", "0x1", "1_0", "abc", "one", "%D9%A3", "%EF%BC%91", "%201", "1%20", "1%00", "%ff", "null", "1,2", "*", "9" * 19, "9" * 20, "9" * 5000, str(2**63)]
+NO_IDS = [
+    "0",
+    "00",
+    "007",
+    "01",
+    "-1",
+    "+1",
+    "1.0",
+    "1e3",
+    "0x1",
+    "1_0",
+    "abc",
+    "one",
+    "%D9%A3",
+    "%EF%BC%91",
+    "%201",
+    "1%20",
+    "1%00",
+    "%ff",
+    "null",
+    "1,2",
+    "*",
+    "9" * 19,
+    "9" * 20,
+    "9" * 5000,
+    str(2**63),
+]
 
 
-@pytest.mark.parametrize("task_id", NO_IDS, ids=lambda task_id: task_id[:20])
-async def test_what_is_no_number_of_a_task_is_404(alice: Person, task_id: str) -> None:
+async def test_what_is_no_number_of_a_task_is_404(alice: Person) -> None:
     for _ in range(10):
         await alice.new_task()
-    for method, path in (("GET", ""), ("PATCH", ""), ("POST", ""), ("PUT", ""), ("DELETE", ""), ("GET", "/log")):
-        answer = await exchange(alice.client, request_of(alice, f"{method} /task/{task_id}{path}", f"Content-Type: {FORM}", body=b"name=x" if path == "" != method else b""))
-        assert answer.startswith(b"HTTP/1.1 404 "), (method, answer[:300])
-        assert b"application/problem+json" in answer
-    assert {task["name"] for task in (await alice.get("/task")).json} == {"Buy milk"}
+    for task_id in NO_IDS:
+        for line, body in ((f"{method} /task/{task_id}", b"name=x") for method in ("GET", "PATCH", "POST", "PUT", "DELETE")):
+            answer = await exchange(alice.client, request_of(alice, line, f"Content-Type: {FORM}", body=body))
+            assert answer.startswith(b"HTTP/1.1 404 "), (line, answer[:300])
+            assert b"application/problem+json" in answer
+        assert (await exchange(alice.client, request_of(alice, f"GET /task/{task_id}/log"))).startswith(b"HTTP/1.1 404 ")
+    assert [task["name"] for task in (await alice.get("/task")).json] == ["Buy milk"] * 10
 
 
 async def test_the_largest_number_of_a_task_is_one(alice: Person) -> None:
     is_problem(await alice.get(f"/task/{2**63 - 1}"), 404)
     assert (await alice.get(f"/task/{2**63 - 1}")).headers["X-Revision"] == "0"
     assert (await alice.patch(f"/task/{2**63 - 1}", json={"id": 2**63 - 1})).status == 404
-
-
-def test_the_secrets_are_not_those_of_the_example() -> None:
-    assert settings.EXAMPLE_SECRET not in (settings.load().jwt_secret.get_secret_value(), auth.ALGORITHM)

@@ -29,7 +29,7 @@ Running = Callable[..., AbstractAsyncContextManager[None]]
 
 
 @pytest.fixture
-def running(monkeypatch: pytest.MonkeyPatch) -> Running:
+def running(monkeypatch: pytest.MonkeyPatch, own_pool: None) -> Running:
     """Give a function that holds the pool under some settings."""
 
     @asynccontextmanager
@@ -53,7 +53,9 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Running:
 
 @asynccontextmanager
 async def bare_pool(server: Server, **options: Any) -> AsyncIterator[aiopg.Pool]:
-    async with aiopg.create_pool(dbname=server.ours, minsize=0, maxsize=1, enable_hstore=False, **connection_parameters(), **options) as bare:
+    async with aiopg.create_pool(
+        dbname=server.ours, minsize=0, maxsize=1, enable_hstore=False, **connection_parameters(), **options
+    ) as bare:
         yield bare
 
 
@@ -203,7 +205,6 @@ async def way_to_the_database(port: int, real: dict[str, Any]) -> AsyncIterator[
 async def test_started_before_its_database_it_answers_503_and_then_serves(
     aiohttp_client: Any, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int, alice: Person
 ) -> None:
-    await alice.client.close()
     real = connection_parameters()
     with monkeypatch.context() as patched:
         patched.setenv("DB_HOST", "127.0.0.1")

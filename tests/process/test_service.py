@@ -27,7 +27,7 @@ class Service:
         self.url = f"http://127.0.0.1:{port}"
         self._lines: list[str] = []
         self._ready = threading.Event()
-        self.process = subprocess.Popen(  # noqa: S603
+        self.process = subprocess.Popen(
             [sys.executable, "-m", "gunicorn", "app:create_app"],
             cwd=HOUSE,
             env=os.environ | {"PORT": str(port), "HOST": "127.0.0.1", "WEB_CONCURRENCY": "2"} | environment,
@@ -116,7 +116,7 @@ def all_tasks(service: Service, headers: dict[str, str]) -> Iterator[int]:
 def test_it_serves_and_says_where(service: Service) -> None:
     headers = register(service, "process-alice")
     assert new_task(service, headers).status_code == 201
-    assert f"Listening on {service.url}" in service.output
+    assert f"Listening on {service.url};" in service.output
     assert len(service.workers()) == 2
 
 
@@ -180,9 +180,7 @@ def test_a_request_under_way_is_answered_before_it_stops(service: Service) -> No
 def start(*command: str, **environment: str | None) -> "subprocess.CompletedProcess[str]":
     """Run a command of ours to its end, with some of the environment changed or (None) left out."""
     env = {name: value for name, value in (os.environ | environment).items() if value is not None}
-    return subprocess.run(  # noqa: S603
-        [sys.executable, *command], cwd=HOUSE, env=env, capture_output=True, text=True, timeout=60, check=False
-    )
+    return subprocess.run([sys.executable, *command], cwd=HOUSE, env=env, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.parametrize(
@@ -221,14 +219,16 @@ def test_python_models_py_makes_the_schema_as_often_as_one_likes() -> None:
 
 @pytest.mark.parametrize("command", [("-m", "gunicorn", "app:create_app"), ("models.py",)], ids=["gunicorn", "models"])
 def test_an_old_postgresql_stops_the_start_with_a_sentence(command: tuple[str, ...], tmp_path: Path, unused_tcp_port: int) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.path.insert(0, '.')\nfrom postgres import migrate\nmigrate.OLDEST_POSTGRESQL = 99")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nsys.path.insert(0, '.')\nfrom postgres import migrate\nmigrate.OLDEST_POSTGRESQL = 99"
+    )
     outcome = start(*command, PYTHONPATH=str(tmp_path), PORT=str(unused_tcp_port))
     assert outcome.returncode != 0
     assert "PostgreSQL 99 or newer is needed" in outcome.stderr + outcome.stdout
 
 
 def test_python_app_py_serves(unused_tcp_port: int) -> None:
-    process = subprocess.Popen(  # noqa: S603
+    process = subprocess.Popen(
         [sys.executable, "app.py"], cwd=HOUSE, env=os.environ | {"PORT": str(unused_tcp_port)}, stdout=subprocess.DEVNULL
     )
     try:
@@ -243,4 +243,3 @@ def test_python_app_py_serves(unused_tcp_port: int) -> None:
     finally:
         process.terminate()
         process.wait(10)
-
