@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import peewee
+import psycopg2
 from peewee import SQL, BigAutoField, BigIntegerField, CompositeKey, DateField, ForeignKeyField, TextField, fn
 from peewee_async import AioModel
 from playhouse.postgres_ext import DateTimeTZField
@@ -201,7 +202,10 @@ def _allowed(rows: list[tuple[Any, ...]]) -> TaskAsStored:
 
 
 if __name__ == "__main__":
-    schema = migrate.upgrade(settings.load().db, connection_parameters(), MIGRATIONS)
+    try:
+        schema = migrate.upgrade(settings.load().db, connection_parameters(), MIGRATIONS)
+    except psycopg2.OperationalError as error:
+        raise SystemExit(f"The database can't be reached: {str(error).strip()}") from None
     if schema.words:
         raise SystemExit(schema.words)
     print("The database is there, with this version's schema.")

@@ -1,26 +1,17 @@
 """An operation declared once: what it takes, what it answers, how it refuses, and the words for it."""
 
-import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import wraps
 from http import HTTPStatus
 from inspect import getdoc, signature
-from typing import Any, NamedTuple, NoReturn, TypeVar
-from urllib.parse import parse_qsl
+from typing import Any, NamedTuple, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 
-from rest.errors import Failure, FieldError, InvalidInput, UnsupportedMediaType
-
-FORM, MULTIPART, JSON = "application/x-www-form-urlencoded", "multipart/form-data", "application/json"
-MOST_FIELDS = 100
-LONGEST_BOUNDARY = 70  # RFC 2046, section 5.1.1
-UNCODED = (b"7bit", b"8bit", b"binary")
-MOST_CHARACTERS_OF_A_NAME = 64
+from rest.errors import Failure, FieldError, InvalidInput
+from rest.fields import Fields, printable, read_body, read_query
 
 View = TypeVar("View", bound=web.View)
 Method = Callable[..., Awaitable[web.StreamResponse]]
@@ -36,13 +27,6 @@ class Operation(NamedTuple):
     status: HTTPStatus
     answer: Any
     failures: tuple[type[Failure], ...]
-
-
-class Fields(NamedTuple):
-    """The names and values of a request in the order sent. A form's values are all text; JSON's have types."""
-
-    pairs: list[tuple[str, Any]]
-    textual: bool = True
 
 
 def contract(answer: Any, *failures: type[Failure], status: HTTPStatus = HTTPStatus.OK) -> Callable[[Method], Method]:
@@ -61,13 +45,9 @@ def contract(answer: Any, *failures: type[Failure], status: HTTPStatus = HTTPSta
 
         @wraps(method)
         async def operate(view: web.View) -> web.StreamResponse:
-            arguments: dict[str, BaseModel] = {}
-            asked = read_query(view.request)
-            if query is not None:
-                arguments["query"] = validate(query, asked)
-            elif asked.pairs:
-                validate(Nothing, asked)
-            if body is not None:
+            asked = validate(query or Nothing, read_query(view.request))
+            arguments = {"query": asked} if query else {}
+            if body:
                 arguments[body_name] = validate(body, await read_body(view.request))
             return await method(view, **arguments)
 
@@ -84,7 +64,7 @@ class Nothing(BaseModel, extra="forbid"):
 def validate(model: type[Model], fields: Fields) -> Model:
     """Make the model of the fields. Raises InvalidInput that names each that is missing, unknown, repeated or wrong."""
     times = Counter(name for name, _ in fields.pairs)
-    errors = [FieldError(_printable(name), "must not be sent more than once") for name, n in times.items() if n > 1]
+    errors = [FieldError(printable(name), "must not be sent more than once") for name, n in times.items() if n > 1]
     try:
         made = model.model_validate(dict(fields.pairs), context={"textual": fields.textual})
     except ValidationError as error:
@@ -95,7 +75,7 @@ def validate(model: type[Model], fields: Fields) -> Model:
 
 
 def _explain(fault: Any) -> FieldError:
-    name = _printable(str(fault["loc"][0])) if fault["loc"] else "body"
+    name = printable(str(fault["loc"][0])) if fault["loc"] else "body"
     limits = fault.get("ctx", {})
     words = {
         "missing": "must be sent",
@@ -105,129 +85,3 @@ def _explain(fault: Any) -> FieldError:
         "string_type": "must be text",
     }
     return FieldError(name, words.get(fault["type"]) or fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be"))
-
-
-def _printable(name: str) -> str:
-    return name[:MOST_CHARACTERS_OF_A_NAME].encode(errors="backslashreplace").decode()
-
-
-def read_query(request: web.Request) -> Fields:
-    """Give the query string's parameters. Raises InvalidInput where it isn't well-formed."""
-    return Fields(_form(request.rel_url.raw_query_string, "The query string"))
-
-
-async def read_body(request: web.Request) -> Fields:
-    """Give the body's fields, whichever of the three types it has. Raises InvalidInput, UnsupportedMediaType."""
-    if "Content-Encoding" in request.headers:
-        raise UnsupportedMediaType("A body must be sent as it is, without Content-Encoding.")
-    try:
-        body = await request.read()
-    except (web.RequestPayloadError, ConnectionError):
-        _malformed("The body is broken, or ended before its end.")
-    if "Content-Type" not in request.headers and not body:
-        return Fields([])
-    content_type = request.content_type if "Content-Type" in request.headers else None
-    if content_type == FORM:
-        return Fields(_form(_text(body), "The form"))
-    if content_type == JSON:
-        return Fields(_json(_text(body)), textual=False)
-    if content_type == MULTIPART:
-        return Fields(_multipart(request.headers["Content-Type"], body))
-    raise UnsupportedMediaType(f"A body must be of type {FORM}, {MULTIPART} or {JSON}.")
-
-
-def _malformed(detail: str) -> NoReturn:
-    raise InvalidInput(detail=detail) from None
-
-
-def _text(body: bytes) -> str:
-    try:
-        return body.decode()
-    except UnicodeDecodeError:
-        _malformed("The body is not UTF-8.")
-
-
-def _form(text: str, what: str) -> list[tuple[str, str]]:
-    if text.count("&") >= MOST_FIELDS:
-        _malformed(f"{what} has more than {MOST_FIELDS} fields.")
-    try:
-        return parse_qsl(text, keep_blank_values=True, errors="strict")
-    except ValueError:  # UnicodeDecodeError is one
-        _malformed(f"{what} is not UTF-8.")
-
-
-class _Object(list[tuple[str, Any]]):
-    """A JSON object as its pairs, so that a repeated name is seen."""
-
-
-def _json(text: str) -> list[tuple[str, Any]]:
-    try:
-        value = json.loads(text, object_pairs_hook=_Object, parse_constant=_malformed_number)
-    except (ValueError, RecursionError):
-        _malformed("The body is not JSON.")
-    if not isinstance(value, _Object):
-        _malformed("The body must be a JSON object.")
-    if len(value) > MOST_FIELDS:
-        _malformed(f"The object has more than {MOST_FIELDS} fields.")
-    return value
-
-
-def _malformed_number(constant: str) -> NoReturn:
-    raise ValueError(constant)
-
-
-class _Parts:
-    """What the parser calls as it goes through the parts of a form."""
-
-    def __init__(self) -> None:
-        self.pairs: list[tuple[str, str]] = []
-        self.ended = False
-        self._header, self._value, self._data = b"", b"", bytearray()
-        self._headers: dict[bytes, bytes] = {}
-
-    def on_part_begin(self) -> None:
-        self._headers, self._data = {}, bytearray()
-
-    def on_header_field(self, text: bytes, start: int, end: int) -> None:
-        self._header += text[start:end]
-
-    def on_header_value(self, text: bytes, start: int, end: int) -> None:
-        self._value += text[start:end]
-
-    def on_header_end(self) -> None:
-        self._headers[self._header.lower()] = self._value
-        self._header, self._value = b"", b""
-
-    def on_part_data(self, text: bytes, start: int, end: int) -> None:
-        self._data += text[start:end]
-
-    def on_part_end(self) -> None:
-        disposition, options = parse_options_header(self._headers.get(b"content-disposition"))
-        coding = self._headers.get(b"content-transfer-encoding", b"binary").lower()
-        text = self._headers.get(b"content-type", b"text/plain").lower().startswith(b"text/")
-        name = options.get(b"name", b"").decode()
-        if b"filename" not in options and (disposition != b"form-data" or not name or not text or coding not in UNCODED):
-            raise FormParserError
-        if b"filename" in options:
-            raise InvalidInput(FieldError(_printable(name), "must be sent as text, not as a file"))
-        self.pairs.append((name, self._data.decode()))
-        if len(self.pairs) > MOST_FIELDS:
-            _malformed(f"The form has more than {MOST_FIELDS} fields.")
-
-    def on_end(self) -> None:
-        self.ended = True
-
-
-def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
-    """Give the fields of a form as RFC 7578 has it: a part's other headers are ignored."""
-    parts = _Parts()
-    callbacks: Any = {name: getattr(parts, name) for name in dir(parts) if name.startswith("on_")}
-    try:
-        boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
-        if len(boundary) <= LONGEST_BOUNDARY:
-            MultipartParser(boundary, callbacks).write(body)
-    except (FormParserError, UnicodeError):
-        parts.ended = False
-    if not parts.ended:
-        _malformed("The body is not multipart/form-data of text parts in UTF-8.")
-    return parts.pairs

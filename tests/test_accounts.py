@@ -57,6 +57,21 @@ def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     settings.load.cache_clear()
 
 
+HASHER = auth.hasher
+
+
+@pytest.fixture(autouse=True)
+def cheap_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hash with next to no work."""
+    monkeypatch.setattr(auth, "hasher", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+
+
+@pytest.fixture
+def real_hashing(cheap_hashing: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hash as the service does."""
+    monkeypatch.setattr(auth, "hasher", HASHER)
+
+
 @pytest.fixture
 def slow_hashing(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Make every hash wait until the test says so (or for ten seconds, so that a failing test ends)."""
@@ -75,14 +90,13 @@ def slow_hashing(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 # Registering and getting a token
 
 
-@pytest.mark.parametrize("times", [1, 2])
-async def test_registering_and_logging_in_give_a_token_that_opens_the_door(stranger: Person, times: int) -> None:
+async def test_registering_and_logging_in_give_a_token_that_opens_the_door(stranger: Person, real_hashing: None) -> None:
     login = unique()
-    for path, status in [("/register", 201), ("/get-token", 200)][:times]:
+    for path, status in (("/register", 201), ("/get-token", 200)):
         answer = await enter(stranger, path, login)
         assert (answer.status, set(answer.json)) == (status, {"access_token", "token_type", "expires_in"})
-    assert (answer.json["token_type"], answer.json["expires_in"]) == ("Bearer", 30 * 86400)
-    assert (await stranger.get("/task", headers={"Authorization": f"Bearer {answer.json['access_token']}"})).status == 200
+        assert (answer.json["token_type"], answer.json["expires_in"]) == ("Bearer", 30 * 86400)
+        assert (await stranger.get("/task", headers={"Authorization": f"Bearer {answer.json['access_token']}"})).status == 200
 
 
 async def test_a_token_is_for_one_account_alone(stranger: Person) -> None:
@@ -97,7 +111,7 @@ async def test_a_token_is_for_one_account_alone(stranger: Person) -> None:
     assert names == [["of 0"], ["of 1"]]
 
 
-async def test_tokens_and_their_refusals_are_not_stored(stranger: Person) -> None:
+async def test_tokens_are_not_stored(stranger: Person) -> None:
     login = unique()
     answers = [await enter(stranger, path, login) for path in ENDS]
     assert [answer.headers["Cache-Control"] for answer in answers] == ["no-store", "no-store"]
@@ -157,9 +171,7 @@ async def test_logins_that_differ_in_case_or_form_are_one_account(stranger: Pers
     assert (await enter(stranger, "/get-token", typed, "another password")).status == 401
 
 
-@pytest.mark.parametrize(
-    ("one", "another"), [("jose", "josé"), ("alice", "\N{CYRILLIC SMALL LETTER A}lice"), ("a", "a1"), ("'; --", "'; -")]
-)
+@pytest.mark.parametrize(("one", "another"), [("jose", "josé"), ("alice", "\N{CYRILLIC SMALL LETTER A}lice"), ("a", "a1"), ("';--", "';-")])
 async def test_logins_that_differ_otherwise_are_two_accounts(stranger: Person, one: str, another: str) -> None:
     prefix = unique()
     assert [(await enter(stranger, "/register", prefix + login)).status for login in (one, another)] == [201, 201]
@@ -190,14 +202,14 @@ FORBIDDEN_IN_LOGINS = [
 ]
 
 
-@pytest.mark.parametrize("character", FORBIDDEN_IN_LOGINS, ids=ascii)
-async def test_a_login_has_no_white_space_control_or_format_character(stranger: Person, character: str) -> None:
+async def test_a_login_has_no_white_space_control_or_format_character(stranger: Person) -> None:
     prefix = unique()
-    for login in (f"{prefix}a{character}b", character + prefix, prefix + character, character):
-        for path in ENDS:
-            answer = await enter(stranger, path, login)
-            assert answer.status == 400, (path, ascii(login))
-            assert [error["field"] for error in answer.json["errors"]] == ["login"]
+    for character in FORBIDDEN_IN_LOGINS:
+        for login in (f"{prefix}a{character}b", character + prefix, prefix + character, character):
+            for path in ENDS:
+                answer = await enter(stranger, path, login)
+                assert answer.status == 400, (path, ascii(login))
+                assert [error["field"] for error in answer.json["errors"]] == ["login"]
     assert (await enter(stranger, "/register", f"{prefix}ab")).status == 201
 
 
@@ -218,36 +230,35 @@ async def test_the_shortest_password_is_a_setting_for_new_ones(given: Callable[.
     assert (await enter(stranger, "/get-token", login, "x" * 12)).status == 200
 
 
-@pytest.mark.parametrize(
-    "password",
-    [
-        "  both ends  ",
-        "\t\n\r tabs and lines \n",
-        "\x01\x02\x7f\x80 controls",
-        "\u200b\u200d\u202e\ufeff format",
-        "пароль 密码 🔑🗝",
-        "+%2B&=;\"'\\ <>",
-        "\uffff\ufdd0 no characters",
-        "Case Matters",
-    ],
-    ids=ascii,
-)
+PASSWORDS = [
+    "  both ends  ",
+    "\t\n\r tabs and lines \n",
+    "\x01\x02\x7f\x80 controls",
+    "\u200b\u200d\u202e\ufeff format",
+    "пароль 密码 🔑🗝",
+    "+%2B&=;\"'\\ <>",
+    "\uffff\ufdd0 no characters",
+    "Case Matters",
+]
+
+
 @pytest.mark.parametrize("kind", ["json", "data"])
-async def test_a_password_is_taken_as_it_is(stranger: Person, password: str, kind: str) -> None:
-    login = unique()
-    for path, status in [("/register", 201), ("/get-token", 200)]:
-        body: dict[str, Any] = {kind: {"login": login, "password": password}}
-        assert (await stranger.post(path, **body)).status == status
-    others = [
-        password.strip(),
-        password + " ",
-        password.swapcase(),
-        password[:-1],
-        password.encode("ascii", "ignore").decode(),
-        password[1:],
-    ]
-    statuses = {other: (await enter(stranger, "/get-token", login, other)).status for other in set(others) - {password, ""}}
-    assert set(statuses.values()) == {401}, statuses
+async def test_a_password_is_taken_as_it_is(stranger: Person, kind: str) -> None:
+    for password in PASSWORDS:
+        login = unique()
+        for path, status in (("/register", 201), ("/get-token", 200)):
+            body: dict[str, Any] = {kind: {"login": login, "password": password}}
+            assert (await stranger.post(path, **body)).status == status
+        others = {
+            password.strip(),
+            password + " ",
+            password.swapcase(),
+            password[:-1],
+            password[1:],
+            password.encode("ascii", "ignore").decode(),
+        }
+        statuses = {other: (await enter(stranger, "/get-token", login, other)).status for other in others - {password, ""}}
+        assert set(statuses.values()) == {401}, statuses
 
 
 async def test_a_password_is_the_same_in_both_unicode_forms(stranger: Person) -> None:
@@ -262,11 +273,11 @@ async def test_a_long_password_counts_to_its_last_character(stranger: Person) ->
     assert [(await enter(stranger, "/get-token", login, password + last)).status for last in "ab"] == [200, 401]
 
 
-@pytest.mark.parametrize("path", ENDS)
-@pytest.mark.parametrize("bad", ["\0", "\ud800"], ids=ascii)
-async def test_a_password_has_neither_nul_nor_lone_surrogates(stranger: Person, path: str, bad: str) -> None:
-    answer = await enter(stranger, path, unique(), PASSWORD + bad)
-    assert (answer.status, [error["field"] for error in answer.json["errors"]]) == (400, ["password"])
+async def test_a_password_has_neither_nul_nor_lone_surrogates(stranger: Person) -> None:
+    for path in ENDS:
+        for bad in ("\0", "\ud800"):
+            answer = await enter(stranger, path, unique(), PASSWORD + bad)
+            assert (answer.status, [error["field"] for error in answer.json["errors"]]) == (400, ["password"])
 
 
 async def test_a_password_is_stored_as_a_salted_hash(stranger: Person, sql: Sql) -> None:
@@ -322,7 +333,9 @@ async def test_an_unknown_login_and_a_wrong_password_get_one_answer(stranger: Pe
     assert (await enter(stranger, "/get-token", login)).status == 200
 
 
-async def test_an_unknown_login_costs_as_much_work_as_a_known_one(stranger: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unknown_login_costs_as_much_work_as_a_known_one(
+    stranger: Person, real_hashing: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     verified: list[argon2.Parameters] = []
 
     def spy(password: str, password_hash: str) -> bool:
@@ -422,15 +435,14 @@ async def lets_in(alice: Person, token: str | None) -> bool:
     return (await ask(alice.client, f"Bearer {token}")).status == 200
 
 
-@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "bEaReR", "Bearer  "])
-async def test_the_scheme_may_be_in_any_case(alice: Person, scheme: str) -> None:
-    assert (await ask(alice.client, f"{scheme} {alice.token}")).status == 200
+async def test_the_scheme_may_be_in_any_case(alice: Person) -> None:
+    for scheme in ("Bearer", "bearer", "BEARER", "bEaReR", "Bearer  "):
+        assert (await ask(alice.client, f"{scheme} {alice.token}")).status == 200
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        None,
+async def test_without_a_bearer_token_one_is_asked_for(alice: Person) -> None:
+    assert is_refused(await ask(alice.client), STRANGER)
+    for value in (
         "",
         "Basic YWxpY2U6cGFzc3dvcmQ=",
         "Basic {}",
@@ -442,52 +454,32 @@ async def test_the_scheme_may_be_in_any_case(alice: Person, scheme: str) -> None
         "XBearer {}",
         "Bearer: {}",
         "Bearer,{}",
-    ],
-)
-async def test_without_a_bearer_token_one_is_asked_for(alice: Person, value: str | None) -> None:
-    assert is_refused(await ask(alice.client, *([] if value is None else [value.format(alice.token)])), STRANGER)
+    ):
+        assert is_refused(await ask(alice.client, value.format(alice.token)), STRANGER)
     assert await lets_in(alice, alice.token)
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        "Bearer",
-        "Bearer {} {}",
-        "Bearer {}, Bearer {}",
-        "Bearer {},{}",
-        'Bearer "{}"',
-        "Bearer token={}",
-        "Bearer {}=",
-        "Bearer .{}",
-        "Bearer {}.",
-        "Bearer x",
-        "Bearer null",
-    ],
-)
-async def test_a_bearer_header_of_another_form_is_a_bad_token(alice: Person, value: str) -> None:
-    assert is_refused(await ask(alice.client, value.format(alice.token, alice.token)))
+async def test_a_bearer_header_of_another_form_is_a_bad_token(alice: Person) -> None:
+    for value in ("", "{} {}", "{}, Bearer {}", "{},{}", '"{}"', "token={}", "{}=", ".{}", "{}.", "x", "null", "{} x"):
+        assert is_refused(await ask(alice.client, "Bearer " + value.format(alice.token, alice.token)))
     assert await lets_in(alice, alice.token)
 
 
-@pytest.mark.parametrize("other", ["Bearer {}", "Bearer x", "Basic YWxpY2U6cGFzc3dvcmQ=", ""])
-async def test_two_authorization_headers_are_refused(alice: Person, other: str) -> None:
-    both = [f"Bearer {alice.token}", other.format(alice.token)]
-    for values in (both, both[::-1]):
-        assert is_refused(await ask(alice.client, *values))
+async def test_two_authorization_headers_are_refused(alice: Person) -> None:
+    for other in (f"Bearer {alice.token}", "Bearer x", "Basic YWxpY2U6cGFzc3dvcmQ=", ""):
+        for values in ([f"Bearer {alice.token}", other], [other, f"Bearer {alice.token}"]):
+            assert is_refused(await ask(alice.client, *values))
     assert await lets_in(alice, alice.token)
 
 
-@pytest.mark.parametrize("before", [b"", b"Bearer ", b"Bearer %s"], ids=ascii)
-@pytest.mark.parametrize("byte", [b"\xff", b"\x80", b"\xc3\xa9", b"\xd9\xa3", b"\xed\xa0\x80"], ids=ascii)
-async def test_bytes_beyond_ascii_are_no_token(alice: Person, before: bytes, byte: bytes) -> None:
-    assert alice.token
-    token = alice.token.encode()
-    value = before.replace(b"%s", token) + byte
+async def test_bytes_beyond_ascii_are_no_token(alice: Person) -> None:
+    token = str(alice.token).encode()
     request = b"GET /task HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: %s\r\n\r\n"
-    refusal = await exchange(alice.client, request % value)
-    assert refusal.startswith(b"HTTP/1.1 401 ")
-    assert b'WWW-Authenticate: Bearer realm="task"' in refusal
+    for before in (b"", b"Bearer ", b"Bearer " + token, b"Bearer " + token[:80]):
+        for byte in (b"\xff", b"\x80", b"\xc3\xa9", b"\xd9\xa3", b"\xed\xa0\x80"):
+            refusal = await exchange(alice.client, request % (before + byte))
+            assert refusal.startswith(b"HTTP/1.1 401 "), before + byte
+            assert b'WWW-Authenticate: Bearer realm="task"%s\r\n' % (b', error="invalid_token"' if before else b"") in refusal
     assert (await exchange(alice.client, request % (b"Bearer " + token))).startswith(b"HTTP/1.1 200 ")
 
 
@@ -533,63 +525,57 @@ FORGED: dict[str, Callable[[Person], str]] = {
     "claims that are text": lambda _: sign("alice"),
     "claims that are null": lambda _: sign(None),
     "claims that are deep": lambda _: sign(json.loads("[" * 300 + "]" * 300)),
-    "claims that are long": lambda alice: sign(claims_of(alice) | {"x": "x" * 7000}),
+    "claims that are long": lambda alice: sign(claims_of(alice) | {"x": "x" * 5000}),
 }
 
 
-@pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED)
-async def test_a_forged_token_is_refused(alice: Person, forged: Callable[[Person], str]) -> None:
+async def test_a_forged_token_is_refused(alice: Person) -> None:
+    for name, forge in FORGED.items():
+        assert is_refused(await ask(alice.client, f"Bearer {forge(alice)}")), name
     assert await lets_in(alice, sign(claims_of(alice)))
-    assert is_refused(await ask(alice.client, f"Bearer {forged(alice)}"))
 
 
-@pytest.mark.parametrize("claim", ["sub", "iat", "exp", "gen"])
-async def test_every_claim_is_required(alice: Person, claim: str) -> None:
+async def test_every_claim_is_required(alice: Person) -> None:
+    for claim in ("sub", "iat", "exp", "gen"):
+        assert is_refused(await ask(alice.client, f"Bearer {sign(claims_of(alice, **{claim: ...}))}"))
     assert await lets_in(alice, sign(claims_of(alice)))
-    assert is_refused(await ask(alice.client, f"Bearer {sign(claims_of(alice, **{claim: ...}))}"))
 
 
-@pytest.mark.parametrize(
-    ("claim", "value"),
-    [
-        *(
-            ("sub", value)
-            for value in (
-                "0",
-                "-1",
-                "+1",
-                "01",
-                "1e3",
-                "1.0",
-                "٣",
-                " 1",
-                "1 ",
-                "1_0",
-                "",
-                "x",
-                "9" * 19,
-                "9" * 20,
-                str(2**63),
-                str(2**63 - 1),
-                0,
-                1,
-                None,
-                True,
-                [],
-                {},
-            )
-        ),
-        *(("iat", value) for value in ("0", None, True, 1.5, [], 10**400, -(10**400), float("inf"))),
-        *(("exp", value) for value in ("9999999999", None, True, 9e18, [], 0, -1, 10**400, -(10**400), float("inf"), float("nan"))),
-        *(("gen", value) for value in ("1", None, True, 1.0, [], -1, 0, 2**53, 2**63, 10**400)),
-        *(("aud", value) for value in ("task", ["task"], None)),
-        ("nbf", 9999999999),
+NO_NUMBERS = [None, True, [], {}, "", "1", 1.5, 10**400, -(10**400), float("inf"), float("nan")]
+ABSURD: dict[str, list[Any]] = {
+    "sub": [
+        *NO_NUMBERS,
+        "0",
+        "-1",
+        "+1",
+        "01",
+        "1e3",
+        "1.0",
+        "٣",
+        " 1",
+        "1 ",
+        "1_0",
+        "x",
+        "9" * 19,
+        "9" * 20,
+        str(2**63),
+        str(2**63 - 1),
+        0,
+        1,
     ],
-    ids=lambda value: ascii(value)[:24],
-)
-async def test_a_token_with_an_absurd_claim_is_refused(alice: Person, claim: str, value: Any) -> None:
+    "iat": [*NO_NUMBERS, "0"],
+    "exp": [*NO_NUMBERS, "9999999999", 9e18, 0, -1],
+    "gen": [*NO_NUMBERS, -1, 2**53, 2**63],
+    "aud": ["task", ["task"], "", None],
+    "nbf": [9999999999],
+}
+
+
+@pytest.mark.parametrize("claim", ABSURD)
+async def test_a_token_with_an_absurd_claim_is_refused(alice: Person, claim: str) -> None:
+    for value in ABSURD[claim]:
+        assert is_refused(await ask(alice.client, f"Bearer {sign(claims_of(alice, **{claim: value}))}")), value
     assert await lets_in(alice, sign(claims_of(alice)))
-    assert is_refused(await ask(alice.client, f"Bearer {sign(claims_of(alice, **{claim: value}))}"))
 
 
 async def test_numbers_that_are_equal_but_no_integers_are_refused(alice: Person) -> None:

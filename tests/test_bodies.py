@@ -1,9 +1,7 @@
 """Bodies, dates and errors: how anything is sent, and what every answer has, whatever it is about."""
 
 import asyncio
-import base64
 import json
-import quopri
 import re
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -261,10 +259,10 @@ async def test_only_the_four_statuses_are_statuses(alice: Person, kind: str) -> 
 
 @every_type
 async def test_an_unknown_field_is_named(alice: Person, kind: str) -> None:
-    for name in ("user_id", "created_revision", "deleted_at", "revision", "_charset_", "__proto__", "x" * 5000, "💥", " name", "Name"):
+    for name in ("user_id", "created_revision", "deleted_at", "revision", "_charset_", "__proto__", "x" * 1000, "💥", " name", "Name"):
         for pairs in ([*TASK.items(), (name, "1")], [(name, "1"), *TASK.items()]):
             [named] = fields_at_fault(await send(alice, kind, encode(kind, *pairs)))
-            assert named == (name if len(name) < 5000 else name[:64])
+            assert named == (name if len(name) < 1000 else name[:64])
 
 
 async def test_thousands_of_fields_at_fault_make_no_long_answer(alice: Person) -> None:
@@ -397,23 +395,21 @@ BROKEN_MULTIPART = {
     "an open quote": b'--b\r\n%s; name="name\r\n\r\nx\r\n--b--\r\n' % DISPOSITION,
     "a long header": b'--b\r\nX: %s\r\n%s; name="name"\r\n\r\nx\r\n--b--\r\n' % (b"x" * 20_000, DISPOSITION),
     "many headers": b'--b\r\n%s%s; name="name"\r\n\r\nx\r\n--b--\r\n' % (b"X: y\r\n" * 1000, DISPOSITION),
-    "a nested form": b'--b\r\n%s; name="name"\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n\r\nx\r\n--c--\r\n--b--\r\n'
-    % DISPOSITION,
     "deeply nested forms": b"".join(
         b"--b%d\r\nContent-Type: multipart/mixed; boundary=b%d\r\n\r\n" % (n or 0, n + 1) for n in range(500)
     ).replace(b"--b0\r", b"--b\r"),
     "another transfer encoding": b'--b\r\n%s; name="name"\r\nContent-Transfer-Encoding: x-y\r\n\r\nx\r\n--b--\r\n' % DISPOSITION,
-    "broken base64": b'--b\r\n%s; name="name"\r\nContent-Transfer-Encoding: base64\r\n\r\nA\r\n--b--\r\n' % DISPOSITION,
+    "base64": b'--b\r\n%s; name="name"\r\nContent-Transfer-Encoding: base64\r\n\r\neA==\r\n--b--\r\n' % DISPOSITION,
     "bare line feeds": b'--b\n%s; name="name"\n\nx\n--b--\n' % DISPOSITION,
     "bytes": bytes(range(256)),
     "boundaries": b"--b\r\n" * 20_000,
 }
 
 
-@pytest.mark.parametrize("body", BROKEN_MULTIPART.values(), ids=BROKEN_MULTIPART)
-async def test_a_broken_multipart_is_refused(alice: Person, body: bytes) -> None:
+async def test_a_broken_multipart_is_refused(alice: Person) -> None:
     await alice.new_task(name="before")
-    is_problem(await send(alice, MULTIPART, body, "PATCH", "/task/1"), 400)
+    answers = {name: await send(alice, MULTIPART, body, "PATCH", "/task/1") for name, body in BROKEN_MULTIPART.items()}
+    assert {name: answer.text for name, answer in answers.items() if answer.status != 400} == {}
     assert (await alice.get("/task/1")).json["name"] == "before"
     assert (await send(alice, MULTIPART, multipart(("name", "after")), "PATCH", "/task/1")).json["name"] == "after"
 
@@ -612,8 +608,6 @@ REFUSALS: dict[str, tuple[int, str, str, dict[str, Any]]] = {
     "500": (500, "POST", "/task", {"json": TASK}),
     "503": (503, "GET", "/health/ready", {}),
 }
-every_refusal = pytest.mark.parametrize("refusal", REFUSALS, ids=str)
-PRIVATE_REFUSALS = [name for name, (_, _, path, _) in REFUSALS.items() if path.startswith("/task")]
 
 
 @pytest.fixture
@@ -622,32 +616,28 @@ async def refused(alice: Person, stranger: Person, monkeypatch: pytest.MonkeyPat
     await alice.new_task()
     await stranger.post("/register", json={"login": "Taken", "password": "x" * 8})
 
-    async def ask(name: str, headers: dict[str, str] | None = None, method: str | None = None) -> Answer:
-        status, usual_method, path, options = REFUSALS[name]
+    async def ask(name: str, headers: dict[str, str] | None = None) -> Answer:
+        status, method, path, options = REFUSALS[name]
         with monkeypatch.context() as context:
             if status == 500:
                 context.setattr(models, "create_task", broken)
             if status == 503:
                 context.setattr("postgres.database.database.schema", None)
-            answer = await alice(method or usual_method, path, **options | {"headers": options.get("headers", {}) | (headers or {})})
+            answer = await alice(method, path, **options | {"headers": options.get("headers", {}) | (headers or {})})
         assert answer.status == status
         return answer
 
     return ask
 
 
-@every_refusal
-async def test_an_error_is_a_problem_document_and_nothing_else(refused: Callable[..., Any], refusal: str) -> None:
-    kind = {"409": "/docs/problems#login-taken", "412": "/docs/problems#changed-meanwhile"}.get(refusal, "about:blank")
-    answer = await refused(refusal)
-    is_problem(answer, REFUSALS[refusal][0], kind)
-    assert ("errors" in answer.json) == (refusal in ("400 for a field", "400 for a query", "400 for a header"))
-    assert "secret" not in answer.text
-    assert ("WWW-Authenticate" in answer.headers, "Allow" in answer.headers, "Retry-After" in answer.headers) == (
-        answer.status == 401,
-        answer.status == 405,
-        answer.status == 503,
-    )
+async def test_an_error_is_a_problem_document_and_nothing_else(refused: Callable[..., Any]) -> None:
+    for refusal, (status, *_) in REFUSALS.items():
+        answer = await refused(refusal)
+        is_problem(answer, status, {409: "/docs/problems#login-taken", 412: "/docs/problems#changed-meanwhile"}.get(status, "about:blank"))
+        assert ("errors" in answer.json) == (refusal in ("400 for a field", "400 for a query", "400 for a header"))
+        assert "secret" not in answer.text
+        for header, its_status in (("WWW-Authenticate", 401), ("Allow", 405), ("Retry-After", 503)):
+            assert (header in answer.headers) == (status == its_status), refusal
 
 
 async def test_what_went_wrong_on_our_side_is_in_the_log_alone(refused: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
@@ -657,11 +647,11 @@ async def test_what_went_wrong_on_our_side_is_in_the_log_alone(refused: Callable
     assert "SELECT secret" in str(record.exc_info[1])
 
 
-@every_refusal
-async def test_every_refusal_has_an_id_and_the_security_headers(refused: Callable[..., Any], refusal: str) -> None:
-    answer = await refused(refusal, {"X-Request-ID": "mine-1"})
-    assert answer.headers["X-Request-ID"] == "mine-1"
-    has_the_security_headers(answer)
+async def test_every_refusal_has_an_id_and_the_security_headers(refused: Callable[..., Any]) -> None:
+    for refusal in REFUSALS:
+        answer = await refused(refusal, {"X-Request-ID": "mine-1"})
+        assert answer.headers["X-Request-ID"] == "mine-1", refusal
+        has_the_security_headers(answer)
 
 
 def has_the_security_headers(answer: Answer) -> None:
@@ -685,33 +675,29 @@ SUCCESSES: dict[str, tuple[int, str, str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", SUCCESSES)
-async def test_every_success_has_an_id_and_the_security_headers(alice: Person, name: str) -> None:
+async def test_every_success_has_an_id_and_the_security_headers(alice: Person) -> None:
     await alice.new_task()
-    status, method, path, options = SUCCESSES[name]
-    answer = await alice(method, path, **options)
-    assert answer.status == status
-    assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", answer.headers["X-Request-ID"])
-    has_the_security_headers(answer)
-    is_private = path.startswith("/task")
-    assert (answer.headers.get("Cache-Control"), answer.headers.get("Vary")) == (
-        ("private, no-cache", "Authorization, Accept") if is_private else (None, None)
-    )
-
-
-@pytest.mark.parametrize("refusal", PRIVATE_REFUSALS)
-async def test_no_cache_keeps_a_refusal_of_what_needs_a_token(refused: Callable[..., Any], refusal: str) -> None:
-    answer = await refused(refusal)
-    assert (answer.headers["Cache-Control"], answer.headers["Vary"]) == ("private, no-cache", "Authorization, Accept")
-
-
-@pytest.mark.parametrize("path", ["/register", "/get-token"])
-async def test_a_token_s_answer_has_the_security_headers(stranger: Person, path: str) -> None:
-    credentials = {"login": "header" + path.strip("/"), "password": "x" * 8}
-    answers = [await stranger.post(path, json=credentials) for path in ("/register", path)]
-    for answer in answers:
+    for name, (status, method, path, options) in SUCCESSES.items():
+        answer = await alice(method, path, **options)
+        assert answer.status == status, name
+        assert re.fullmatch(r"[A-Za-z0-9._-]{1,64}", answer.headers["X-Request-ID"])
         has_the_security_headers(answer)
-        assert answer.headers["X-Request-ID"]
+        headers = (answer.headers.get("Cache-Control"), answer.headers.get("Vary"))
+        assert headers == (("private, no-cache", "Authorization, Accept") if path.startswith("/task") else (None, None)), name
+
+
+async def test_no_cache_keeps_a_refusal_of_what_needs_a_token(refused: Callable[..., Any]) -> None:
+    for refusal, (_, _, path, _) in REFUSALS.items():
+        answer = await refused(refusal)
+        headers = (answer.headers.get("Cache-Control"), answer.headers.get("Vary"))
+        assert headers == (("private, no-cache", "Authorization, Accept") if path.startswith("/task") else (None, None)), refusal
+
+
+async def test_a_token_s_answer_has_the_security_headers(stranger: Person) -> None:
+    for path in ("/register", "/get-token"):
+        answer = await stranger.post(path, json={"login": "headers", "password": "x" * 8})
+        assert "access_token" in answer.json
+        has_the_security_headers(answer)
 
 
 # The request's id
@@ -739,12 +725,6 @@ async def test_a_malformed_request_id_is_replaced(stranger: Person) -> None:
 
 LONGEST = "\N{GRINNING FACE}" * 10_000
 PERCENT = "&".join(f"{name}={quote_plus(value)}" for name, value in (TASK | {"description": LONGEST}).items()).encode()
-IN_BASE64 = part("description", base64.b64encode(LONGEST.encode()), "Content-Transfer-Encoding: base64") + multipart(
-    ("name", "x"), ("status", "new")
-)
-IN_QUOTED_PRINTABLE = part("description", quopri.encodestring(LONGEST.encode()), "Content-Transfer-Encoding: quoted-printable") + multipart(
-    ("name", "x"), ("status", "new")
-)
 
 
 @pytest.mark.parametrize(
@@ -755,10 +735,8 @@ IN_QUOTED_PRINTABLE = part("description", quopri.encodestring(LONGEST.encode()),
         (JSON, json.dumps(TASK | {"description": LONGEST}).encode()),
         (JSON, json.dumps(TASK | {"description": LONGEST}, ensure_ascii=False).encode()),
         (MULTIPART, multipart(*(TASK | {"description": LONGEST}).items())),
-        (MULTIPART, IN_BASE64),
-        (MULTIPART, IN_QUOTED_PRINTABLE),
     ],
-    ids=["percent", "lower case percent", "json escapes", "json", "multipart", "base64", "quoted-printable"],
+    ids=["percent", "lower case percent", "json escapes", "json", "multipart"],
 )
 async def test_the_longest_description_fits_in_every_encoding(alice: Person, kind: str, body: bytes) -> None:
     answer = await send(alice, kind, body)

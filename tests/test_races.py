@@ -6,11 +6,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestClient
 
+import app
 import settings
 from tests.conftest import Answer, Person, Server
 
 Sql = Callable[..., list[tuple[Any, ...]]]
+
+
+@pytest.fixture
+async def client(aiohttp_client: Any) -> TestClient[Any, Any]:
+    """A client of an application of this test's own: some tests change what its connections find."""
+    client: TestClient[Any, Any] = await aiohttp_client(await app.create_app())
+    return client
 
 
 @contextmanager
@@ -179,8 +188,9 @@ def impatience(server: Server) -> Iterator[None]:
 @pytest.mark.usefixtures("impatience")
 async def test_a_change_that_waits_too_long_is_503_and_has_not_happened(alice: Person, sql: Sql) -> None:
     task = await alice.new_task()
-    with row_held(sql, alice):
-        answer = await alice.patch("/task/1", json={"name": "late"})
+    async with asyncio.timeout(1):
+        with row_held(sql, alice):
+            answer = await alice.patch("/task/1", json={"name": "late"})
     assert (answer.status, "Retry-After" in answer.headers) == (503, True)
     assert (await alice.get("/task/1")).json == task
     assert (await alice.patch("/task/1", json={"name": "again"})).status == 200
