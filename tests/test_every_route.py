@@ -12,9 +12,9 @@ from aiohttp.test_utils import TestClient
 import app
 import auth
 import schemas
-import settings
 from rest.contract import Operation
 from tests.conftest import Answer, Person
+from tests.test_bodies import exchange, request_of
 
 METHODS = sorted(hdrs.METH_ALL - {"CONNECT"})  # which is no request for a path
 BODIES: dict[Any, dict[str, Any]] = {  # what each kind of body may hold, so that nothing else is at fault
@@ -118,7 +118,7 @@ async def test_a_stranger_is_let_in_nowhere(stranger: Person, alice: Person, rou
         assert answer.headers["Cache-Control"] == "private, no-cache"
         answer = await call(stranger, method, route, headers={"Authorization": f"Bearer {alice.token}x"})
         assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, 'Bearer realm="task", error="invalid_token"'), method
-        assert (await call(alice, method, route)).status < 300, method
+        assert (await call(alice, method, route, (await alice.new_task())["id"])).status < 300, method
     for method in set(METHODS) - set(methods_of(route)):
         assert (await stranger(method, path_of(route))).status in (401, 405)
 
@@ -220,7 +220,6 @@ async def test_a_path_that_no_route_has_is_404_for_everybody(alice: Person, stra
         "/Task/1",
         "/task/1/LOG",
         "/task//1",
-        "//task/1",
         "/task/1//log",
         "/task/log",
         "/health",
@@ -240,10 +239,10 @@ async def test_a_path_that_no_route_has_is_404_for_everybody(alice: Person, stra
     assert (await alice.get("/task")).json == [task]
 
 
-async def test_the_address_is_not_completed_or_redirected(alice: Person) -> None:
-    for path in ("/task/", "//task", "/task/../task", "/./task"):
-        async with alice.client.get(path, allow_redirects=False, headers={"Authorization": f"Bearer {alice.token}"}) as response:
-            assert response.status not in (301, 302, 307, 308)
+async def test_an_address_is_taken_as_it_is(alice: Person) -> None:
+    for path in ("//task", "/task/../task", "/./task", "//task/1", "/task/1/../1"):
+        answer = await exchange(alice.client, request_of(alice, f"GET {path}"))
+        assert answer.startswith(b"HTTP/1.1 404 "), path
 
 
 # Mallory
@@ -314,7 +313,7 @@ async def test_what_is_sent_names_nobody_else(alice: Person, mallory: Person, sq
 
 async def test_alices_cursor_is_no_use_to_mallory(alice: Person, mallory: Person) -> None:
     for person in (alice, mallory):
-        for n in range(3):
+        for _ in range(3):
             await person.new_task(name=f"of {person.login}")
         await person.patch("/task/1", json={"name": "new", "status": "planned"})
     for path in ("/task?limit=1", "/task/1/log?limit=1"):
@@ -322,9 +321,3 @@ async def test_alices_cursor_is_no_use_to_mallory(alice: Person, mallory: Person
         assert (await alice.get(following)).status == 200
         answer = await mallory.get(following)
         assert (answer.status, [error["field"] for error in answer.json["errors"]]) == (400, ["cursor"])
-
-
-def test_nothing_but_the_tables_says_what_is_guarded() -> None:
-    assert {path_of(route).split("/")[1] for route in app.PRIVATE} == {"task"}
-    assert not any(path_of(route).startswith("/task") for route in app.PUBLIC)
-    assert settings.load().jwt_secret

@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 import pytest
 from aiohttp import FormData
 from aiohttp.test_utils import TestClient, TestServer
-from hypothesis import HealthCheck, note, settings
+from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
@@ -29,7 +29,12 @@ import models
 from tests.conftest import Answer, Person
 from tests.model.memory import FIELDS, STATUSES, Account, Json, Outcome, Place, Query, Task, replay, seconds
 
-COMMON: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+COMMON: dict[str, Any] = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": list(HealthCheck),
+    "phases": [Phase.generate, Phase.shrink],  # to explain a failure takes Hypothesis minutes more
+}
 PROFILES = {
     "default": settings(max_examples=60, stateful_step_count=40, derandomize=True, **COMMON),
     "long": settings(max_examples=3000, stateful_step_count=80, **COMMON),
