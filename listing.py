@@ -85,8 +85,9 @@ KEYS = {
 
 LOWER_WORDS = SQL("(ARRAY(SELECT lower(w COLLATE pg_c_utf8) FROM unnest(q.q) w))")
 TEXT = fn.lower(Task.name.concat("\n").concat(Task.description).collate("pg_c_utf8"))
-FILTERS = {  # by parameter
-    "status": Filter("text[]", Task.status == fn.ANY(q.status)),
+FILTERS = {  # one status and several differ, since the index then gives the order by id
+    "status": Filter("text", Task.status == q.status),
+    "statuses": Filter("text[]", Task.status == fn.ANY(q.statuses)),
     "completion_at": Filter("date", Task.completion_at == q.completion_at),
     "without_day": Filter("boolean", Task.completion_at.is_null()),
     "completion_from": Filter("date", Task.completion_at >= q.completion_from),
@@ -125,11 +126,13 @@ async def find_task(caller: Caller, task_id: int, match: TaskMatch) -> TaskAsSto
 
 def _filter_values(match: TaskMatch) -> dict[str, Any]:
     values = match.model_dump(include=set(FILTERS), exclude_none=True)
+    if statuses := values.pop("status", ()):
+        values |= {"status": statuses[0]} if len(statuses) == 1 else {"statuses": list(statuses)}
     if values.get("completion_at") == "none":
         values["without_day"] = values.pop("completion_at") == "none"
     if words := values.pop("q", ()):
         values["q"] = [f"%{word.translate(_LITERALLY)}%" for word in words]
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return values
 
 
 _LITERALLY = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})

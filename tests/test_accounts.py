@@ -163,6 +163,7 @@ async def test_token_generations_are_random(stranger: Person, sql: Sql) -> None:
         ("jose\N{COMBINING ACUTE ACCENT}", "JOSÉ"),
         ("ＡＬＩＣＥ", "alice"),
         ("ﬁona", "Fiona"),
+        ("℡", "tel"),
         ("K\N{KELVIN SIGN}", "kk"),
         ("ᾳ", "ΑΙ"),
         ("한", "\u1112\u1161\u11ab"),
@@ -297,6 +298,17 @@ async def test_a_password_is_stored_as_a_salted_hash(stranger: Person, sql: Sql)
         assert password_hash.startswith("$argon2id$")
         with pytest.raises(argon2.exceptions.VerifyMismatchError):  # the pepper is in it
             argon2.PasswordHasher().verify(password_hash, PASSWORD)
+
+
+async def test_a_password_is_worth_nothing_without_the_services_salt(stranger: Person, given: Callable[..., None]) -> None:
+    login = unique()
+    await enter(stranger, "/register", login)
+    salt = settings.load().pass_salt.get_secret_value()
+    statuses = []
+    for other in (salt, "x" * 32, salt):
+        given(pass_salt=other)
+        statuses.append((await enter(stranger, "/get-token", login)).status)
+    assert statuses == [200, 401, 200]
 
 
 def everything_in(caplog: pytest.LogCaptureFixture) -> str:
@@ -483,10 +495,10 @@ async def test_two_authorization_headers_are_refused(alice: Person) -> None:
 async def test_bytes_beyond_ascii_are_no_token(alice: Person) -> None:
     token = str(alice.token).encode()
     request = b"GET /task HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: %s\r\n\r\n"
-    for before in (b"", b"Bearer ", b"Bearer " + token, b"Bearer " + token[:80]):
+    for before, after in ((b"", b""), (b"Bearer ", token), (b"Bearer " + token, b""), (b"Bearer " + token[:60], token[60:])):
         for byte in (b"\xff", b"\x80", b"\xc3\xa9", b"\xd9\xa3", b"\xed\xa0\x80"):
-            refusal = await exchange(alice.client, request % (before + byte))
-            assert refusal.startswith(b"HTTP/1.1 401 "), before + byte
+            refusal = await exchange(alice.client, request % (before + byte + after))
+            assert refusal.startswith(b"HTTP/1.1 401 "), before + byte + after
             assert b'WWW-Authenticate: Bearer realm="task"%s\r\n' % (b', error="invalid_token"' if before else b"") in refusal
     assert (await exchange(alice.client, request % (b"Bearer " + token))).startswith(b"HTTP/1.1 200 ")
 
@@ -543,10 +555,12 @@ async def test_a_forged_token_is_refused(alice: Person) -> None:
     assert await lets_in(alice, sign(claims_of(alice)))
 
 
-async def test_every_claim_is_required(alice: Person) -> None:
+async def test_every_claim_is_required(alice: Person, sql: Sql) -> None:
+    assert alice.caller
+    sql("UPDATE user_state SET token_generation = 0 WHERE user_id = %s", alice.caller.user_id)
     for claim in ("sub", "iat", "exp", "gen"):
-        assert is_refused(await ask(alice.client, f"Bearer {sign(claims_of(alice, **{claim: ...}))}"))
-    assert await lets_in(alice, sign(claims_of(alice)))
+        assert is_refused(await ask(alice.client, f"Bearer {sign(claims_of(alice, **{'gen': 0, claim: ...}))}"))
+    assert await lets_in(alice, sign(claims_of(alice, gen=0)))
 
 
 NO_NUMBERS = [None, True, [], {}, "", "1", 1.5, 10**400, -(10**400), float("inf"), float("nan")]

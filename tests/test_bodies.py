@@ -164,7 +164,7 @@ async def test_a_text_part_s_other_headers_are_ignored(alice: Person) -> None:
 
 async def test_a_file_is_refused_by_its_field_s_name(alice: Person) -> None:
     others = part("name", b"Buy milk") + part("status", b"new") + b"--b--\r\n"
-    for filename in ('filename="milk.txt"', 'filename=""', "filename*=UTF-8''milk.txt", "filename=x"):
+    for filename in ('filename="milk.txt"', 'filename=""', "filename=x"):
         file = (
             b'--b\r\nContent-Disposition: form-data; name="description"; '
             + filename.encode()
