@@ -1,14 +1,24 @@
 """Read me first: what there is, who guards it, and how it starts. `python app.py` runs one process for development."""
 
+from functools import cache
+from typing import Literal
+
+import orjson
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 import auth
+import schemas
 import settings
 import views
 from postgres import database
-from rest import errors, telemetry
+from rest import errors, openapi, telemetry
 
+INFO = openapi.Info(
+    title="Tasks",
+    version="0.1.0",
+    description="A task manager: one's own tasks, and the whole history of every change.",
+)
 TASK = "/task/{id:[1-9][0-9]{0,18}}"
 
 
@@ -17,6 +27,7 @@ PUBLIC = [
     web.view("/get-token", views.Tokens),
     web.view("/health/live", views.Live),
     web.view("/health/ready", views.Ready),
+    *openapi.ROUTES,
 ]
 PRIVATE = [  # auth lets nobody in without a token
     web.view("/task", views.TaskList),
@@ -30,10 +41,18 @@ def middlewares() -> list[Middleware]:
     return [telemetry.middleware, errors.middleware, auth.middleware(PRIVATE)]
 
 
+@cache
+def document() -> bytes:
+    """Give the OpenAPI document."""
+    parameters = {"id": schemas.Id, "file": Literal[openapi.FILES]}
+    return orjson.dumps(openapi.make(INFO, PUBLIC, PRIVATE, parameters))
+
+
 async def create_app() -> web.Application:
     """Make the application; gunicorn calls this in each worker."""
     app = web.Application(middlewares=middlewares(), client_max_size=settings.load().max_body_bytes)
     app.add_routes(PUBLIC + PRIVATE)
+    app[openapi.DOCUMENT] = document()
     app.cleanup_ctx.extend([database.pool, auth.hashing])
     return app
 

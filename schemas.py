@@ -149,6 +149,7 @@ Login = Annotated[
 Password = Annotated[Text, Field(min_length=1, max_length=128, description="any characters", examples=["correct horse battery"])]
 NewPassword = Annotated[Password, AfterValidator(_long_enough)]
 Number = Annotated[int, BeforeValidator(_number), Field(ge=1, le=LARGEST_ID)]
+Id = Annotated[int, Field(ge=1, le=LARGEST_ID, examples=[1])]
 _DAYS = "a day as DD-MM-YYYY or YYYY-MM-DD, in the years 1900 to 9999"
 Day = Annotated[date, _read(_day), _text("", _DAYS, "02-10-2020")]
 DayOrNone = Annotated[
@@ -225,7 +226,7 @@ class TaskQuery(Page, TaskMatch):
     completion_to: Day | None = None
     completed_from: Moment | None = None
     completed_to: Moment | None = None
-    q: Words = ()
+    q: Words | None = None
     sort: Order = "id"
 
     @field_validator("completion_from", "completion_to")
@@ -236,34 +237,45 @@ class TaskQuery(Page, TaskMatch):
         return value
 
 
+MOMENT = {"format": "date-time"}
+_Moment = Annotated[str, Field(examples=["2026-11-24T09:30:00.123456Z"], json_schema_extra=MOMENT)]
+Revision = Annotated[int, Field(examples=[7])]
+
+
 class Task(BaseModel):
     """A task as it is shown; all keys are always there."""
 
-    id: int
-    name: str
-    description: str
+    id: int = Field(examples=[1])
+    name: str = Field(examples=["Buy milk"])
+    description: str = Field(examples=["Two litres, the fresh one"])
     status: Status
-    completion_at: str | None
-    created_at: str
-    updated_at: str
-    completed_at: str | None
-    deleted_at: str | None
-    revision: int
+    completion_at: str | None = Field(description="DD-MM-YYYY", examples=["02-10-2020"])
+    created_at: _Moment
+    updated_at: _Moment
+    completed_at: _Moment | None = Field(description="when the status last became completed; null while it isn't", examples=[None])
+    deleted_at: _Moment | None = Field(examples=[None])
+    revision: Revision
 
 
 class LogEntry(BaseModel):
-    """One field that one change altered."""
+    """One field that one change altered; values are written as in the task."""
 
-    revision: int
-    changed_at: str
-    field: Literal["name", "description", "status", "completion_at", "deleted_at"]
-    old: str | None
-    new: str | None
+    revision: Revision
+    changed_at: _Moment
+    field: Literal["name", "description", "status", "completion_at", "deleted_at"] = Field(examples=["status"])
+    old: str | None = Field(examples=["new"])
+    new: str | None = Field(examples=["planned"])
 
 
 class Token(BaseModel):
     """A token to send as `Authorization: Bearer <access_token>`."""
 
-    access_token: str
+    access_token: str = Field(examples=["eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"])
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105
-    expires_in: int = Field(description="seconds")
+    expires_in: int = Field(description="seconds", examples=[2592000])
+
+
+class Health(BaseModel):
+    """All is well."""
+
+    status: Literal["ok"] = "ok"

@@ -11,10 +11,18 @@ from listing import Listed
 from models import LoginTaken, TaskAsStored
 from postgres.database import database
 from rest import conditions
-from rest.contract import contract
+from rest.contract import Answer, contract
 from rest.errors import EXTRA_HEADERS, ChangedMeanwhile, NotFound, Unavailable
-from schemas import LARGEST_ID, Credentials, LogEntry, Page, Registration, Task, TaskChange, TaskMatch, TaskNew, TaskQuery, Token
+from schemas import LARGEST_ID, Credentials, Health, LogEntry, Page, Registration, Task, TaskChange, TaskMatch, TaskNew, TaskQuery, Token
 
+SHOWN = ("ETag", "X-Revision")
+TASK = Answer(Task, headers=SHOWN)
+CREATED_TASK = Answer(Task, HTTPStatus.CREATED, (*SHOWN, "Location"))
+CHANGED_TASK = Answer(Task, headers=("X-Revision",))
+DELETED = Answer(None, HTTPStatus.NO_CONTENT, ("X-Revision",))
+TASKS = Answer(list[Task], headers=(*SHOWN, "Link"))
+HEALTH = Answer(Health)
+LOG = Answer(list[LogEntry], headers=(*SHOWN, "Link"))
 REPRESENTATION = 1  # goes into the ETag of a listing: raise it when the same rows come to look different
 
 
@@ -71,7 +79,7 @@ def _token_answer(token: Token, status: int = HTTPStatus.OK) -> web.Response:
 class Accounts(Resource):
     """The accounts."""
 
-    @contract(Token, LoginTaken, Unavailable, status=HTTPStatus.CREATED)
+    @contract(Answer(Token, HTTPStatus.CREATED), LoginTaken, Unavailable)
     async def post(self, registration: Registration) -> web.Response:
         """Register, and get a first token."""
         return _token_answer(await auth.register(self.request.app[auth.HASHING], registration), HTTPStatus.CREATED)
@@ -80,7 +88,7 @@ class Accounts(Resource):
 class Tokens(Resource):
     """The tokens."""
 
-    @contract(Token, auth.WrongCredentials, Unavailable)
+    @contract(Answer(Token), auth.WrongCredentials, Unavailable)
     async def post(self, credentials: Credentials) -> web.Response:
         """Get a token."""
         return _token_answer(await auth.get_token(self.request.app[auth.HASHING], credentials))
@@ -89,12 +97,12 @@ class Tokens(Resource):
 class TaskList(Resource):
     """The caller's tasks."""
 
-    @contract(list[Task])
+    @contract(TASKS)
     async def get(self, query: TaskQuery) -> web.Response:
         """List the tasks that match."""
         return self.page_answer(await listing.list_tasks(self.caller, query), query)
 
-    @contract(Task, status=HTTPStatus.CREATED)
+    @contract(CREATED_TASK)
     async def post(self, task: TaskNew) -> web.Response:
         """Create a task."""
         created = await models.create_task(self.caller, task)
@@ -106,26 +114,26 @@ class TaskList(Resource):
 class TaskItem(Resource):
     """One task of the caller's."""
 
-    @contract(Task, NotFound)
+    @contract(TASK, NotFound)
     async def get(self, query: TaskMatch) -> web.Response:
         """Show a task, if it is as asked for."""
         return self.task_answer(await listing.find_task(self.caller, self.task_id, query))
 
-    @contract(Task, NotFound, ChangedMeanwhile)
+    @contract(TASK, NotFound, ChangedMeanwhile)
     async def patch(self, change: TaskChange) -> web.Response:
         """Change the fields that are sent; the others stay as they are."""
         return self.task_answer(await models.update_task(self.caller, self.task_id, change, self.if_match))
 
     post = patch
 
-    @contract(Task, NotFound, ChangedMeanwhile)
+    @contract(CHANGED_TASK, NotFound, ChangedMeanwhile)
     async def put(self, change: TaskChange) -> web.Response:
         """Change the fields that are sent, as PATCH does."""
         response = self.task_answer(await models.update_task(self.caller, self.task_id, change, self.if_match))
         del response.headers["ETag"]  # what was stored isn't what was sent (RFC 9110, section 9.3.4)
         return response
 
-    @contract(None, NotFound, ChangedMeanwhile, status=HTTPStatus.NO_CONTENT)
+    @contract(DELETED, NotFound, ChangedMeanwhile)
     async def delete(self) -> web.Response:
         """Delete a task."""
         deleted = await models.delete_task(self.caller, self.task_id, self.if_match)
@@ -135,7 +143,7 @@ class TaskItem(Resource):
 class TaskHistory(Resource):
     """The log of one task of the caller's."""
 
-    @contract(list[LogEntry], NotFound)
+    @contract(LOG, NotFound)
     async def get(self, query: Page) -> web.Response:
         """List what was changed, oldest entry first."""
         return self.page_answer(await listing.list_log(self.caller, self.task_id, query), query)
@@ -144,18 +152,18 @@ class TaskHistory(Resource):
 class Live(Resource):
     """Whether this process answers."""
 
-    @contract(None)
+    @contract(HEALTH)
     async def get(self) -> web.Response:
         """Say that this process answers."""
-        return web.json_response({"status": "ok"})
+        return web.json_response(Health().model_dump())
 
 
 class Ready(Resource):
     """Whether this process can do its work."""
 
-    @contract(None, Unavailable)
+    @contract(HEALTH, Unavailable)
     async def get(self) -> web.Response:
         """Say that the database answers and has this version's schema."""
         if trouble := await database.check():
             raise Unavailable(trouble)
-        return web.json_response({"status": "ok"})
+        return web.json_response(Health().model_dump())

@@ -11,25 +11,35 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from rest.errors import Failure, FieldError, InvalidInput
-from rest.fields import Fields, printable, read_body, read_query
+from rest.fields import JSON, Fields, printable, read_body, read_query
 
 View = TypeVar("View", bound=web.View)
 Method = Callable[..., Awaitable[web.StreamResponse]]
 Model = TypeVar("Model", bound=BaseModel)
 
 
+class Answer(NamedTuple):
+    """What a success looks like: the model of its body (None where it has none), and the headers that matter."""
+
+    model: Any
+    status: HTTPStatus = HTTPStatus.OK
+    headers: tuple[str, ...] = ()
+    media_type: str = JSON
+
+
 class Operation(NamedTuple):
     """What is known of an operation; the document is made of it."""
 
+    method: str
+    name: str
     summary: str
     query: type[BaseModel] | None
     body: type[BaseModel] | None
-    status: HTTPStatus
-    answer: Any
+    answer: Answer
     failures: tuple[type[Failure], ...]
 
 
-def contract(answer: Any, *failures: type[Failure], status: HTTPStatus = HTTPStatus.OK) -> Callable[[Method], Method]:
+def contract(answer: Answer, *failures: type[Failure]) -> Callable[[Method], Method]:
     """Declare a view's method as an operation.
 
     Its parameter `query`, if there is one, is a pydantic model of the query string; any other parameter is one of the
@@ -41,7 +51,7 @@ def contract(answer: Any, *failures: type[Failure], status: HTTPStatus = HTTPSta
         inputs = {name: parameter.annotation for name, parameter in list(signature(method).parameters.items())[1:]}
         query = inputs.pop("query", None)
         [(body_name, body)] = inputs.items() or [("", None)]
-        operation = Operation(getdoc(method) or "", query, body, status, answer, failures)
+        operation = Operation("", "", getdoc(method) or "", query, body, answer, failures)
 
         @wraps(method)
         async def operate(view: web.View) -> web.StreamResponse:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import orjson
 from aiohttp import web, web_urldispatcher
 from aiohttp.typedefs import Handler
+from pydantic import MISSING, BaseModel, Field
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +18,25 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Frame-Options": "DENY",
 }
+PROBLEM = "application/problem+json"
 EXTRA_HEADERS = web.RequestKey("extra_headers", dict[str, str])  # what an answer to this request carries besides, be it an error or not
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field, as it is shown."""
+
+    field: str = Field(examples=["status"])
+    message: str = Field(examples=["must be sent"])
+
+
+class Problem(BaseModel):
+    """A problem document (RFC 9457)."""
+
+    type: str = Field(description="about:blank, or where this kind of problem is explained", examples=["about:blank"])
+    title: str = Field(description="the status in words", examples=["Bad Request"])
+    status: int = Field(examples=[400])
+    detail: str = Field(examples=["Some fields are missing or wrong."])
+    errors: list[FieldProblem] | MISSING = Field(MISSING, description="where fields are at fault: each of them")
 
 
 class Failure(Exception):
@@ -25,7 +44,9 @@ class Failure(Exception):
 
     status: ClassVar[HTTPStatus]
     problem: ClassVar[str | None] = None
+    title: ClassVar[str | None] = None  # the status's phrase
     detail = ""
+    carries: ClassVar[tuple[str, ...]] = ()  # headers
 
     def __init__(self, detail: str = "", *, revision: int | None = None, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail or self.detail)
@@ -37,6 +58,15 @@ class Failure(Exception):
     def members(self) -> dict[str, Any]:
         """Give what the problem document holds beyond the standard members."""
         return {}
+
+    def document(self) -> dict[str, Any]:
+        """Give the problem document (RFC 9457, section 3)."""
+        kind = f"/docs/problems#{self.problem}" if self.problem else "about:blank"
+        return {"type": kind, "title": self.title or self.status.phrase, "status": int(self.status), "detail": self.detail} | self.members()
+
+    def response(self) -> web.Response:
+        """Give the answer."""
+        return web.Response(status=self.status, body=orjson.dumps(self.document()), headers=self.headers, content_type=PROBLEM)
 
 
 class FieldError(dict[str, str]):
@@ -66,6 +96,7 @@ class Unauthorized(Failure):
 
     status = HTTPStatus.UNAUTHORIZED
     detail = "Send a token: Authorization: Bearer <token>."
+    carries = ("WWW-Authenticate",)
     realm: ClassVar[str] = "task"
     error: ClassVar[str | None] = None
 
@@ -113,28 +144,46 @@ class Unavailable(Failure):
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     detail = "The service can't answer right now: try again."
+    carries = ("Retry-After",)
 
     def __init__(self, detail: str = "", *, retry_after_seconds: int = 1) -> None:
         super().__init__(detail, headers={"Retry-After": str(retry_after_seconds)})
 
 
-def problem(status: int, detail: str, *, kind: str | None = None, headers: Mapping[str, str] | None = None, **members: Any) -> web.Response:
-    """Make an answer of type application/problem+json."""
-    body = {
-        "type": f"/docs/problems#{kind}" if kind else "about:blank",
-        "title": "Content Too Large" if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else HTTPStatus(status).phrase,  # RFC 9110's name
-        "status": status,
-        "detail": detail,
-        **members,
-    }
-    return web.Response(status=status, body=orjson.dumps(body), headers=headers, content_type="application/problem+json")
+class MethodNotAllowed(Failure):
+    """The address has no such method."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    detail = "This address has no such method: the Allow header lists those it has."
+    carries = ("Allow",)
 
 
-WORDS = {  # what aiohttp itself refuses
-    404: NotFound.detail,
-    405: "This address has no such method: the Allow header lists those it has.",
-    413: "The body is too large.",
-}
+class ContentTooLarge(Failure):
+    """The body is larger than the service reads."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    title = "Content Too Large"  # as RFC 9110 names it; Python 3.13 does too
+    detail = "The body is too large."
+
+
+class Unexpected(Failure):
+    """Something went wrong on our side."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    detail = "Something went wrong on our side: it is in the log, under this answer's X-Request-ID."
+
+
+def _of_aiohttp(refusal: web.HTTPException) -> Failure:
+    """Say in our words what aiohttp refuses by itself."""
+    match refusal:
+        case web.HTTPMethodNotAllowed():
+            return MethodNotAllowed(headers={"Allow": refusal.headers["Allow"]})
+        case web.HTTPRequestEntityTooLarge():
+            return ContentTooLarge()
+        case web.HTTPNotFound():
+            return NotFound()
+    log.error("aiohttp refused in a way that is new to us: %r", refusal)
+    return Unexpected()
 
 
 @web.middleware
@@ -143,15 +192,15 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
     try:
         response = await handler(request)
     except Failure as failure:
-        response = problem(failure.status, failure.detail, kind=failure.problem, headers=failure.headers, **failure.members())
-    except web.HTTPException as failure:
-        allow = {"Allow": failure.headers["Allow"]} if "Allow" in failure.headers else None
-        response = problem(failure.status, WORDS.get(failure.status, failure.reason), headers=allow)
+        response = failure.response()
+    except web.HTTPException as refusal:
+        response = _of_aiohttp(refusal).response()
     except Exception:
         log.exception("unexpected failure")
-        response = problem(500, "Something went wrong on our side: it is in the log, under this answer's X-Request-ID.")
+        response = Unexpected().response()
     if not response.prepared:
-        response.headers.update(HEADERS)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
         response.headers.update(request.get(EXTRA_HEADERS, {}))
     return response
 

@@ -1,0 +1,290 @@
+"""The OpenAPI 3.1 document, made of the routes and their contracts, and the pages that show it."""
+
+import importlib.util
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from html import escape
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from aiohttp import web
+from pydantic import TypeAdapter
+
+from rest import conditions
+from rest.contract import Answer, Operation, contract
+from rest.errors import PROBLEM, ContentTooLarge, Failure, InvalidInput, Problem, Unauthorized, Unavailable, UnsupportedMediaType
+from rest.fields import FORM, JSON, MULTIPART
+
+REFERENCE = "#/components/schemas/{model}"
+DOCUMENT = web.AppKey("document", bytes)
+STATIC = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
+    "frame-ancestors 'none'"
+)
+
+HEADERS = {  # what answers carry: words and an example
+    "ETag": ("the tag of what is shown, for If-Match and If-None-Match", '"7"'),
+    "Link": ('where the next page is, if one follows: <...>; rel="next"', '</task?limit=1&cursor=abc>; rel="next"'),
+    "Location": ("where the new thing is", "/task/1"),
+    "Retry-After": ("seconds after which to try again", "1"),
+    "WWW-Authenticate": ("how to say who one is (RFC 6750)", 'Bearer realm="task"'),
+    "X-Request-ID": ("the request's name in our log; a well-formed one that is sent is kept", "0b2c8a5e4ddc4d0c"),
+    "X-Revision": ("the user's revision in the snapshot that made the answer", "7"),
+}
+CONDITIONS = {  # what requests may carry
+    "If-Match": ("the tags of which one must be the present one, or *: else 412, and nothing is changed", '"7"'),
+    "If-None-Match": ("the tags that one has: 304 where one of them is the present one", '"7"'),
+}
+
+
+class Info(NamedTuple):
+    """What the document says of the service as a whole."""
+
+    title: str
+    version: str
+    description: str
+
+
+def make(info: Info, public: Iterable[web.RouteDef], private: Iterable[web.RouteDef], parameters: dict[str, Any]) -> dict[str, Any]:
+    """Make the document. `parameters` gives the type of each name that stands in a path."""
+    public, schemas = list(public), _Schemas()
+    paths: dict[str, dict[str, Any]] = {}
+    for route in [*public, *private]:
+        path = re.sub(r":[^/]+(?=\}(/|$))", "", route.path)
+        names = re.findall(r"\{(\w+)\}", path)
+        in_path = [{"name": name, "in": "path", "required": True, "schema": TypeAdapter(parameters[name]).json_schema()} for name in names]
+        paths[path] = {operation.method: _operation(operation, in_path, route not in public, schemas) for operation in operations(route)}
+    return {
+        "openapi": "3.1.0",
+        "info": info._asdict(),
+        "paths": paths,
+        "components": {"schemas": schemas.named, "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}},
+    }
+
+
+def operations(route: web.RouteDef) -> Iterator[Operation]:
+    """Give the operations of a route's view; HEAD goes with GET and is not said again."""
+    for method in ("get", "post", "put", "patch", "delete"):
+        if operation := getattr(getattr(route.handler, method, None), "operation", None):
+            yield operation._replace(method=method, name=f"{method}_{_snake(route.handler.__name__)}")
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+class _Schemas:
+    """The schemas that have names, as they are met."""
+
+    def __init__(self) -> None:
+        self.named: dict[str, Any] = {}
+
+    def of(self, model: Any, *, sent: bool = False, form: bool = False) -> dict[str, Any]:
+        """Give the schema of a model, by reference where it has a name. In a form nothing is null."""
+        schema = TypeAdapter(model).json_schema(ref_template=REFERENCE, mode="validation" if sent else "serialization")
+        self.named |= schema.pop("$defs", {})
+        if "properties" not in schema:
+            return schema
+        if form and (plain := _without_null(schema)) != schema:
+            schema = plain | {"title": f"{schema['title']}Form"}
+        self.named[schema["title"]] = schema
+        return {"$ref": REFERENCE.format(model=schema["title"])}
+
+    def example(self, schema: dict[str, Any]) -> Any:
+        """Give an example of what has this schema, made of the examples of its parts."""
+        if "$ref" in schema:
+            return self.example(self.named[schema["$ref"].rpartition("/")[2]])
+        if known := schema.get("examples", schema.get("enum", [schema["const"]] if "const" in schema else [])):
+            return known[0]
+        if "anyOf" in schema:
+            return self.example(schema["anyOf"][0])
+        if schema.get("type") == "array":
+            return [self.example(schema["items"])]
+        if "properties" in schema:
+            return {name: self.example(part) for name, part in schema["properties"].items() if not part.get("readOnly")}
+        return schema.get("default")
+
+
+def _without_null(schema: Any) -> Any:
+    """Give the schema with no place for null in it."""
+    if isinstance(schema, list):
+        return [_without_null(part) for part in schema if part != {"type": "null"}]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {name: _without_null(part) for name, part in schema.items() if not (name == "default" and part is None)}
+    if isinstance(plain.get("type"), list):
+        [plain["type"]] = [kind for kind in plain["type"] if kind != "null"]
+    if len(plain.get("anyOf", ())) == 1:
+        plain |= plain.pop("anyOf")[0]
+    return plain
+
+
+def _operation(operation: Operation, in_path: list[dict[str, Any]], guarded: bool, schemas: _Schemas) -> dict[str, Any]:
+    answer = operation.answer
+    failures: list[type[Failure]] = [InvalidInput, *operation.failures]
+    failures += [ContentTooLarge, UnsupportedMediaType] if operation.body else []
+    failures += [Unauthorized, Unavailable] if guarded else []
+    conditional = operation.method == "get" and "ETag" in answer.headers
+    sent = ["If-None-Match"] if conditional else ["If-Match"] if HTTPStatus.PRECONDITION_FAILED in {f.status for f in failures} else []
+    made: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": operation.summary.splitlines()[0],
+        "parameters": [
+            *in_path,
+            *(_query(operation.query) if operation.query else ()),
+            *({"name": name, "in": "header", "description": CONDITIONS[name][0], "schema": _header(*CONDITIONS[name])} for name in sent),
+        ],
+        "responses": {str(int(answer.status)): _success(answer, schemas)},
+    }
+    if operation.body:
+        made["requestBody"] = {"required": True, "content": _bodies(operation.body, schemas)}
+    if conditional:
+        names = [name for name in answer.headers if name != "Link"]
+        made["responses"]["304"] = {"description": "Not Modified: what the client has is the present one", "headers": _headers(names)}
+    for status in sorted({failure.status for failure in failures}):
+        made["responses"][str(int(status))] = _refusal([failure for failure in failures if failure.status == status], schemas)
+    if guarded:
+        made["security"] = [{"token": []}]
+    return made
+
+
+def _query(model: Any) -> Iterator[dict[str, Any]]:
+    for name, schema in _without_null(model.model_json_schema())["properties"].items():
+        words = schema.pop("description", "")
+        yield {"name": name, "in": "query", "description": words, "schema": schema}
+
+
+def _bodies(model: Any, schemas: _Schemas) -> dict[str, Any]:
+    made = {}
+    for media_type in (JSON, FORM, MULTIPART):
+        schema = schemas.of(model, sent=True, form=media_type != JSON)
+        made[media_type] = {"schema": schema, "example": schemas.example(schema)}
+    return made
+
+
+def _success(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
+    made: dict[str, Any] = {"description": answer.status.phrase, "headers": _headers(answer.headers)}
+    if answer.model is not None:
+        schema = schemas.of(answer.model)
+        made["content"] = {answer.media_type: {"schema": schema, "example": schemas.example(schema)}}
+    return made
+
+
+def _refusal(failures: list[type[Failure]], schemas: _Schemas) -> dict[str, Any]:
+    schema = schemas.of(Problem)
+    examples = {failure.__name__: {"value": failure().document()} for failure in failures}
+    return {
+        "description": " Or: ".join(failure.__doc__ or "" for failure in failures),
+        "headers": _headers({name for failure in failures for name in failure.carries}),
+        "content": {PROBLEM: {"schema": schema, "examples": examples}},
+    }
+
+
+def _headers(names: Iterable[str]) -> dict[str, Any]:
+    return {name: {"description": HEADERS[name][0], "schema": _header(*HEADERS[name])} for name in sorted({*names, "X-Request-ID"})}
+
+
+def _header(_: str, example: str) -> dict[str, Any]:
+    return {"type": "string", "examples": [example]}
+
+
+# The pages
+
+
+class Document(web.View):
+    """The document."""
+
+    @contract(Answer(dict[str, Any], headers=("ETag",)))
+    async def get(self) -> web.Response:
+        """Give this document."""
+        document = self.request.app[DOCUMENT]
+        etag = conditions.digest_tag(document)
+        if conditions.not_modified(self.request, etag):
+            return web.Response(status=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag})
+        return web.Response(body=document, content_type="application/json", charset="utf-8", headers={"ETag": etag})
+
+    head = get
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<link rel="icon" href="/docs/favicon-32x32.png">
+<link rel="stylesheet" href="/docs/swagger-ui.css">
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+SWAGGER = '<div id="swagger-ui"></div>\n<script src="/docs/swagger-ui-bundle.js"></script>\n<script src="/docs/start.js"></script>'
+START = b'SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null});\n'
+
+
+class Docs(web.View):
+    """The page on which the operations can be read and tried."""
+
+    @contract(Answer(str, media_type="text/html"))
+    async def get(self) -> web.Response:
+        """Show the documentation."""
+        return _html("The API", SWAGGER)
+
+    head = get
+
+
+class Problems(web.View):
+    """The kinds of problem that have a name."""
+
+    @contract(Answer(str, media_type="text/html"))
+    async def get(self) -> web.Response:
+        """Explain the kinds of problem."""
+        kinds = "\n".join(f'<h2 id="{kind.problem}">{kind.problem}</h2>\n<p>{escape(kind.__doc__ or "")}</p>' for kind in problems(Failure))
+        return _html("Problems", f"<h1>Problems</h1>\n{kinds}")
+
+    head = get
+
+
+class DocsFile(web.View):
+    """A file that the documentation needs: nothing of it comes from another host."""
+
+    @contract(Answer(str, media_type="*/*"))
+    async def get(self) -> web.StreamResponse:
+        """Give a file of the documentation."""
+        name = self.request.match_info["file"]
+        if name == "start.js":
+            return web.Response(body=START, content_type="text/javascript", headers={"Cache-Control": "no-cache"})
+        return web.FileResponse(_swagger() / name, headers={"Cache-Control": "max-age=86400"})
+
+    head = get
+
+
+FILES = (*STATIC, "start.js")
+ROUTES = [
+    web.view("/openapi.json", Document),
+    web.view("/docs", Docs),
+    web.view("/docs/problems", Problems),
+    web.view(f"/docs/{{file:{'|'.join(map(re.escape, FILES))}}}", DocsFile),
+]
+
+
+def problems(family: type[Failure]) -> Iterator[type[Failure]]:
+    """Give the failures of a family that have a kind of problem of their own."""
+    if "problem" in vars(family) and family.problem:
+        yield family
+    for kind in family.__subclasses__():
+        yield from problems(kind)
+
+
+def _html(title: str, body: str) -> web.Response:
+    return web.Response(text=PAGE.format(title=title, body=body), content_type="text/html", headers={"Content-Security-Policy": POLICY})
+
+
+@cache
+def _swagger() -> Path:
+    package = importlib.util.find_spec("swagger_ui")  # its files only: importing it would bring a web framework's glue
+    return Path(package.origin).parent / "static"  # type: ignore[union-attr, arg-type]  # it is installed
