@@ -1,7 +1,6 @@
 """Read me first: what there is, who guards it, and how it starts. `python app.py` runs one process for development."""
 
 from functools import cache
-from typing import Literal
 
 import orjson
 from aiohttp import web
@@ -44,8 +43,7 @@ def middlewares() -> list[Middleware]:
 @cache
 def document() -> bytes:
     """Give the OpenAPI document."""
-    parameters = {"id": schemas.Id, "file": Literal[openapi.FILES]}
-    return orjson.dumps(openapi.make(INFO, PUBLIC, PRIVATE, parameters))
+    return orjson.dumps(openapi.make(INFO, PUBLIC, PRIVATE, {"id": schemas.Id}))
 
 
 async def create_app() -> web.Application:

@@ -35,4 +35,4 @@ def post_worker_init(worker: Any) -> None:
 
 def when_ready(server: object) -> None:
     """Say where we are."""
-    print(f"Listening on http://{bind}; what it can do is in README.md", flush=True)
+    print(f"Listening on http://{bind}; its documentation is http://{bind}/docs", flush=True)

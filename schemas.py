@@ -148,8 +148,8 @@ Login = Annotated[
 ]
 Password = Annotated[Text, Field(min_length=1, max_length=128, description="any characters", examples=["correct horse battery"])]
 NewPassword = Annotated[Password, AfterValidator(_long_enough)]
-Number = Annotated[int, BeforeValidator(_number), Field(ge=1, le=LARGEST_ID)]
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID, examples=[1])]
+Number = Annotated[Id, BeforeValidator(_number)]
 _DAYS = "a day as DD-MM-YYYY or YYYY-MM-DD, in the years 1900 to 9999"
 Day = Annotated[date, _read(_day), _text("", _DAYS, "02-10-2020")]
 DayOrNone = Annotated[
@@ -208,7 +208,7 @@ class TaskChange(Strict):
 class Page(Strict):
     """Which part of a listing."""
 
-    limit: Annotated[Number, Field(le=MOST_PER_PAGE, description="how many at the most")] = MOST_PER_PAGE
+    limit: Annotated[int, Field(ge=1, le=MOST_PER_PAGE, description="how many at the most"), BeforeValidator(_number)] = MOST_PER_PAGE
     cursor: Annotated[Text | None, Field(min_length=1, description="where the page before ended: take it from that page's Link")] = None
 
 

@@ -19,7 +19,7 @@ from rest.fields import FORM, JSON, MULTIPART
 
 REFERENCE = "#/components/schemas/{model}"
 DOCUMENT = web.AppKey("document", bytes)
-STATIC = ("swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
+STATIC = ("swagger-ui.css", "swagger-ui-bundle.js")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
     "frame-ancestors 'none'"
@@ -52,7 +52,7 @@ def make(info: Info, public: Iterable[web.RouteDef], private: Iterable[web.Route
     """Make the document. `parameters` gives the type of each name that stands in a path."""
     public, schemas = list(public), _Schemas()
     paths: dict[str, dict[str, Any]] = {}
-    for route in [*public, *private]:
+    for route in (route for route in [*public, *private] if route not in PAGES):
         path = re.sub(r":[^/]+(?=\}(/|$))", "", route.path)
         names = re.findall(r"\{(\w+)\}", path)
         in_path = [{"name": name, "in": "path", "required": True, "schema": TypeAdapter(parameters[name]).json_schema()} for name in names]
@@ -105,7 +105,7 @@ class _Schemas:
             return [self.example(schema["items"])]
         if "properties" in schema:
             return {name: self.example(part) for name, part in schema["properties"].items() if not part.get("readOnly")}
-        return schema.get("default")
+        return schema.get("default", {} if schema.get("type") == "object" else None)
 
 
 def _without_null(schema: Any) -> Any:
@@ -214,7 +214,7 @@ PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <title>{title}</title>
-<link rel="icon" href="/docs/favicon-32x32.png">
+<link rel="icon" href="data:,">
 <link rel="stylesheet" href="/docs/swagger-ui.css">
 </head>
 <body>
@@ -255,7 +255,7 @@ class DocsFile(web.View):
     @contract(Answer(str, media_type="*/*"))
     async def get(self) -> web.StreamResponse:
         """Give a file of the documentation."""
-        name = self.request.match_info["file"]
+        name = self.request.path.rpartition("/")[2]
         if name == "start.js":
             return web.Response(body=START, content_type="text/javascript", headers={"Cache-Control": "no-cache"})
         return web.FileResponse(_swagger() / name, headers={"Cache-Control": "max-age=86400"})
@@ -264,12 +264,12 @@ class DocsFile(web.View):
 
 
 FILES = (*STATIC, "start.js")
-ROUTES = [
-    web.view("/openapi.json", Document),
+PAGES = [
     web.view("/docs", Docs),
     web.view("/docs/problems", Problems),
-    web.view(f"/docs/{{file:{'|'.join(map(re.escape, FILES))}}}", DocsFile),
+    *(web.view(f"/docs/{name}", DocsFile) for name in FILES),
 ]
+ROUTES = [web.view("/openapi.json", Document), *PAGES]
 
 
 def problems(family: type[Failure]) -> Iterator[type[Failure]]:

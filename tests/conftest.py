@@ -104,7 +104,8 @@ class Person:
         authorization = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         async with self.client.request(method, path, headers=authorization | (headers or {}), **body) as response:
             text = await response.text()
-            return Answer(response.status, response.headers, await response.json(content_type=None) if text else None, text)
+            is_json = text and response.content_type.endswith("json")
+            return Answer(response.status, response.headers, await response.json(content_type=None) if is_json else None, text)
 
     async def get(self, path: str, **options: Any) -> Answer:
         return await self("GET", path, **options)

@@ -27,6 +27,7 @@ ROOMS = [  # a module imports only what stands above it
     "rest.cursors",
     "rest.fields",
     "rest.contract",
+    "rest.openapi",
     "postgres.aiopg_mends",
     "postgres.migrate",
     "postgres.database",

@@ -116,7 +116,7 @@ def all_tasks(service: Service, headers: dict[str, str]) -> Iterator[int]:
 def test_it_serves_and_says_where(service: Service) -> None:
     headers = register(service, "process-alice")
     assert new_task(service, headers).status_code == 201
-    assert f"Listening on {service.url};" in service.output
+    assert f"Listening on {service.url}; its documentation is {service.url}/docs" in service.output
     assert len(service.workers()) == 2
 
 

@@ -1,0 +1,97 @@
+"""The API documents itself: the document, and the page that shows it."""
+
+import json
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from referencing import Registry, Resource
+
+import app
+from rest import openapi
+from rest.errors import Failure
+from tests.conftest import Person
+
+DOCUMENT: dict[str, Any] = json.loads(app.document())
+OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
+METHODS = ("get", "post", "put", "patch", "delete")
+
+
+def test_the_document_is_valid() -> None:
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
+
+
+def test_every_route_but_the_pages_is_in_the_document() -> None:
+    routes = [route for route in app.PUBLIC + app.PRIVATE if route not in openapi.PAGES]
+    expected = {
+        (route.path.partition(":")[0] + "}" * (":" in route.path), method)
+        for route in routes
+        for method in METHODS
+        if hasattr(route.handler, method)
+    }
+    assert {(path.replace("/log", ""), method) for path, method in OPERATIONS} >= {(path, method) for path, method in expected}
+    assert len(OPERATIONS) == sum(hasattr(route.handler, method) for route in routes for method in METHODS)
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_every_operation_has_words_and_refusals(path: str, method: str) -> None:
+    operation = DOCUMENT["paths"][path][method]
+    assert operation["summary"]
+    assert operation["operationId"]
+    statuses = set(operation["responses"])
+    assert "400" in statuses
+    assert ("security" in operation) == path.startswith("/task")
+    assert ("401" in statuses) == (path.startswith("/task") or path == "/get-token")
+    assert ("404" in statuses) == ("{id}" in path)
+    assert ({"413", "415"} <= statuses) == ("requestBody" in operation)
+    for response in operation["responses"].values():
+        assert response["description"]
+        assert "X-Request-ID" in response["headers"]
+
+
+def test_every_example_has_its_schema() -> None:
+    registry: Registry[Any] = Registry().with_resource("urn:document", Resource.opaque(DOCUMENT))
+
+    def check(node: Any) -> int:
+        if isinstance(node, list):
+            return sum(map(check, node))
+        if not isinstance(node, dict):
+            return 0
+        examples = (
+            [node["example"]]
+            if "example" in node
+            else [one["value"] for one in node.get("examples", {}).values()]
+            if "schema" in node
+            else []
+        )
+        for example in examples:
+            schema = json.loads(json.dumps(node["schema"]).replace('"#/', '"urn:document#/'))
+            Draft202012Validator(schema, registry=registry).validate(example)
+        return len(examples) + sum(map(check, node.values()))
+
+    assert check(DOCUMENT["paths"]) > len(OPERATIONS) * 3
+
+
+async def test_the_document_is_served_with_a_tag(stranger: Person) -> None:
+    answer = await stranger.get("/openapi.json")
+    assert (answer.status, answer.json) == (200, DOCUMENT)
+    known = await stranger.get("/openapi.json", headers={"If-None-Match": answer.headers["ETag"]})
+    assert (known.status, known.text, known.headers["ETag"]) == (304, "", answer.headers["ETag"])
+
+
+async def test_the_page_needs_nothing_from_elsewhere(stranger: Person) -> None:
+    page = await stranger.get("/docs")
+    assert page.headers["Content-Security-Policy"] == openapi.POLICY
+    assert "//" not in page.text.replace("</", "<")
+    for name in openapi.FILES:
+        assert f"/docs/{name}" in page.text
+        assert (await stranger.get(f"/docs/{name}")).status == 200
+
+
+async def test_every_kind_of_problem_is_explained_at_its_address(stranger: Person) -> None:
+    page = (await stranger.get("/docs/problems")).text
+    kinds = [failure.problem for failure in openapi.problems(Failure)]
+    assert sorted(filter(None, kinds)) == ["changed-meanwhile", "login-taken"]
+    for kind in kinds:
+        assert f'id="{kind}"' in page
