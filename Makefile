@@ -6,7 +6,7 @@ VENV_PYTHON := .venv/bin/python
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
-run: .venv/test.installed ## Run the service, with a PostgreSQL of its own where DB_HOST is not set
+run: .venv/local.installed ## Run the service, with a PostgreSQL of its own where DB_HOST is not set
 	@exec $(VENV_PYTHON) embedded.py
 
 test: .venv/test.installed ## Run the tests; ARGS="-k log" chooses some, ARGS=--cov measures coverage
@@ -27,6 +27,7 @@ COMPILE = $(VENV_PYTHON) -m uv pip compile --quiet --universal --generate-hashes
 requirements: .venv/dev.installed ## Write the requirements*.txt from the *.in; ARGS=--upgrade takes the newest versions
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
 	$(COMPILE) -c requirements-dev.txt requirements-test.in -o requirements-test.txt
+	$(COMPILE) -c requirements-dev.txt requirements-local.in -o requirements-local.txt
 	$(COMPILE) -c requirements-dev.txt requirements.in -o requirements.txt
 
 clean: ## Remove what make made, but not .data, which has your tasks
