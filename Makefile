@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 .DELETE_ON_ERROR:
-.PHONY: help run test check format requirements clean
+.PHONY: help run test fuzz check format requirements clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -11,6 +11,9 @@ run: .venv/local.installed ## Run the service, with a PostgreSQL of its own wher
 
 test: .venv/test.installed ## Run the tests; ARGS="-k log" chooses some, ARGS=--cov measures coverage
 	@$(VENV_PYTHON) -m pytest $(ARGS)
+
+fuzz: .venv/test.installed ## Ask the service 10,000 things that its document allows or forbids; EXAMPLES=500 chooses how many
+	@FUZZ_EXAMPLES=$(or $(EXAMPLES),10000) $(VENV_PYTHON) -m pytest tests/test_schemathesis.py $(ARGS)
 
 check: .venv/dev.installed ## Check format, lint, types, Dockerfile and docker-compose.yml
 	$(VENV_PYTHON) -m ruff format --check .

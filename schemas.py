@@ -124,47 +124,90 @@ def _words(value: object) -> tuple[str, ...]:
     return tuple(sorted(set(_clean(value).split()))) if isinstance(value, str) else ()
 
 
-def _text(kind: str, description: str, *examples: str, **more: Any) -> WithJsonSchema:
-    return WithJsonSchema(
-        {"type": "string", "description": description, "examples": list(examples), **({"format": kind} if kind else {}), **more}
-    )
+def _text(description: str, *examples: str, **more: Any) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "description": description, "examples": list(examples), **more})
 
 
 def _read(parse: Callable[[object], object]) -> BeforeValidator:
     return BeforeValidator(parse)
 
 
-Text = Annotated[str, AfterValidator(_clean)]
+# For the document, in what Python, ECMA 262 and Rust read alike: their classes of white space differ.
+_NUL = r"\u0000"
+_WIDE = r"\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_SPACE = rf"\u0009-\u000d\u001c-\u0020\u0085\u00a0{_WIDE}"
+_CLEAN = {"pattern": rf"^[^{_NUL}]*$"}
+_CLEAN_NOT_BLANK = {"pattern": rf"^[^{_NUL}]*[^{_NUL}{_SPACE}][^{_NUL}]*$"}
+_VISIBLE = {"pattern": rf"^[^\u0000-\u0020\u007f-\u00a0{_WIDE}]+$", "format": "login"}  # the format: what no pattern says
+_D, _M, _Y = "(0[1-9]|[12][0-9]|3[01])", "(0[1-9]|1[0-2])", "(19|[2-9][0-9])[0-9]{2}"
+_A_DAY = f"{_D}-{_M}-{_Y}|{_Y}-{_M}-{_D}"  # and the format: that the month has it
+
+Text = Annotated[str, AfterValidator(_clean), Field(json_schema_extra=_CLEAN)]
 Name = Annotated[
     Text,
-    Field(min_length=1, max_length=200, description="what is to be done; not only white space", examples=["Buy milk"]),
+    Field(
+        min_length=1,
+        max_length=200,
+        description="what is to be done; not only white space",
+        examples=["Buy milk"],
+        json_schema_extra=_CLEAN_NOT_BLANK,
+    ),
     AfterValidator(_not_blank),
 ]
 Description = Annotated[Text, Field(max_length=10_000, description="may be empty", examples=["Two litres, the fresh one"])]
 Login = Annotated[
     Text,
-    Field(min_length=1, max_length=64, description="case doesn't matter; no white space, control or format characters", examples=["alice"]),
+    Field(
+        min_length=1,
+        max_length=64,
+        description="case doesn't matter; no white space, control or format characters",
+        examples=["alice"],
+        json_schema_extra=_VISIBLE,
+    ),
     AfterValidator(_unspaced),
 ]
 Password = Annotated[Text, Field(min_length=1, max_length=128, description="any characters", examples=["correct horse battery"])]
-NewPassword = Annotated[Password, AfterValidator(_long_enough)]
+_LEAST = settings.Settings.model_fields["password_min_length"].default
+NewPassword = Annotated[
+    Password,
+    AfterValidator(_long_enough),
+    Field(
+        description=f"any characters; at least {_LEAST} unless the operator set another number",
+        json_schema_extra={"minLength": _LEAST} | _CLEAN,
+    ),
+]
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID, examples=[1])]
 Number = Annotated[Id, BeforeValidator(_number)]
 _DAYS = "a day as DD-MM-YYYY or YYYY-MM-DD, in the years 1900 to 9999"
-Day = Annotated[date, _read(_day), _text("", _DAYS, "02-10-2020")]
+Day = Annotated[date, _read(_day), _text(_DAYS, "02-10-2020", format="day", pattern=f"^({_A_DAY})$")]
 DayOrNone = Annotated[
     date | None,
     _read(_day_or_none),
-    WithJsonSchema({"type": ["string", "null"], "description": f"{_DAYS}; empty or null: none", "examples": ["02-10-2020"]}),
+    WithJsonSchema(
+        {
+            "type": ["string", "null"],
+            "description": f"{_DAYS}; empty or null: none",
+            "examples": ["02-10-2020"],
+            "format": "day-or-empty",
+            "pattern": f"^({_A_DAY})?$",
+        }
+    ),
 ]
 DayFilter = Annotated[
     date | Literal["none"],
     _read(lambda value: value if value == "none" else _day(value)),
-    _text("", f"{_DAYS}; none: tasks without one", "02-10-2020"),
+    _text(f"{_DAYS}; none: tasks without one", "02-10-2020", format="day-or-none", pattern=f"^({_A_DAY}|none)$"),
 ]
-Moment = Annotated[datetime, _read(_moment), _text("date-time", "a moment as RFC 3339 writes it", "2026-11-24T09:30:00Z")]
-StatusFilter = Annotated[tuple[str, ...], _read(_statuses), _text("", "one or several, separated by commas", "new", "new,planned,in_work")]
-Words = Annotated[tuple[str, ...], _read(_words), _text("", "every one of these words occurs in name or description, in any case", "milk")]
+Moment = Annotated[datetime, _read(_moment), _text("a moment as RFC 3339 writes it", "2026-11-24T09:30:00Z", format="date-time")]
+_A_STATUS = f"({'|'.join(STATUSES)})"
+StatusFilter = Annotated[
+    tuple[str, ...],
+    _read(_statuses),
+    _text("one or several, separated by commas", "new", "new,planned,in_work", pattern=f"^{_A_STATUS}(,{_A_STATUS})*$"),
+]
+Words = Annotated[
+    tuple[str, ...], _read(_words), _text("every one of these words occurs in name or description, in any case", "milk", **_CLEAN)
+]
 
 
 class Registration(Strict):
@@ -237,7 +280,7 @@ class TaskQuery(Page, TaskMatch):
         return value
 
 
-MOMENT = {"format": "date-time"}
+MOMENT = {"format": "date-time", "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$"}
 _Moment = Annotated[str, Field(examples=["2026-11-24T09:30:00.123456Z"], json_schema_extra=MOMENT)]
 Revision = Annotated[int, Field(examples=[7])]
 

@@ -8,7 +8,8 @@ from aiohttp import web
 from rest.errors import FieldError, InvalidInput
 
 _TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
-_LIST = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
+LIST = rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*"
+_LIST = re.compile(LIST)
 _TAGS = re.compile(_TAG)
 _LARGEST_REVISION = 2**63 - 1
 

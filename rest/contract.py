@@ -19,12 +19,13 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Answer(NamedTuple):
-    """What a success looks like: the model of its body (None where it has none), and the headers that matter."""
+    """What a success looks like: the model of its body (None where it has none), and the headers that matter: always, or sometimes."""
 
     model: Any
     status: HTTPStatus = HTTPStatus.OK
     headers: tuple[str, ...] = ()
     media_type: str = JSON
+    sometimes: tuple[str, ...] = ()
 
 
 class Operation(NamedTuple):

@@ -37,7 +37,14 @@ HEADERS = {  # what answers carry: words and an example
 CONDITIONS = {  # what requests may carry
     "If-Match": ("the tags of which one must be the present one, or *: else 412, and nothing is changed", '"7"'),
     "If-None-Match": ("the tags that one has: 304 where one of them is the present one", '"7"'),
+    "X-Request-ID": ("the request's name in our log: 1 to 64 letters (A-Z, a-z), digits, '.', '_', '-'; else we choose one", "request-7"),
 }
+TAGS = {"format": "entity-tags", "pattern": rf"^(\*|{conditions.LIST})$"}
+AFTER_READING = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.PRECONDITION_FAILED,
+)  # refusals that can come of what a snapshot has
 
 
 class Info(NamedTuple):
@@ -82,14 +89,14 @@ class _Schemas:
     def __init__(self) -> None:
         self.named: dict[str, Any] = {}
 
-    def of(self, model: Any, *, sent: bool = False, form: bool = False) -> dict[str, Any]:
-        """Give the schema of a model, by reference where it has a name. In a form nothing is null."""
+    def of(self, model: Any, *, sent: bool = False, form: str = "") -> dict[str, Any]:
+        """Give the schema of a model, by reference where it has a name. `form` names the kind of form: in one nothing is null."""
         schema = TypeAdapter(model).json_schema(ref_template=REFERENCE, mode="validation" if sent else "serialization")
         self.named |= schema.pop("$defs", {})
         if "properties" not in schema:
             return schema
-        if form and (plain := _without_null(schema)) != schema:
-            schema = plain | {"title": f"{schema['title']}Form"}
+        if form:  # a name of its own even where nothing differs: generated clients tell by it in which of the types to send
+            schema = _of_text(_without_null(schema)) | {"title": schema["title"] + form}
         self.named[schema["title"]] = schema
         return {"$ref": REFERENCE.format(model=schema["title"])}
 
@@ -105,7 +112,7 @@ class _Schemas:
             return [self.example(schema["items"])]
         if "properties" in schema:
             return {name: self.example(part) for name, part in schema["properties"].items() if not part.get("readOnly")}
-        return schema.get("default", {} if schema.get("type") == "object" else None)
+        return schema.get("default", {"object": {}, "string": ""}.get(schema.get("type", "")))
 
 
 def _without_null(schema: Any) -> Any:
@@ -122,6 +129,13 @@ def _without_null(schema: Any) -> Any:
     return plain
 
 
+def _of_text(schema: dict[str, Any]) -> dict[str, Any]:
+    """Give the schema with text wherever anything may stand: a form has nothing else."""
+    typed = {"type", "enum", "const", "anyOf", "$ref"}
+    properties = {name: part if typed & {*part} else part | {"type": "string"} for name, part in schema["properties"].items()}
+    return schema | {"properties": properties}
+
+
 def _operation(operation: Operation, in_path: list[dict[str, Any]], guarded: bool, schemas: _Schemas) -> dict[str, Any]:
     answer = operation.answer
     failures: list[type[Failure]] = [InvalidInput, *operation.failures]
@@ -135,17 +149,31 @@ def _operation(operation: Operation, in_path: list[dict[str, Any]], guarded: boo
         "parameters": [
             *in_path,
             *(_query(operation.query) if operation.query else ()),
-            *({"name": name, "in": "header", "description": CONDITIONS[name][0], "schema": _header(*CONDITIONS[name])} for name in sent),
+            *(
+                {
+                    "name": name,
+                    "in": "header",
+                    "description": CONDITIONS[name][0],
+                    "schema": _header(*CONDITIONS[name]) | (TAGS if name.startswith("If-") else {}),
+                }
+                for name in [*sent, "X-Request-ID"]
+            ),
         ],
         "responses": {str(int(answer.status)): _success(answer, schemas)},
     }
     if operation.body:
-        made["requestBody"] = {"required": True, "content": _bodies(operation.body, schemas)}
+        made["requestBody"] = {
+            "required": any(field.is_required() for field in operation.body.model_fields.values()),
+            "content": _bodies(operation.body, schemas),
+        }
     if conditional:
-        names = [name for name in answer.headers if name != "Link"]
-        made["responses"]["304"] = {"description": "Not Modified: what the client has is the present one", "headers": _headers(names)}
+        made["responses"]["304"] = {
+            "description": "Not Modified: what the client has is the present one",
+            "headers": _headers(answer.headers),
+        }
     for status in sorted({failure.status for failure in failures}):
-        made["responses"][str(int(status))] = _refusal([failure for failure in failures if failure.status == status], schemas)
+        sometimes = {"X-Revision"} & {*answer.headers} if status in AFTER_READING else ()
+        made["responses"][str(int(status))] = _refusal([failure for failure in failures if failure.status == status], schemas, sometimes)
     if guarded:
         made["security"] = [{"token": []}]
     return made
@@ -159,32 +187,36 @@ def _query(model: Any) -> Iterator[dict[str, Any]]:
 
 def _bodies(model: Any, schemas: _Schemas) -> dict[str, Any]:
     made = {}
-    for media_type in (JSON, FORM, MULTIPART):
-        schema = schemas.of(model, sent=True, form=media_type != JSON)
+    for media_type, form in ((JSON, ""), (FORM, "Form"), (MULTIPART, "Multipart")):
+        schema = schemas.of(model, sent=True, form=form)
         made[media_type] = {"schema": schema, "example": schemas.example(schema)}
     return made
 
 
 def _success(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
-    made: dict[str, Any] = {"description": answer.status.phrase, "headers": _headers(answer.headers)}
+    made: dict[str, Any] = {"description": answer.status.phrase, "headers": _headers(answer.headers, answer.sometimes)}
     if answer.model is not None:
         schema = schemas.of(answer.model)
         made["content"] = {answer.media_type: {"schema": schema, "example": schemas.example(schema)}}
     return made
 
 
-def _refusal(failures: list[type[Failure]], schemas: _Schemas) -> dict[str, Any]:
+def _refusal(failures: list[type[Failure]], schemas: _Schemas, sometimes: Iterable[str]) -> dict[str, Any]:
     schema = schemas.of(Problem)
     examples = {failure.__name__: {"value": failure().document()} for failure in failures}
     return {
         "description": " Or: ".join(failure.__doc__ or "" for failure in failures),
-        "headers": _headers({name for failure in failures for name in failure.carries}),
+        "headers": _headers({name for failure in failures for name in failure.carries}, sometimes),
         "content": {PROBLEM: {"schema": schema, "examples": examples}},
     }
 
 
-def _headers(names: Iterable[str]) -> dict[str, Any]:
-    return {name: {"description": HEADERS[name][0], "schema": _header(*HEADERS[name])} for name in sorted({*names, "X-Request-ID"})}
+def _headers(names: Iterable[str], sometimes: Iterable[str] = ()) -> dict[str, Any]:
+    always = {*names, "X-Request-ID"}
+    return {
+        name: {"description": HEADERS[name][0], "required": name in always, "schema": _header(*HEADERS[name])}
+        for name in sorted({*always, *sometimes})
+    }
 
 
 def _header(_: str, example: str) -> dict[str, Any]:

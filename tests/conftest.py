@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import psycopg2
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from dotenv import load_dotenv
 
@@ -19,6 +20,7 @@ import models
 import settings
 from postgres import migrate
 from postgres.database import MIGRATIONS, connection_parameters, database
+from tests import document
 
 
 class Server(NamedTuple):
@@ -67,6 +69,29 @@ def server() -> Iterator[Server]:
         with closing(psycopg2.connect(dbname="postgres", **connection_parameters())) as connection, connection.cursor() as cursor:
             connection.autocommit = True
             cursor.execute(f'DROP DATABASE "{ours}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session", autouse=True)
+def judged() -> Iterator[None]:
+    """Put the document's judge before all else in every application that the tests run."""
+    make_runner = TestServer._make_runner
+
+    async def make_judged_runner(server: TestServer, **options: Any) -> web.BaseRunner:
+        server.app.middlewares.insert(0, document.middleware)
+        return await make_runner(server, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TestServer, "_make_runner", make_judged_runner)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def as_documented(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail the test that got an answer of which the document doesn't speak, or speaks otherwise."""
+    document.faults.clear()
+    yield
+    expected = "the status 500 is not documented" if request.node.get_closest_marker("crashes") else None
+    assert not [fault for fault in document.faults if not fault.endswith(expected or "\0")]
 
 
 @pytest.fixture

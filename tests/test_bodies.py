@@ -637,6 +637,7 @@ async def refused(alice: Person, stranger: Person, monkeypatch: pytest.MonkeyPat
     return ask
 
 
+@pytest.mark.crashes
 async def test_an_error_is_a_problem_document_and_nothing_else(refused: Callable[..., Any]) -> None:
     for refusal, (status, *_) in REFUSALS.items():
         answer = await refused(refusal)
@@ -647,6 +648,7 @@ async def test_an_error_is_a_problem_document_and_nothing_else(refused: Callable
             assert (header in answer.headers) == (status == its_status), refusal
 
 
+@pytest.mark.crashes
 async def test_what_went_wrong_on_our_side_is_in_the_log_alone(refused: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
     await refused("500")
     [record] = [record for record in caplog.records if record.exc_info]
@@ -654,6 +656,7 @@ async def test_what_went_wrong_on_our_side_is_in_the_log_alone(refused: Callable
     assert "SELECT secret" in str(record.exc_info[1])
 
 
+@pytest.mark.crashes
 async def test_every_refusal_has_an_id_and_the_security_headers(refused: Callable[..., Any]) -> None:
     for refusal in REFUSALS:
         answer = await refused(refusal, {"X-Request-ID": "mine-1"})
@@ -693,6 +696,7 @@ async def test_every_success_has_an_id_and_the_security_headers(alice: Person) -
         assert headers == (("private, no-cache", "Authorization, Accept") if path.startswith("/task") else (None, None)), name
 
 
+@pytest.mark.crashes
 async def test_no_cache_keeps_a_refusal_of_what_needs_a_token(refused: Callable[..., Any]) -> None:
     for refusal, (_, _, path, _) in REFUSALS.items():
         answer = await refused(refusal)

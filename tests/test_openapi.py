@@ -11,6 +11,7 @@ from referencing import Registry, Resource
 import app
 from rest import openapi
 from rest.errors import Failure
+from tests import document
 from tests.conftest import Person
 
 DOCUMENT: dict[str, Any] = json.loads(app.document())
@@ -95,3 +96,32 @@ async def test_every_kind_of_problem_is_explained_at_its_address(stranger: Perso
     assert sorted(filter(None, kinds)) == ["changed-meanwhile", "login-taken"]
     for kind in kinds:
         assert f'id="{kind}"' in page
+
+
+FINE = {"X-Request-ID": "1", "X-Revision": "7", "ETag": '"7"', "Content-Type": "application/json; charset=utf-8"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (("GET", "/task", 200, FINE, b"[]"), ""),
+        (("HEAD", "/task", 200, FINE, None), ""),
+        (("GET", "/task", 200, FINE | {"Link": "<>"}, b"[]"), ""),
+        (("GET", "/task", 200, FINE | {"Location": "/task/1"}, b"[]"), "the header Location is not documented"),
+        (("GET", "/task", 200, {**FINE, "Content-Type": "text/plain"}, b"[]"), "the type 'text/plain' is not documented"),
+        (("GET", "/task", 200, {name: value for name, value in FINE.items() if name != "ETag"}, b"[]"), "the header ETag is missing"),
+        (("GET", "/task", 200, FINE, b'[{"id": 1}]'), "at $[0]: 'name' is a required property"),
+        (("GET", "/task", 418, FINE, b"[]"), "the status 418 is not documented"),
+        (("DELETE", "/task/1", 204, {"X-Request-ID": "1", "X-Revision": "7"}, b"1"), "there is a body"),
+        (("GET", "/nowhere", 200, FINE, b"[]"), "the status 200 is not documented"),
+    ],
+)
+def test_the_judge_of_all_answers_sees_every_kind_of_fault(answer: Any, fault: str) -> None:
+    assert document.faults_of(*answer)[:1] == [fault] * bool(fault)
+
+
+async def test_the_judge_stands_before_every_application(stranger: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(document.DOCUMENT["paths"]["/health/live"]["get"]["responses"], "200", None)
+    await stranger.get("/health/live")
+    assert document.faults == ["GET /health/live 200: the status 200 is not documented"]
+    document.faults.clear()

@@ -1,88 +1,20 @@
 """The service as it runs: gunicorn, its workers, signals, and what stops a start."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import requests
 
-import app
 from settings import EXAMPLE_SECRET
+from tests.process.service import HOUSE, Service, register, running
 
 pytestmark = pytest.mark.process
-HOUSE = Path(app.__file__).parent
-
-
-class Service:
-    """A gunicorn with two workers, and what it has written."""
-
-    def __init__(self, port: int, **environment: str) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self._lines: list[str] = []
-        self._ready = threading.Event()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "app:create_app"],
-            cwd=HOUSE,
-            env=os.environ | {"PORT": str(port), "HOST": "127.0.0.1", "WEB_CONCURRENCY": "2"} | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            self._lines.append(line)
-
-    @property
-    def output(self) -> str:
-        """What it has written so far."""
-        return "".join(self._lines)
-
-    def workers(self) -> list[int]:
-        """Give the process ids of the workers that live."""
-        booted = [int(pid) for pid in re.findall(r"Booting worker with pid: (\d+)", self.output)]
-        return [pid for pid in booted if Path(f"/proc/{pid}").exists()]
-
-    def wait_until_ready(self) -> None:
-        """Wait until it answers."""
-        for _ in range(200):
-            try:
-                if requests.get(f"{self.url}/health/ready", timeout=5).status_code == 200 and len(self.workers()) == 2:
-                    return
-            except requests.ConnectionError:
-                pass
-            threading.Event().wait(0.05)
-        raise AssertionError(self.output)
-
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """End it, and give its exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(how)
-        code = self.process.wait(30)
-        self._reader.join()
-        assert self.process.stdout
-        self.process.stdout.close()
-        return code
-
-
-@contextmanager
-def running(port: int, **environment: str) -> Iterator[Service]:
-    service = Service(port, **environment)
-    try:
-        service.wait_until_ready()
-        yield service
-    finally:
-        service.stop()
 
 
 @pytest.fixture
@@ -90,13 +22,6 @@ def service(unused_tcp_port: int) -> Iterator[Service]:
     """A service on the run's database."""
     with running(unused_tcp_port) as service:
         yield service
-
-
-def register(service: Service, login: str) -> dict[str, str]:
-    """Make an account and give the header that speaks for it."""
-    answer = requests.post(f"{service.url}/register", data={"login": login, "password": "correct horse"}, timeout=10)
-    assert answer.status_code == 201, answer.text
-    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
 
 
 def new_task(service: Service, headers: dict[str, str]) -> requests.Response:

@@ -1,0 +1,64 @@
+"""docs/client.md: what is printed there runs as it is printed, and prints what is said."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.process.conftest import Tab, program
+from tests.process.service import HOUSE, Service
+
+pytestmark = pytest.mark.process
+PAGE = HOUSE / "docs/client.md"
+ADDRESS = "http://127.0.0.1:8080"
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LANGUAGES = {"python": "Python", "sh": "curl", "js": "JavaScript"}
+
+
+def session(language: str, service: Service) -> tuple[str, str]:
+    """Give the code of a session, at the address of this service, and what it is said to print."""
+    [chapter] = [part for part in PAGE.read_text().split("\n## ") if part.startswith(f"{LANGUAGES[language]}\n")]
+    blocks = BLOCK.findall(chapter)
+    assert {kind for kind, _ in blocks} == {language, "text"}
+    code = "".join(text for kind, text in blocks if kind == language)
+    assert code.count(ADDRESS) == 1
+    return code.replace(ADDRESS, service.url), "".join(text for kind, text in blocks if kind == "text")
+
+
+def check(printed: str, said: str) -> None:
+    """Compare; in what is said, `...` stands for anything within a line, and JSON's answers end without a new line."""
+    [*lines, last] = [re.escape(line).replace(re.escape("..."), ".*") for line in said.splitlines()]
+    assert re.fullmatch("".join(f"{line}\n?" for line in lines) + last + "\n?", printed), printed
+
+
+def run(service: Service, where: Path, language: str, *command: str) -> None:
+    code, said = session(language, service)
+    done = subprocess.run([*command], input=code, cwd=where, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    check(done.stdout, said)
+
+
+def test_the_page_has_no_other_code() -> None:
+    assert {kind for kind, _ in BLOCK.findall(PAGE.read_text())} == {*LANGUAGES, "text"}
+
+
+def test_the_python_session_runs_as_printed(public_service: Service, tmp_path: Path) -> None:
+    run(public_service, tmp_path, "python", sys.executable, "-W", "error", "-")
+
+
+def test_the_curl_session_runs_as_printed(public_service: Service, tmp_path: Path) -> None:
+    program("curl")
+    run(public_service, tmp_path, "sh", "sh", "-e")
+
+
+@pytest.mark.browser
+async def test_the_javascript_session_runs_as_printed(tab: Tab, public_service: Service) -> None:
+    code, said = session("js", public_service)
+    await tab.page.goto(f"{tab.url}/docs")
+    await tab.page.locator(".opblock").first.wait_for()
+    await tab.page.evaluate(f"async () => {{\n{code}\n}}")
+    check("\n".join(tab.printed), said)
+    [refused] = tab.complaints  # Chromium notes a 412
+    assert "412" in refused
