@@ -142,7 +142,7 @@ def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
     callbacks: Any = {name: getattr(parts, name) for name in dir(parts) if name.startswith("on_")}
     try:
         boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
-        if len(boundary) <= LONGEST_BOUNDARY:
+        if 0 < len(boundary) <= LONGEST_BOUNDARY:
             MultipartParser(boundary, callbacks).write(body)
     except (FormParserError, UnicodeError):
         parts.ended = False
