@@ -124,9 +124,10 @@ class _Parts:
         coding = self._headers.get(b"content-transfer-encoding", b"binary").lower()
         text = self._headers.get(b"content-type", b"text/plain").lower().startswith(b"text/")
         name = options.get(b"name", b"").decode()
-        if b"filename" not in options and (disposition != b"form-data" or not name or not text or coding not in UNCODED):
+        is_file = b"filename" in options or b"filename*=" in self._headers.get(b"content-disposition", b"").lower()
+        if not is_file and (disposition != b"form-data" or not name or not text or coding not in UNCODED):
             raise FormParserError
-        if b"filename" in options:
+        if is_file:
             raise InvalidInput(FieldError(printable(name), "must be sent as text, not as a file"))
         self.pairs.append((name, self._data.decode()))
         if len(self.pairs) > MOST_FIELDS:

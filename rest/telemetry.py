@@ -67,7 +67,7 @@ class _NoBadHttp(logging.Filter):
 
 
 def log_to_stdout(level: str) -> None:
-    """Write everybody's log records to stdout, as lines of JSON with the id of the request that they belong to."""
+    """Write log records to stdout, as lines of JSON with the id of the request that they belong to; gunicorn's own stay its own."""
     handler = logging.StreamHandler(sys.stdout)
     handler.addFilter(_WithRequestId())
     handler.setFormatter(

@@ -874,3 +874,8 @@ async def test_the_largest_number_of_a_task_is_one(alice: Person) -> None:
     is_problem(await alice.get(f"/task/{2**63 - 1}"), 404)
     assert (await alice.get(f"/task/{2**63 - 1}")).headers["X-Revision"] == "0"
     assert (await alice.patch(f"/task/{2**63 - 1}", json={"id": 2**63 - 1})).status == 404
+
+
+async def test_a_name_that_is_no_unicode_hides_no_other_fault(alice: Person) -> None:
+    answer = await send(alice, JSON, b'{"\\ud800": 1}')
+    assert fields_at_fault(answer) == {"\\ud800", "name", "description", "status"}
