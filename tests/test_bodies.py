@@ -632,7 +632,7 @@ async def refused(alice: Person, stranger: Person, monkeypatch: pytest.MonkeyPat
             if status == 500:
                 context.setattr(models, "create_task", broken)
             if status == 503:
-                context.setattr("postgres.database.database.schema", None)
+                context.setattr("postgres.database.database.is_usable", False)
             answer = await alice(method, path, **options | {"headers": options.get("headers", {}) | (headers or {})})
         assert answer.status == status
         return answer
