@@ -7,7 +7,9 @@ import auth
 import settings
 import views
 from postgres import database
-from rest import errors, telemetry
+from rest import aiohttp_mends, errors, telemetry
+
+aiohttp_mends.apply()
 
 TASK = "/task/{id:[1-9][0-9]{0,18}}"
 

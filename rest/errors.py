@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 import orjson
-from aiohttp import web, web_urldispatcher
+from aiohttp import web
 from aiohttp.typedefs import Handler
 
 log = logging.getLogger(__name__)
@@ -150,18 +150,9 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
     except Exception:
         log.exception("unexpected failure")
         response = problem(500, "Something went wrong on our side: it is in the log, under this answer's X-Request-ID.")
+    if "Transfer-Encoding" in request.headers:  # aiohttp would take such a body's trailers for headers of the next request here
+        response.force_close()
     if not response.prepared:
         response.headers.update(HEADERS)
         response.headers.update(request.get(EXTRA_HEADERS, {}))
     return response
-
-
-async def expect(request: web.Request) -> None:
-    """Ask for the body where the client waits for that; any other expectation is ignored, as RFC 9110, section 10.1.1, allows."""
-    if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= (1, 1):
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # what has gone out is no part of the answer
-
-
-# For every route, and for paths that none has: aiohttp would answer those with 417, past the middlewares.
-setattr(web_urldispatcher, "_default_expect_handler", expect)  # noqa: B010

@@ -44,7 +44,7 @@ async def read_body(request: web.Request) -> Fields:
         _malformed("The body is broken, or ended before its end.")
     if "Content-Type" not in request.headers and not body:
         return Fields([])
-    content_type = request.content_type if "Content-Type" in request.headers else None
+    content_type = _content_type(request)
     if content_type == FORM:
         return Fields(_form(_text(body), "The form"))
     if content_type == JSON:
@@ -52,6 +52,13 @@ async def read_body(request: web.Request) -> Fields:
     if content_type == MULTIPART:
         return Fields(_multipart(request.headers["Content-Type"], body))
     raise UnsupportedMediaType(f"A body must be of type {FORM}, {MULTIPART} or {JSON}.")
+
+
+def _content_type(request: web.Request) -> str | None:
+    try:
+        return request.content_type if "Content-Type" in request.headers else None
+    except ValueError:  # Python's email package, which reads it, fails at a parameter with too many digits in its name
+        return None
 
 
 def _malformed(detail: str) -> NoReturn:

@@ -63,7 +63,7 @@ class _NoBadHttp(logging.Filter):
     """Keep out what aiohttp says of bytes that are no HTTP: a traceback for each, with what the client sent in it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+        return not (record.exc_info and isinstance(record.exc_info[1], (HttpProcessingError, web.RequestPayloadError)))
 
 
 def log_to_stdout(level: str) -> None:

@@ -22,6 +22,7 @@ HOUSE = Path(app.__file__).parent
 ROOMS = [  # a module imports only what stands above it
     "settings",
     "rest.telemetry",
+    "rest.aiohttp_mends",
     "rest.errors",
     "rest.conditions",
     "rest.cursors",
