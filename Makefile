@@ -19,8 +19,8 @@ check: .venv/dev.installed ## Check format, lint, types, Dockerfile and docker-c
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m mypy
-	if test -f Dockerfile; then .venv/bin/hadolint Dockerfile; fi
-	if test -f docker-compose.yml; then $(VENV_PYTHON) -m check_jsonschema --builtin-schema vendor.compose-spec docker-compose.yml; fi
+	.venv/bin/hadolint Dockerfile
+	$(VENV_PYTHON) -m check_jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 format: .venv/dev.installed ## Format the code, mending what ruff can mend
 	$(VENV_PYTHON) -m ruff check --fix --exit-zero .

@@ -11,7 +11,9 @@ import schemas
 import settings
 import views
 from postgres import database
-from rest import errors, openapi, telemetry
+from rest import aiohttp_mends, errors, openapi, telemetry
+
+aiohttp_mends.apply()
 
 INFO = openapi.Info(
     title="Tasks",

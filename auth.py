@@ -29,7 +29,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 ALGORITHM = "HS256"
-LONGEST_LIFETIME_SECONDS = 366 * 86400
 GENERATIONS = 2**53  # the largest that every JSON parser reads exactly
 CALLER = web.RequestKey("caller", Caller)
 PRIVATE_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept"}
@@ -137,7 +136,7 @@ class Claims(BaseModel):
     def caller(self) -> Caller:
         """Give who it is. Raises InvalidToken where it would live longer than we ever said, or names nobody."""
         user_id = int(self.sub)
-        if self.exp - self.iat > LONGEST_LIFETIME_SECONDS or user_id >= 2**63 or not 0 <= self.gen < GENERATIONS:
+        if self.exp - self.iat > settings.LONGEST_TOKEN_LIFETIME_SECONDS or user_id >= 2**63 or not 0 <= self.gen < GENERATIONS:
             raise InvalidToken()
         return Caller(user_id, self.gen)
 

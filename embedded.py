@@ -221,13 +221,12 @@ def _kept_secret(path: Path) -> str:
 
 def _become_gunicorn() -> None:
     given = settings.load()
-    address = f"{given.host}:{given.port}"
     try:
         with socket.socket(socket.AF_INET6 if ":" in given.host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((given.host, given.port))
     except OSError as error:
-        raise SystemExit(f"Can't listen on {address}: {error.strerror}. Set HOST and PORT to others, or stop what listens.") from None
+        raise SystemExit(f"Can't listen on {given.address}: {error.strerror}. Set HOST and PORT to others, or stop what listens.") from None
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "app:create_app"])
 
 

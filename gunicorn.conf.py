@@ -10,7 +10,7 @@ from rest import telemetry
 _settings = settings.load()
 telemetry.log_to_stdout(_settings.log_level)  # before the workers are made, so that they have it too
 
-bind = f"{_settings.host}:{_settings.port}"
+bind = _settings.address
 workers = _settings.web_concurrency or os.cpu_count() or 1
 worker_class = "aiohttp.GunicornUVLoopWebWorker"
 preload_app = True  # read once and shared; pools are made in the workers

@@ -7,13 +7,13 @@ from typing import Any, Literal, NamedTuple
 from peewee import JOIN, SQL, ColumnBase, Expression, ModelSelect, Select, Tuple, Window, fn
 
 import settings
-from models import CALLER, Caller, Task, TaskAsStored, TaskLog, UserState, found, get_task
+from models import CALLER_TYPES, Caller, Task, TaskAsStored, TaskLog, UserState, found, get_task
 from postgres.batching import Batched, q
 from rest import cursors
 from rest.errors import FieldError, InvalidInput, InvalidToken, NotFound
 from schemas import LOGGED_FIELDS, STATUSES, Page, TaskMatch, TaskQuery
 
-After = Literal["the start", "a key", "a null key"]  # where a page begins
+After = Literal["the start", "a key", "a null key"]  # where a page begins; with no key but the tie it counts as null
 
 BYTES_PER_PAGE = 4 * 1024 * 1024  # a page closes where its text would grow longer
 
@@ -231,4 +231,4 @@ def _filter_types(filters: tuple[str, ...]) -> dict[str, str]:
 
 
 def _batched(state: ModelSelect, types: dict[str, str]) -> Batched:
-    return Batched(state.where(UserState.user == q.user_id, UserState.token_generation == q.generation), CALLER | types, read=True)
+    return Batched(state.where(UserState.user == q.user_id, UserState.token_generation == q.generation), CALLER_TYPES | types, read=True)

@@ -136,19 +136,21 @@ async def find_account(login: str) -> Account | None:
         .where(User.login_key == login_key(login))
         .tuples()
     )
-    for user_id, password_hash, generation in await query.aio_execute():
+    for user_id, password_hash, generation in await database.rows(*query.sql(), read=True):
         return Account(Caller(user_id, generation), password_hash)
     return None
 
 
-CALLER = {"user_id": "bigint", "generation": "bigint"}
-_GET = Batched(fn.task_get(q.user_id, q.generation, q.id), CALLER | {"id": "bigint"}, read=True)
-_CREATE = Batched(fn.task_create(q.user_id, q.generation, q.wait, q.new), CALLER | {"new": "jsonb"})
+CALLER_TYPES = {"user_id": "bigint", "generation": "bigint"}
+_GET = Batched(fn.task_get(q.user_id, q.generation, q.id), CALLER_TYPES | {"id": "bigint"}, read=True)
+_CREATE = Batched(fn.task_create(q.user_id, q.generation, q.wait, q.new), CALLER_TYPES | {"new": "jsonb"})
 _UPDATE = Batched(
     fn.task_update(q.user_id, q.generation, q.wait, q.id, q.if_match, q.change),
-    CALLER | {"id": "bigint", "if_match": "bigint[]", "change": "jsonb"},
+    CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]", "change": "jsonb"},
 )
-_DELETE = Batched(fn.task_delete(q.user_id, q.generation, q.wait, q.id, q.if_match), CALLER | {"id": "bigint", "if_match": "bigint[]"})
+_DELETE = Batched(
+    fn.task_delete(q.user_id, q.generation, q.wait, q.id, q.if_match), CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]"}
+)
 
 
 async def get_task(caller: Caller, task_id: int) -> TaskAsStored:
@@ -163,7 +165,7 @@ async def create_task(caller: Caller, task: TaskNew) -> TaskAsStored:
 
 
 async def update_task(caller: Caller, task_id: int, change: TaskChange, if_match: list[int] | None) -> TaskAsStored:
-    """Change the fields that were sent and log each that differs. Raises NotFound, ChangedMeanwhile."""
+    """Change the fields that were sent and log each that differs. Raises InvalidInput, NotFound, ChangedMeanwhile."""
     if change.id is not MISSING and change.id != task_id:
         raise InvalidInput(FieldError("id", "must be the one in the address, or not be sent"))
     if change.revision is not MISSING:
@@ -204,8 +206,8 @@ def _allowed(rows: list[tuple[Any, ...]]) -> TaskAsStored:
 if __name__ == "__main__":
     try:
         schema = migrate.upgrade(settings.load().db, connection_parameters(), MIGRATIONS)
-    except psycopg2.OperationalError as error:
-        raise SystemExit(f"The database can't be reached: {str(error).strip()}") from None
+    except psycopg2.Error as error:
+        raise SystemExit(f"The schema can't be brought up to date: {str(error).strip()}") from None
     if schema.words:
         raise SystemExit(schema.words)
     print("The database is there, with this version's schema.")

@@ -19,6 +19,8 @@ Order = Literal[
 ]  # fmt: skip
 LARGEST_ID = 2**63 - 1
 MOST_PER_PAGE = 1000
+MOST_MARKS_IN_A_ROW = 30  # Unicode's stream-safe text (UAX #15): to normalise a run takes the square of its length
+MARKS_BY_DECOMPOSITION = "\u0f73\u0f75\u0f81"
 
 
 class Strict(BaseModel):
@@ -41,7 +43,17 @@ def _clean(value: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise ValueError("must not contain lone surrogates") from None
+    if not value.isascii() and _longest_run_of_marks(value) > MOST_MARKS_IN_A_ROW:
+        raise ValueError(f"must not contain more than {MOST_MARKS_IN_A_ROW} combining marks in a row")
     return unicodedata.normalize("NFC", value)
+
+
+def _longest_run_of_marks(text: str) -> int:
+    longest = run = 0
+    for character in text:
+        run = run + 1 if unicodedata.combining(character) or character in MARKS_BY_DECOMPOSITION else 0
+        longest = max(longest, run)
+    return longest
 
 
 def _not_blank(value: str) -> str:
@@ -235,6 +247,8 @@ class TaskNew(Strict):
 
 class TaskChange(Strict):
     """What is to change: a field that isn't sent stays as it is. What was read may be sent back whole."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "planned"}]})
 
     name: Name | MISSING = MISSING
     description: Description | MISSING = MISSING

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+LONGEST_TOKEN_LIFETIME_SECONDS = 366 * 86400
 EXAMPLE_SECRET = "replace-this-by-the-output-of-openssl-rand-hex-32"  # noqa: S105 - what .env.example says, and what is refused
 
 
@@ -42,13 +43,18 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="the address to listen on")
     port: int = Field(8080, ge=1, le=65535, description="the port to listen on")
     web_concurrency: int | None = Field(None, ge=1, le=256, description="worker processes; one per core where it is not set")
-    token_lifetime_seconds: int = Field(30 * 86400, ge=60, le=366 * 86400, description="how long a token lives")
+    token_lifetime_seconds: int = Field(30 * 86400, ge=60, le=LONGEST_TOKEN_LIFETIME_SECONDS, description="how long a token lives")
     password_min_length: int = Field(8, ge=1, le=128, description="the shortest password that can be registered, in characters")
     hashing_threads: int = Field(2, ge=1, le=64, description="passwords hashed at once, per worker (19 MiB and a core each)")
     hashing_queue: int = Field(64, ge=0, le=10000, description="passwords waiting for that, per worker; beyond it the answer is 503")
     max_body_bytes: int = Field(128 * 1024, ge=1024, le=64 * 1024 * 1024, description="the largest request body")
     log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR")
     data_dir: Path = Field(Path(".data"), description="where `make run` keeps its own PostgreSQL; unused where DB_HOST is set")
+
+    @property
+    def address(self) -> str:
+        """Where the service listens, as addresses are written."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 @cache

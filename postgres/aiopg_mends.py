@@ -1,4 +1,4 @@
-"""Three faults of aiopg 1.4.0, mended until it mends them itself. Each has a test that fails without its mend."""
+"""Four faults of aiopg 1.4.0, mended until it mends them itself. Each has a test that fails without its mend."""
 
 import asyncio
 from typing import Any
@@ -10,6 +10,7 @@ CONNECT_TRIES = 3
 
 aiopgs_poll = aiopg.connection.Connection._poll
 aiopgs_connect = aiopg.connection.connect
+aiopgs_fill = aiopg.pool.Pool._fill_free_pool
 aiopgs_release = aiopg.pool.Pool.release
 
 
@@ -17,6 +18,7 @@ def apply() -> None:
     """Put the mends in place, for every connection and pool that is made afterwards."""
     setattr(aiopg.connection.Connection, "_poll", poll)  # noqa: B010 - mypy knows that nobody does this
     setattr(aiopg.pool, "connect", connect)  # noqa: B010
+    setattr(aiopg.pool.Pool, "_fill_free_pool", fill)  # noqa: B010
     setattr(aiopg.pool.Pool, "release", release)  # noqa: B010
 
 
@@ -59,3 +61,14 @@ def release(self: Any, connection: aiopg.connection.Connection) -> "asyncio.Futu
     if connection.closed and self._cond._waiters:
         released = asyncio.ensure_future(self._wakeup())
     return released
+
+
+async def fill(self: Any, override_min: bool) -> None:
+    """Have a free connection. One that was given back and died while another was being made would be handed out, and fail an assertion."""
+    while True:
+        await aiopgs_fill(self, override_min)
+        dead = [connection for connection in self._free if connection.closed]
+        for connection in dead:
+            self._free.remove(connection)
+        if self._free or not dead:
+            return

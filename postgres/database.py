@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 PAUSES_SECONDS = (0.05, 0.1, 0.2)  # before a read is tried again
+SECONDS_FOR_THE_FIRST_CONTACT = 3  # then the service starts without its database, and answers 503
 SECONDS_BETWEEN_ATTEMPTS = 0.5  # to bring the schema up to date
 
 aiopg_mends.apply()
@@ -40,7 +41,7 @@ class Database(peewee_async.PostgresqlDatabase):
     """PostgreSQL for asyncio; what goes wrong between it and us is Unavailable, and only that."""
 
     pool_backend_cls = Pool
-    schema: migrate.Schema | None = None  # as found at the first contact; None before it
+    is_usable = False  # until the schema has been seen to
 
     def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse: a synchronous query would hold up every other request (peewee-async's own refusal is an `assert`)."""
@@ -71,12 +72,15 @@ class Database(peewee_async.PostgresqlDatabase):
 
     async def check(self) -> str | None:
         """Give what is wrong between the database and this version's schema; None where nothing is."""
-        applied = await self.rows(migrate.APPLIED, (), read=True)
+        try:
+            applied = await self.rows(migrate.APPLIED, (), read=True)
+        except peewee.ProgrammingError:  # not even yoyo's table is there
+            applied = []
         return migrate.compare({step for (step,) in applied}, migrate.steps(MIGRATIONS)).words
 
     @contextmanager
     def _trouble_is_unavailable(self) -> Iterator[None]:
-        if self.schema is None:
+        if not self.is_usable:
             raise Unavailable("The database isn't ready yet: try again.")
         try:
             yield
@@ -86,13 +90,18 @@ class Database(peewee_async.PostgresqlDatabase):
 
 
 # asyncio's TimeoutError is Python's; QueryCanceled passes peewee's own wrapper by, as do all errors of BEGIN and COMMIT.
-TROUBLE = (peewee.OperationalError, peewee.InterfaceError, psycopg2.OperationalError, psycopg2.InterfaceError, TimeoutError, OSError)
+# InternalError: the server takes no changes, as after a failover.
+TROUBLE = (
+    *(peewee.OperationalError, peewee.InterfaceError, peewee.InternalError),
+    *(psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.InternalError),
+    *(TimeoutError, OSError),
+)
 
 
 def _connection_broke(error: BaseException | None) -> bool:
     """Tell a broken connection (class 08, a server that goes down: 57P0x, or no code at all) from a limit that was reached."""
     error = getattr(error, "orig", None) or error
-    if isinstance(error, TimeoutError):
+    if error is None or isinstance(error, TimeoutError):
         return False
     code = getattr(error, "pgcode", None)
     return code is None or code.startswith(("08", "57P0"))
@@ -141,28 +150,28 @@ async def pool(app: web.Application) -> AsyncIterator[None]:
             "enable_hstore": False,
         },
     )
-    await _upgrade()
-    waiting = None if database.schema else asyncio.create_task(_keep_trying())
+    database.is_usable = False
+    upgrading = asyncio.create_task(_see_to_the_schema())
+    await asyncio.wait([upgrading], timeout=SECONDS_FOR_THE_FIRST_CONTACT)
     yield
-    if waiting:
-        waiting.cancel()
-        with suppress(asyncio.CancelledError):
-            await waiting
-    database.schema = None
+    upgrading.cancel()
+    with suppress(asyncio.CancelledError):
+        await upgrading
+    database.is_usable = False
     await database.aio_close()
 
 
-async def _upgrade() -> None:
-    try:
-        database.schema = await asyncio.to_thread(migrate.upgrade, settings.load().db, connection_parameters(), MIGRATIONS)
-    except psycopg2.Error as error:
-        log.warning("the database isn't ready yet: %s", str(error).strip())
-    else:
-        if database.schema.words:
-            log.error("%s", database.schema.words)
-
-
-async def _keep_trying() -> None:
-    while database.schema is None:
-        await asyncio.sleep(SECONDS_BETWEEN_ATTEMPTS)
-        await _upgrade()
+async def _see_to_the_schema() -> None:
+    while not database.is_usable:
+        try:
+            schema = await asyncio.to_thread(migrate.upgrade, settings.load().db, connection_parameters(), MIGRATIONS)
+        except psycopg2.Error as error:
+            log.warning("the database isn't ready yet: %s", str(error).strip())
+        except Exception:
+            log.exception("the schema can't be brought up to date")
+        else:
+            if schema.words:
+                log.error("%s", schema.words)
+            database.is_usable = not schema.missing
+        if not database.is_usable:
+            await asyncio.sleep(SECONDS_BETWEEN_ATTEMPTS)

@@ -1,5 +1,6 @@
 """Bring the schema up to date: yoyo's numbered steps, then the functions, one process at a time."""
 
+import glob
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from psycopg2 import errors, sql
 OLDEST_POSTGRESQL = 17
 WORKER_BOOT_ERROR = 3  # the exit code at which gunicorn gives up; at any other it starts the next worker, for ever
 ADVISORY_LOCK = 7_461_736  # any number that no other program takes in this database
+SECONDS_TO_CONNECT = 5
 SECONDS_BETWEEN_TRIES = 0.05
 APPLIED = "SELECT migration_id FROM _yoyo_migration"
 
@@ -66,13 +68,16 @@ def upgrade(database: str, parameters: dict[str, Any], directory: Path) -> Schem
 
 
 def _connect_or_create(database: str, parameters: dict[str, Any]) -> Any:
+    parameters = parameters | {"connect_timeout": SECONDS_TO_CONNECT}
     try:
         return psycopg2.connect(dbname=database, **parameters)
     except psycopg2.OperationalError as error:
-        if f'database "{database}" does not exist' not in str(error):  # a refused connection carries no SQLSTATE
-            raise
+        refusal = error  # without an SQLSTATE, and in the server's language: so one has to look
     with closing(psycopg2.connect(dbname="postgres", **parameters)) as connection, connection.cursor() as cursor:
         connection.autocommit = True
+        cursor.execute("SELECT FROM pg_database WHERE datname = %s", (database,))
+        if cursor.fetchone() is not None:
+            raise refusal
         with suppress(errors.DuplicateDatabase, errors.UniqueViolation):  # another process was faster, or as fast
             cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
     return psycopg2.connect(dbname=database, **parameters)
@@ -116,7 +121,7 @@ def _apply(database: str, parameters: dict[str, Any], directory: Path) -> None:
     backend = Backend(DatabaseURI("postgresql", None, None, None, None, database, parameters), "_yoyo_migration")
     with closing(backend.connection):
         backend.ensure_internal_schema_updated()
-        pending = list(backend.to_apply(read_migrations(str(directory))))
+        pending = list(backend.to_apply(read_migrations(glob.escape(str(directory)))))
         for step in pending:
             step.load()
         last = next((step for step in reversed(pending) if step.use_transactions), None)

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from rest.errors import FieldError, InvalidInput
 
-_TAG = r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"'
+_TAG = r'(?:W/)?"[^\x00-\x20\x22\x7f]*"'
 LIST = rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*"
 _LIST = re.compile(LIST)
 _TAGS = re.compile(_TAG)

@@ -77,7 +77,7 @@ def validate(model: type[Model], fields: Fields) -> Model:
     times = Counter(name for name, _ in fields.pairs)
     errors = [FieldError(printable(name), "must not be sent more than once") for name, n in times.items() if n > 1]
     try:
-        made = model.model_validate(dict(fields.pairs), context={"textual": fields.textual})
+        made = model.model_validate({printable(name): value for name, value in fields.pairs}, context={"textual": fields.textual})
     except ValidationError as error:
         errors += [_explain(fault) for fault in error.errors(include_url=False, include_input=False)]
     if errors:

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 import orjson
-from aiohttp import web, web_urldispatcher
+from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import MISSING, BaseModel, Field
 
@@ -198,19 +198,10 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
     except Exception:
         log.exception("unexpected failure")
         response = Unexpected().response()
+    if "Transfer-Encoding" in request.headers:  # aiohttp would take such a body's trailers for headers of the next request here
+        response.force_close()
     if not response.prepared:
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         response.headers.update(request.get(EXTRA_HEADERS, {}))
     return response
-
-
-async def expect(request: web.Request) -> None:
-    """Ask for the body where the client waits for that; any other expectation is ignored, as RFC 9110, section 10.1.1, allows."""
-    if request.headers.get("Expect", "").lower() == "100-continue" and request.version >= (1, 1):
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # what has gone out is no part of the answer
-
-
-# For every route, and for paths that none has: aiohttp would answer those with 417, past the middlewares.
-setattr(web_urldispatcher, "_default_expect_handler", expect)  # noqa: B010

@@ -62,7 +62,7 @@ def make(info: Info, public: Iterable[web.RouteDef], private: Iterable[web.Route
     for route in (route for route in [*public, *private] if route not in PAGES):
         path = re.sub(r":[^/]+(?=\}(/|$))", "", route.path)
         names = re.findall(r"\{(\w+)\}", path)
-        in_path = [{"name": name, "in": "path", "required": True, "schema": TypeAdapter(parameters[name]).json_schema()} for name in names]
+        in_path = [{"name": name, "in": "path", "required": True, **_typed(parameters[name])} for name in names]
         paths[path] = {operation.method: _operation(operation, in_path, route not in public, schemas) for operation in operations(route)}
     return {
         "openapi": "3.1.0",
@@ -70,6 +70,11 @@ def make(info: Info, public: Iterable[web.RouteDef], private: Iterable[web.Route
         "paths": paths,
         "components": {"schemas": schemas.named, "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}},
     }
+
+
+def _typed(kind: Any) -> dict[str, Any]:
+    schema = TypeAdapter(kind).json_schema()
+    return {"schema": schema, "example": schema.pop("examples")[0]}
 
 
 def operations(route: web.RouteDef) -> Iterator[Operation]:

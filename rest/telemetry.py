@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 from pythonjsonlogger.json import JsonFormatter
 
@@ -58,8 +59,15 @@ class _WithRequestId(logging.Filter):
         return True
 
 
+class _NoBadHttp(logging.Filter):
+    """Keep out what aiohttp says of bytes that are no HTTP: a traceback for each, with what the client sent in it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], (HttpProcessingError, web.RequestPayloadError)))
+
+
 def log_to_stdout(level: str) -> None:
-    """Write everybody's log records to stdout, as lines of JSON with the id of the request that they belong to."""
+    """Write log records to stdout, as lines of JSON with the id of the request that they belong to; gunicorn's own stay its own."""
     handler = logging.StreamHandler(sys.stdout)
     handler.addFilter(_WithRequestId())
     handler.setFormatter(
@@ -69,6 +77,9 @@ def log_to_stdout(level: str) -> None:
             datefmt="%Y-%m-%dT%H:%M:%S%z",
         )
     )
+    for server in ("aiohttp.server", "gunicorn.error"):
+        logging.getLogger(server).addFilter(_NoBadHttp())
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken form
     logging.getLogger("yoyo").setLevel(logging.WARNING)  # it tells of each statement
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -291,3 +291,19 @@ async def test_a_forms_revision_must_hold_too(alice: Person, task: dict[str, Any
 async def test_a_revision_that_no_task_can_have_changes_nothing(alice: Person, task: dict[str, Any], method: str, revision: int) -> None:
     assert (await change(alice, method, name="other", revision=revision)).status in (400, 412)
     assert (await alice.get("/task/1")).json == task
+
+
+async def test_no_two_users_have_a_list_of_the_same_tag(alice: Person, mallory: Person) -> None:
+    for person in (alice, mallory):
+        await person.new_task(name=f"of {person.login}")
+    theirs = [(await alice.get(path)).headers["ETag"] for path in ("/task", "/task/1/log")]
+    for path, tag in zip(("/task", "/task/1/log"), theirs, strict=True):
+        assert (await alice.get(path, headers={"If-None-Match": tag})).status == 304
+        assert (await mallory.get(path, headers={"If-None-Match": tag})).status == 200
+
+
+async def test_a_tag_may_hold_any_characters_but_quotes(alice: Person) -> None:
+    await alice.new_task()
+    for tag in ('"я"', '"a b"'):
+        expected = 400 if " " in tag else 412
+        assert (await alice.patch("/task/1", json={"name": "new"}, headers={"If-Match": tag})).status == expected

@@ -100,6 +100,27 @@ async def test_whoever_waits_is_served_when_a_dead_connection_comes_back(server:
     assert isinstance(await outcome_of_waiting_for_a_dead_connection(server), TimeoutError)
 
 
+async def outcome_of_a_free_connection_that_dies_while_another_is_made(server: Server) -> object:
+    async with aiopg.create_pool(dbname=server.ours, minsize=0, maxsize=2, enable_hstore=False, **connection_parameters()) as pool:
+        connection = await pool.acquire()
+        another = asyncio.create_task(pool.acquire())  # begins to connect
+        await asyncio.sleep(0)
+        pool.release(connection)
+        connection.close()
+        outcome = (await asyncio.gather(another, return_exceptions=True))[0]
+        if not isinstance(outcome, BaseException):
+            assert not outcome.closed
+            pool.release(outcome)
+            return None
+        return outcome
+
+
+async def test_a_connection_that_died_while_it_was_free_is_not_handed_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert await outcome_of_a_free_connection_that_dies_while_another_is_made(server) is None
+    monkeypatch.setattr(aiopg.Pool, "_fill_free_pool", aiopg_mends.aiopgs_fill)
+    assert isinstance(await outcome_of_a_free_connection_that_dies_while_another_is_made(server), AssertionError)
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_under_uvloop_every_refused_connection_says_so(unused_tcp_port: int) -> None:
     async def errors(connect: Callable[..., Any]) -> list[type[BaseException]]:
@@ -224,6 +245,26 @@ async def test_started_before_its_database_it_answers_503_and_then_serves(
     settings.load.cache_clear()
 
 
+async def test_a_database_that_takes_the_call_and_says_nothing_does_not_hold_up_the_start(
+    aiohttp_client: Any, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
+) -> None:
+    silent: list[asyncio.StreamWriter] = []
+    monkeypatch.setattr("postgres.database.SECONDS_FOR_THE_FIRST_CONTACT", 0.2)
+    monkeypatch.setattr(migrate, "SECONDS_TO_CONNECT", 2)  # libpq's least
+    async with await asyncio.start_server(lambda reader, writer: silent.append(writer), "127.0.0.1", unused_tcp_port):
+        with monkeypatch.context() as patched:
+            patched.setenv("DB_HOST", "127.0.0.1")
+            patched.setenv("DB_PORT", str(unused_tcp_port))
+            settings.load.cache_clear()
+            stranger = Person(await aiohttp_client(await app.create_app()))
+            assert (await stranger.get("/health/live")).status == 200
+            assert (await stranger.get("/health/ready")).status == 503
+            await stranger.client.close()
+        for writer in silent:
+            writer.close()
+    settings.load.cache_clear()
+
+
 @pytest.fixture
 def fresh_name(server: Server) -> Iterator[str]:
     """Give the name of a database that isn't there yet."""
@@ -254,6 +295,28 @@ def test_a_step_that_fails_leaves_nothing_behind_and_is_taken_up_again(fresh_nam
     assert migrate.upgrade(fresh_name, connection_parameters(), steps).words is None
     newer = migrate.upgrade(fresh_name, connection_parameters(), MIGRATIONS)
     assert newer.words == "The database's schema is newer than this version of the service: it has 0002.second."
+
+
+def test_the_steps_are_found_whatever_the_directory_is_called(fresh_name: str, tmp_path: Path) -> None:
+    steps = tmp_path / "a [b] *?"
+    shutil.copytree(MIGRATIONS, steps)
+    assert migrate.upgrade(fresh_name, connection_parameters(), steps).words is None
+
+
+async def test_a_database_without_a_schema_makes_the_service_unready(stranger: Person, sql: Callable[..., Any]) -> None:
+    sql("ALTER TABLE _yoyo_migration RENAME TO elsewhere")
+    try:
+        assert (await stranger.get("/health/ready")).status == 503
+    finally:
+        sql("ALTER TABLE elsewhere RENAME TO _yoyo_migration")
+    assert (await stranger.get("/health/ready")).status == 200
+
+
+async def test_a_server_that_takes_no_changes_is_unavailable(running: Running) -> None:
+    async with running(DB_POOL_SIZE="1"):
+        await database.rows("SELECT set_config('default_transaction_read_only', 'on', false)", ())
+        with pytest.raises(Unavailable):
+            await database.rows("CREATE TABLE never (a int)", ())
 
 
 def test_an_old_postgresql_is_refused_with_a_sentence(

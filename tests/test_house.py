@@ -22,6 +22,7 @@ HOUSE = Path(app.__file__).parent
 ROOMS = [  # a module imports only what stands above it
     "settings",
     "rest.telemetry",
+    "rest.aiohttp_mends",
     "rest.errors",
     "rest.conditions",
     "rest.cursors",
@@ -168,3 +169,10 @@ def test_only_the_functions_write_tasks_and_only_two_places_in_them() -> None:
         assert not [
             call for call in calls if re.match(r"(models\.)?(Task|TaskLog)\.(aio_)?(create|insert|update|delete|save|bulk)(_\w+)?$", call)
         ], module
+
+
+@pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "127.0.0.1:80"), ("::1", "[::1]:80"), ("task.example", "task.example:80")])
+def test_an_address_is_written_as_addresses_are(host: str, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOST", host)
+    monkeypatch.setenv("PORT", "80")
+    assert Settings().address == address  # type: ignore[call-arg]

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import threading
 import unicodedata
 from collections import Counter
@@ -61,8 +62,13 @@ def url(own_pool: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, 
     @asynccontextmanager
     async def running() -> AsyncIterator[tuple[str, str]]:
         async with TestServer(await app.create_app()) as server:
-            await models.create_user(EXAMPLE["login"], auth.hash_password(EXAMPLE["password"]), 1)
-            caller = await models.create_user("owner", "no hash, so no password", 1)
+            password_hash = auth.hash_password(EXAMPLE["password"])
+            try:
+                await models.create_user(EXAMPLE["login"], password_hash, 1)
+            except models.LoginTaken:  # another test, with another password
+                whose = models.User.login_key == EXAMPLE["login"]
+                await models.User.update(password_hash=password_hash).where(whose).aio_execute()
+            caller = await models.create_user(f"owner-{secrets.token_hex(6)}", "no hash, so no password", 1)
             task = TaskNew(name="Buy milk", description="", status="new")
             await asyncio.gather(*(models.create_task(caller, task) for _ in range(TASKS)))
             yield str(server.make_url("")).rstrip("/"), auth.issue_token(caller).access_token

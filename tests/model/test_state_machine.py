@@ -432,8 +432,8 @@ class Histories(RuleBasedStateMachine):
         else:
             self.has_task(answer, 200, who, task)
 
-    @rule(who=who, sort=st.sampled_from(SORTS), limit=limit, to_the_end=st.booleans())
-    def list_all(self, who: int, sort: str, limit: int | None, to_the_end: bool) -> None:
+    @rule(who=who, sort=st.sampled_from(SORTS), limit=st.integers(1, 3), to_the_end=st.booleans())
+    def list_all(self, who: int, sort: str, limit: int, to_the_end: bool) -> None:
         self.list(who, {}, sort, limit, False, to_the_end)
 
     @rule(who=who, chosen=filters(), sort=st.sampled_from(SORTS), limit=limit, iso=iso)

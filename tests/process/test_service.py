@@ -56,6 +56,16 @@ def test_every_request_is_one_line_of_json_without_secrets(service: Service) -> 
     assert headers["Authorization"].split()[1] not in service.output
 
 
+def test_what_is_no_http_leaves_nothing_of_it_in_the_log(service: Service) -> None:
+    answer = requests.get(f"{service.url}/task", headers={"Authorization": "Bearer " + "secret" * 2000}, timeout=10)
+    assert answer.status_code == 400
+    assert requests.get(f"{service.url}/nowhere", headers={"X-Request-ID": "find-me"}, timeout=10).status_code == 404
+    service.stop()
+    assert "find-me" in service.output
+    assert "secret" not in service.output
+    assert "Traceback" not in service.output
+
+
 def test_a_killed_worker_loses_no_acknowledged_change_and_is_replaced(service: Service) -> None:
     headers = register(service, "process-killed")
     acknowledged: list[int] = []
