@@ -51,9 +51,10 @@ def cursor_of(answer: Answer) -> str:
 
 async def pages(person: Person, path: str) -> list[Answer]:
     """Read a listing to its end."""
-    read = []
+    read: list[Answer] = []
     following: str | None = path
     while following:
+        assert len(read) < 1000, "the pages have no end"
         read.append(await person.get(following))
         assert read[-1].status == 200, read[-1]
         following = link(read[-1])

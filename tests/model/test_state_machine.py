@@ -89,16 +89,16 @@ manner = st.builds(Manner, st.sampled_from(["PATCH", "POST", "PUT"]), encoding, 
 
 
 class Moment(NamedTuple):
-    """A moment near the one of a revision: so many microseconds later, and perhaps a bit more, written in some zone."""
+    """A moment near a completion: so many microseconds later, and perhaps a bit more, written in some zone."""
 
-    revision: int
+    which: int
     microseconds: int
     beyond: str
     minutes_east: int
 
 
 moment = st.builds(
-    Moment, st.integers(1, 15), st.integers(-1, 1), st.sampled_from(["", "00", "5"]), st.sampled_from([0, 180, -570, 345, 1439, -1439])
+    Moment, which, st.sampled_from([0, 0, -1, 1]), st.sampled_from(["", "00", "5"]), st.sampled_from([0, 180, -570, 345, 1439, -1439])
 )
 FILTERS: dict[str, st.SearchStrategy[Any]] = {
     "status": st.lists(status, min_size=1, max_size=4),
@@ -107,15 +107,16 @@ FILTERS: dict[str, st.SearchStrategy[Any]] = {
     "completion_to": st.sampled_from(DAYS),
     "completed_from": moment,
     "completed_to": moment,
-    "q": st.sampled_from(["Ёж", "Е", "ж", "A b", "%", "_", "\\", "a\\b", "A_b", "b a"])
-    | st.sampled_from([piece for piece in PIECES if piece.isprintable()]),
+    "q": st.lists(st.sampled_from(["Ёж", "Е", "ж", "A", "b", "%", "_", "\\", "a_B"]) | st.sampled_from(PIECES), min_size=1, max_size=2).map(
+        " ".join
+    ),
 }
 
 
 @st.composite
 def filters(draw: st.DrawFn) -> Json:
     """Choose some filters, seldom so many that nothing is left."""
-    chosen = draw(st.sets(st.sampled_from(sorted(FILTERS)), max_size=2))
+    chosen = draw(st.sets(st.sampled_from(sorted(FILTERS)), min_size=1, max_size=2))
     if "completion_at" in chosen:
         chosen -= {"completion_from", "completion_to"}
     return {parameter: draw(FILTERS[parameter]) for parameter in sorted(chosen)}
@@ -376,6 +377,8 @@ class Histories(RuleBasedStateMachine):
         answer = self.ask(who, "DELETE", f"/task/{task_id}", headers=headers)
         if self.told(answer, account, account.delete(task_id, allowed)):
             assert (answer.status, answer.text) == (204, "")
+            for path in (f"/task/{task_id}", f"/task/{task_id}/log"):
+                self.told(self.ask(who, "GET", path), account, Outcome.NOT_FOUND)
 
     @precondition(lambda self: self.mistakes < MOST_MISTAKES and all(account.find(1) for account in self.accounts))
     @rule(who=who, case=st.sampled_from(MALFORMED))
@@ -452,12 +455,12 @@ class Histories(RuleBasedStateMachine):
                 self.open = [*self.open, listing][-MOST_OPEN_LISTINGS:]
                 break
 
-    @rule(who=who, which=which, limit=limit, to_the_end=st.booleans())
-    def read_log(self, who: int, which: int, limit: int | None, to_the_end: bool) -> None:
+    @rule(who=who, which=which, limit=st.integers(1, 3), to_the_end=st.booleans())
+    def read_log(self, who: int, which: int, limit: int, to_the_end: bool) -> None:
         who, account = self.among(who)
         task_id = self.pick(account, which)
-        path = f"/task/{task_id}/log" + (f"?limit={limit}" if limit else "")
-        listing: Open | None = Open(who, path, limit or 1000, None, None, task_id, 0)
+        path = f"/task/{task_id}/log?limit={limit}"
+        listing: Open | None = Open(who, path, limit, None, None, task_id, 0)
         while listing:
             listing = self.read_page(listing)
             if listing and not to_the_end:
@@ -481,6 +484,9 @@ class Histories(RuleBasedStateMachine):
         assert cursor
         if who != listing.who and (listing.query or account.find(listing.task_id)):
             self.refused(self.ask(who, "GET", listing.link), 400)
+        for task in account.live() if who == listing.who and listing.query is None else ():
+            if task.id != listing.task_id:
+                self.refused(self.ask(who, "GET", listing.link.replace(f"/{listing.task_id}/log", f"/{task.id}/log")), 400)
         self.refused(self.ask(listing.who, "GET", f"/task?sort=-id&limit=999&cursor={cursor[1]}"), 400)
 
     def asked(self, account: Account, chosen: Json, sort: str, iso: bool) -> tuple[dict[str, str], Query]:
@@ -497,8 +503,10 @@ class Histories(RuleBasedStateMachine):
                     parameters[parameter] = as_day(value, iso) or ""
                     meant["day" + parameter.removeprefix("completion").replace("_at", "")] = value
                 case _, Moment():
-                    if (known := account.moments.get(value.revision)) is None:
+                    completions = sorted(account.moments[task.completed] for task in account.live() if task.completed)
+                    if not completions:
                         continue
+                    known = completions[value.which % len(completions)]
                     parameters[parameter] = self.near(known, value)
                     meant[parameter] = seconds(known) + Fraction(2 * value.microseconds + (value.beyond == "5"), 2_000_000)
                 case "q", _:
