@@ -55,6 +55,9 @@ control_socket_disable = True
 """
 
 
+MEASURING = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+
+
 class House:
     """A place to run the service from."""
 
@@ -94,7 +97,7 @@ class House:
         return subprocess.Popen(
             [*prefix, sys.executable, EMBEDDED],
             cwd=self.place,
-            env={"PATH": os.environ["PATH"], "LANG": "xx_XX.UTF-8", "PORT": str(self.port)} | variables,
+            env={"PATH": os.environ["PATH"], "LANG": "xx_XX.UTF-8", "PORT": str(self.port)} | MEASURING | variables,
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
