@@ -2,7 +2,7 @@
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     hashing_threads: int = Field(2, ge=1, le=64, description="passwords hashed at once, per worker (19 MiB and a core each)")
     hashing_queue: int = Field(64, ge=0, le=10000, description="passwords waiting for that, per worker; beyond it the answer is 503")
     max_body_bytes: int = Field(128 * 1024, ge=1024, le=64 * 1024 * 1024, description="the largest request body")
-    log_level: str = Field("INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     data_dir: Path = Field(Path(".data"), description="where `make run` keeps its own PostgreSQL; unused where DB_HOST is set")
 
     @property
@@ -69,7 +69,6 @@ def load() -> Settings:
 def _sentence(variable: str, fault: object) -> str:
     kind, message = fault["type"], fault["msg"].removeprefix("Value error, ")  # type: ignore[index]
     if kind == "missing":
-        return (
-            f"{variable} is not set: put it into the environment or into .env (see .env.example), or try `make run`, which needs neither."
-        )
+        advice = "put it into the environment or into .env (see .env.example), or leave DB_HOST out and try `make run`, which makes it up"
+        return f"{variable} is not set: {advice}."
     return f"{variable}: {message}."
