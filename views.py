@@ -54,22 +54,17 @@ class Resource(web.View):
     def task_answer(self, task: TaskAsStored, status: int = HTTPStatus.OK) -> web.Response:
         """Answer with a task and its tag, or with 304 to a client that has it."""
         self.request[EXTRA_HEADERS]["X-Revision"] = str(task.user_revision)
-        return self._answer(task.json, conditions.revision_tag(task.revision), status)
+        return conditions.answer(self.request, task.json.encode(), conditions.revision_tag(task.revision), status)
 
     def page_answer(self, page: Listed, query: Page) -> web.Response:
         """Answer with a page of a listing, its tag and a link to the next, or with 304 to a client that has it."""
         self.request[EXTRA_HEADERS]["X-Revision"] = str(page.user_revision)
         depends_on = (REPRESENTATION, self.caller.user_id, self.request.path, query.model_dump_json(), page.revision, page.kept_from)
-        response = self._answer(f"[{page.json}]", conditions.digest_tag(*depends_on))
+        response = conditions.answer(self.request, f"[{page.json}]".encode(), conditions.digest_tag(*depends_on))
         if page.cursor and response.status == HTTPStatus.OK:
             following = self.request.rel_url.update_query(cursor=page.cursor)
             response.headers["Link"] = f'<{following.raw_path_qs}>; rel="next"'
         return response
-
-    def _answer(self, json: str, etag: str, status: int = HTTPStatus.OK) -> web.Response:
-        if self.request.method in ("GET", "HEAD") and conditions.not_modified(self.request, etag):
-            return web.Response(status=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag})
-        return web.Response(text=json, status=status, content_type="application/json", headers={"ETag": etag})
 
 
 def _token_answer(token: Token, status: int = HTTPStatus.OK) -> web.Response:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from http import HTTPStatus
 
 from aiohttp import web
 
@@ -42,6 +43,13 @@ def not_modified(request: web.Request, etag: str) -> bool:
         return False
     tags = _tags(request, "If-None-Match") or []
     return tags == ["*"] or etag in [tag.removeprefix("W/") for tag in tags]
+
+
+def answer(request: web.Request, body: bytes, etag: str, status: int = HTTPStatus.OK) -> web.Response:
+    """Answer with JSON and its tag, or with 304 to a client that has it."""
+    if request.method in ("GET", "HEAD") and not_modified(request, etag):
+        return web.Response(status=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag})
+    return web.Response(body=body, status=status, content_type="application/json", charset="utf-8", headers={"ETag": etag})
 
 
 def _tags(request: web.Request, header: str) -> list[str] | None:

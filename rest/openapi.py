@@ -238,10 +238,7 @@ class Document(web.View):
     async def get(self) -> web.Response:
         """Give this document."""
         document = self.request.app[DOCUMENT]
-        etag = conditions.digest_tag(document)
-        if conditions.not_modified(self.request, etag):
-            return web.Response(status=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag})
-        return web.Response(body=document, content_type="application/json", charset="utf-8", headers={"ETag": etag})
+        return conditions.answer(self.request, document, conditions.digest_tag(document))
 
     head = get
 

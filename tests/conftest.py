@@ -4,7 +4,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,9 +94,9 @@ def as_documented(request: pytest.FixtureRequest) -> Iterator[None]:
     assert not [fault for fault in document.faults if not fault.endswith(expected or "\0")]
 
 
-@pytest.fixture
-def sql(server: Server) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
-    """Give a function that runs SQL in the run's database, past the service, and gives the rows."""
+@contextmanager
+def connection_to(server: Server) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+    """Give a function that runs SQL in the run's database, past the service and on a connection of its own, and gives the rows."""
     with closing(psycopg2.connect(dbname=server.ours, **connection_parameters())) as connection:
         connection.autocommit = True
 
@@ -105,6 +105,13 @@ def sql(server: Server) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
                 cursor.execute(statement, parameters)
                 return cursor.fetchall() if cursor.description else []
 
+        yield run
+
+
+@pytest.fixture
+def sql(server: Server) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
+    """Give what `connection_to` gives."""
+    with connection_to(server) as run:
         yield run
 
 

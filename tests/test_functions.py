@@ -4,7 +4,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import psycopg2
@@ -13,8 +13,8 @@ from aiohttp.test_utils import TestClient
 from psycopg2 import errors
 
 import models
-from postgres.database import connection_parameters, database
-from tests.conftest import Person, Server
+from postgres.database import database
+from tests.conftest import Person, Server, connection_to
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -96,20 +96,6 @@ CHANGES: dict[str, Callable[..., Answered]] = {
 }
 
 every_change = pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-
-
-@contextmanager
-def connection_to(server: Server) -> Iterator[Sql]:
-    """Give what the fixture `sql` gives, on a connection of its own."""
-    with closing(psycopg2.connect(dbname=server.ours, **connection_parameters())) as connection:
-        connection.autocommit = True
-
-        def run(statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-            with connection.cursor() as cursor:
-                cursor.execute(statement, parameters)
-                return cursor.fetchall() if cursor.description else []
-
-        yield run
 
 
 @pytest.fixture
