@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     db_user: str = Field("postgres", min_length=1, description="the role that owns the tables")
     db_password: SecretStr = Field(SecretStr(""), description="its password")
     db_pool_size: int = Field(10, ge=1, le=1000, description="connections per worker, at most")
+    db_prepare: bool = Field(True, description="plan each statement once per connection; `false` behind PgBouncer")
+    batch_size: int = Field(32, ge=1, le=1000, description="requests that travel in one statement, at most; 1: each alone")
     db_wait_seconds: float = Field(2, gt=0, le=60, description="how long a request waits for a connection")
     statement_timeout_seconds: float = Field(5, gt=0, le=600, description="how long a statement may take")
     lock_timeout_seconds: float = Field(2, gt=0, le=600, description="how long a change waits for another change of the same user")

@@ -1,10 +1,20 @@
-"""A query of one request's parameters, written by peewee once and run many times."""
+"""Requests of one statement that arrive together travel together: one round trip, one plan and one commit for all of them."""
 
+import asyncio
+from collections.abc import Callable, Sequence
+from contextvars import Context
 from typing import Any
 
 from peewee import SQL, Function, Query, Select
 
-from postgres.database import database
+import settings
+from postgres.database import Statement, database
+from rest.errors import Unavailable
+
+BUSY = "busy"  # what a query says in its first column where it must not wait for a lock that somebody holds
+SECONDS_OF_PATIENCE = 0.05  # with a slow statement, before those that wait for its end go without it
+
+Row = tuple[Any, ...]
 
 
 class _Request:
@@ -17,21 +27,177 @@ class _Request:
 q = _Request()
 
 
-class Batched:
-    """A statement that answers a request: the query is written once, here, and a call only brings the arguments.
+class _Member:
+    """One request on its way: its arguments, its answer to come, and when it was asked (in the loop's seconds)."""
 
-    `types` gives each parameter's SQL type, in the order of the arguments; `q.wait` is there without being asked for, and says whether the
-    statement may wait for a row lock. A `read` is tried again where a connection broke.
+    __slots__ = ("answer", "arguments", "asked_at")
+
+    def __init__(self, arguments: Sequence[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        self.arguments, self.answer, self.asked_at = arguments, loop.create_future(), loop.time()
+
+    def succeed(self, rows: list[Row]) -> None:
+        if not self.answer.done():  # whoever asked may have gone
+            self.answer.set_result(rows)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+
+class Batched:
+    """A query that answers, in one statement, every request that waits for it.
+
+    `types` gives each parameter's SQL type, in the order of the arguments; the first is whose data it is. `q.wait` is there without being
+    asked for: whether the query may wait for a row lock. In a batch it may not, and says BUSY in its first column; that request is sent
+    again, alone, beside the others. A `read` is tried again where a connection broke.
     """
 
     def __init__(self, query: Function | Query, types: dict[str, str], *, read: bool = False) -> None:
         if isinstance(query, Function):
             query = Select([query], [SQL("*")])
-        text, self._constants = database.get_sql_context().sql(query).query()
-        parameters = ", ".join(f"%s::{sql_type} AS {name}" for name, sql_type in types.items())
-        self.text = f"SELECT f.* FROM (SELECT {parameters}, true AS wait) q CROSS JOIN LATERAL ({text}) f"
+        text, constants = database.get_sql_context().sql(query).query()
+        owner, *_ = types
+        alone = ", ".join(f"%s::{sql_type} AS {name}" for name, sql_type in types.items())
+        arrays = ", ".join(f"%s::{_element(sql_type)}[]" for sql_type in types.values())
+        columns = ", ".join(f"{name}::{sql_type} AS {name}" for name, sql_type in types.items())
+        self.alone = Statement(
+            f"SELECT f.* FROM (SELECT {alone}, %s::boolean AS wait) q CROSS JOIN LATERAL ({text}) f", len(types) + 1, constants
+        )
+        self.together = Statement(
+            f"SELECT q.n::int, f.* FROM (SELECT {columns}, false AS wait, n FROM unnest({arrays}) WITH ORDINALITY r ({', '.join(types)}, n)"
+            f" ORDER BY {owner}, n) q CROSS JOIN LATERAL ({text}) f",
+            len(types),
+            constants,
+        )
+        self._elements = [_ELEMENTS.get(sql_type, _array_element) for sql_type in types.values()]
         self._read = read
+        self._queue: list[_Member] = []
+        self._start: asyncio.Handle | None = None  # of the next batch
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._held: dict[Any, list[_Member]] = {}  # behind a request that waits for its user's lock
+        self._waiting: set[asyncio.Task[None]] = set()  # for such locks
 
-    async def __call__(self, *arguments: Any) -> list[tuple[Any, ...]]:
+    async def __call__(self, *arguments: Any) -> list[Row]:
         """Run it for one request and give its rows."""
-        return await database.rows(self.text, (*arguments, *self._constants), read=self._read)
+        if settings.load().batch_size == 1:
+            return await self._run_alone(arguments, wait=True)
+        member = _Member(arguments)
+        if arguments[0] in self._held:
+            self._held[arguments[0]].append(member)
+        else:
+            self._join(member)
+        rows: list[Row] = await member.answer
+        return rows
+
+    def _join(self, member: _Member) -> None:
+        """Take a place in the next batch. It starts at the end of this turn of the loop, or as the one under way ends."""
+        self._queue.append(member)
+        if self._start is None:
+            loop = asyncio.get_running_loop()
+            self._start = loop.call_later(SECONDS_OF_PATIENCE, self._go) if self._under_way else loop.call_soon(self._go)
+
+    def _go(self) -> None:
+        if self._start:
+            self._start.cancel()
+            self._start = None
+        most = settings.load().batch_size
+        batch = [member for member in self._queue[:most] if not member.answer.done()]
+        del self._queue[:most]
+        if batch:
+            journey = asyncio.get_running_loop().create_task(self._travel(batch), context=_NOBODYS)
+            self._under_way.add(journey)
+            journey.add_done_callback(self._ended)
+        if self._queue:
+            self._start = asyncio.get_running_loop().call_later(SECONDS_OF_PATIENCE, self._go)
+
+    def _ended(self, journey: asyncio.Task[None]) -> None:
+        self._under_way.discard(journey)
+        if self._queue:
+            self._go()
+
+    async def _travel(self, batch: list[_Member]) -> None:
+        """Run a batch and answer its members: one by one where PostgreSQL refused it for what one of them had asked."""
+        try:
+            if len(batch) == 1:
+                answers = [await self._run_alone(batch[0].arguments, wait=False)]
+            else:
+                answers = await self._run_together(batch)
+        except Exception as error:  # noqa: BLE001 - it is raised where the request was made
+            if len(batch) == 1 or not database.took_nothing(error):
+                for member in batch:
+                    member.fail(error)
+                return
+            await asyncio.gather(*(self._travel([member]) for member in batch))
+            return
+        for member, rows in zip(batch, answers, strict=True):
+            if rows and rows[0][0] == BUSY:
+                self._hold(member)
+            else:
+                member.succeed(rows)
+
+    async def _run_alone(self, arguments: Sequence[Any], *, wait: bool) -> list[Row]:
+        return await database.run(self.alone, (*arguments, wait), read=self._read)
+
+    async def _run_together(self, batch: list[_Member]) -> list[list[Row]]:
+        answers: list[list[Row]] = [[] for _ in batch]
+        for row in await database.run(self.together, self.arrays([member.arguments for member in batch]), read=self._read):
+            answers[row[0] - 1].append(row[1:])
+        return answers
+
+    def arrays(self, requests: Sequence[Sequence[Any]]) -> list[str]:
+        """Give the parameters of `together` for these requests' arguments."""
+        columns = zip(*requests, strict=True)
+        return ["{" + ",".join(map(element, column)) + "}" for element, column in zip(self._elements, columns, strict=True)]
+
+    # A user's lock that somebody else holds: one request waits for it, on a connection of its own; that user's others wait behind it.
+
+    def _hold(self, member: _Member) -> None:
+        user = member.arguments[0]
+        if user in self._held:
+            self._held[user].append(member)
+            return
+        self._held[user] = []
+        waiting = asyncio.get_running_loop().create_task(self._wait_for_lock(member), context=_NOBODYS)
+        self._waiting.add(waiting)
+        waiting.add_done_callback(self._waiting.discard)
+
+    async def _wait_for_lock(self, member: _Member) -> None:
+        try:
+            member.succeed(await self._run_alone(member.arguments, wait=True))
+        except Exception as error:  # noqa: BLE001 - it is raised where the request was made
+            member.fail(error)
+        finally:
+            longest_ago = asyncio.get_running_loop().time() - settings.load().lock_timeout_seconds
+            for other in self._held.pop(member.arguments[0]):
+                if other.asked_at < longest_ago:
+                    other.fail(Unavailable("Another change of yours took too long: try again."))
+                else:
+                    self._join(other)
+
+
+_NOBODYS = Context()  # in which batches run: what a request has in its own isn't its neighbours'
+
+
+# The elements of an array as PostgreSQL reads them. psycopg2 would adapt each value of a list by itself, at a microsecond each.
+
+
+def _element(sql_type: str) -> str:
+    return "text" if sql_type.endswith("[]") else sql_type  # there are no arrays of arrays of different lengths
+
+
+def _array_element(value: Any) -> str:
+    match value:
+        case None:
+            return "NULL"
+        case list() | tuple():
+            return _quoted("{" + ",".join(map(_array_element, value)) + "}")
+        case _:
+            return _quoted(str(value))
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+_ELEMENTS: dict[str, Callable[[Any], str]] = {"bigint": str, "int": str}

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import peewee
 import peewee_async
@@ -24,6 +25,9 @@ MIGRATIONS = Path(__file__).parent.parent / "migrations"
 PAUSES_SECONDS = (0.05, 0.1, 0.2)  # before a read is tried again
 SECONDS_FOR_THE_FIRST_CONTACT = 3  # then the service starts without its database, and answers 503
 SECONDS_BETWEEN_ATTEMPTS = 0.5  # to bring the schema up to date
+MOST_PREPARED = 100  # statements per connection: a plan of a listing takes PostgreSQL some 100 KiB
+
+Rows = list[tuple[Any, ...]]
 
 aiopg_mends.apply()
 
@@ -33,8 +37,25 @@ class Pool(AioPgPoolBackend):
 
     async def acquire(self) -> Any:
         """Give a connection. Raises TimeoutError where none gets free in time."""
+        if self.pool is not None and (connection := aiopg_mends.take_free(self.pool)):
+            return connection
         async with asyncio.timeout(settings.load().db_wait_seconds):
             return await super().acquire()
+
+
+class Statement:
+    """A statement that is run often, so that each connection may keep its plan. Its parameters come before its constants."""
+
+    count = 0
+
+    def __init__(self, text: str, parameters: int, constants: Sequence[Any]) -> None:
+        Statement.count += 1
+        self.text, self.constants = text, tuple(constants)
+        before, *after = text.split("%s", parameters)
+        numbered = before + "".join(f"${number}{part}" for number, part in enumerate(after, start=1))
+        self.prepare = f"PREPARE s{self.count} AS {numbered}"
+        self.execute = f"EXECUTE s{self.count} ({', '.join(['%s'] * parameters)})"
+        self.deallocate = f"DEALLOCATE s{self.count}"
 
 
 class Database(peewee_async.PostgresqlDatabase):
@@ -42,6 +63,10 @@ class Database(peewee_async.PostgresqlDatabase):
 
     pool_backend_cls = Pool
     is_usable = False  # until the schema has been seen to
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._prepared: WeakKeyDictionary[Any, dict[Statement, None]] = WeakKeyDictionary()  # by connection
 
     def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse: a synchronous query would hold up every other request (peewee-async's own refusal is an `assert`)."""
@@ -59,16 +84,42 @@ class Database(peewee_async.PostgresqlDatabase):
             async with super().aio_atomic():
                 yield
 
-    async def rows(self, sql: str, params: Sequence[Any], *, read: bool = False) -> list[tuple[Any, ...]]:
+    async def rows(self, sql: str, params: Sequence[Any], *, read: bool = False) -> Rows:
         """Run a statement and give its rows. A `read` is tried again on another connection where one was broken."""
-        for pause in PAUSES_SECONDS if read else ():
+        return await _tried(lambda: self.aio_execute_sql(sql, params, fetchall), read=read)
+
+    async def run(self, statement: Statement, values: Sequence[Any], *, read: bool = False) -> Rows:
+        """Do what `rows` does with a statement that is run often."""
+        return await _tried(lambda: self._run(statement, values), read=read)
+
+    async def _run(self, statement: Statement, values: Sequence[Any]) -> Rows:
+        with self._trouble_is_unavailable():
+            connection = await self.pool_backend.acquire()
             try:
-                return await self.aio_execute_sql(sql, params, fetchall)  # type: ignore[no-any-return]
-            except Unavailable as error:
-                if not _connection_broke(error.__cause__):
-                    raise
-                await asyncio.sleep(pause)
-        return await self.aio_execute_sql(sql, params, fetchall)  # type: ignore[no-any-return]
+                if not settings.load().db_prepare:
+                    return await aiopg_mends.execute(connection, statement.text, (*values, *statement.constants))
+                await self._prepare(connection, statement)
+                return await aiopg_mends.execute(connection, statement.execute, values)
+            finally:
+                await self.pool_backend.release(connection)
+
+    async def _prepare(self, connection: Any, statement: Statement) -> None:
+        """Let the connection plan the statement, unless it has; what it planned first goes where that becomes too much."""
+        prepared = self._prepared.setdefault(connection, {})
+        if statement in prepared:
+            return
+        await aiopg_mends.execute(connection, statement.prepare, statement.constants)
+        prepared[statement] = None
+        if len(prepared) > MOST_PREPARED:
+            oldest = next(iter(prepared))
+            del prepared[oldest]
+            await aiopg_mends.execute(connection, oldest.deallocate, ())
+
+    @staticmethod
+    def took_nothing(error: Exception) -> bool:
+        """Tell whether PostgreSQL refused the statement: then nothing of it happened. What was lost on the way may have."""
+        code = _code(error.__cause__ if isinstance(error, Unavailable) else error)
+        return code is not None and not _is_of_connection(code)
 
     async def check(self) -> str | None:
         """Give what is wrong between the database and this version's schema; None where nothing is."""
@@ -98,13 +149,33 @@ TROUBLE = (
 )
 
 
+async def _tried(attempt: Callable[[], Awaitable[Rows]], *, read: bool) -> Rows:
+    for pause in PAUSES_SECONDS if read else ():
+        try:
+            return await attempt()
+        except Unavailable as error:
+            if not _connection_broke(error.__cause__):
+                raise
+            await asyncio.sleep(pause)
+    return await attempt()
+
+
 def _connection_broke(error: BaseException | None) -> bool:
-    """Tell a broken connection (class 08, a server that goes down: 57P0x, or no code at all) from a limit that was reached."""
-    error = getattr(error, "orig", None) or error
+    """Tell a broken connection from a limit that was reached."""
     if error is None or isinstance(error, TimeoutError):
         return False
-    code = getattr(error, "pgcode", None)
-    return code is None or code.startswith(("08", "57P0"))
+    code = _code(error)
+    return code is None or _is_of_connection(code)
+
+
+def _code(error: BaseException | None) -> str | None:
+    """Give the SQLSTATE with which PostgreSQL refused a statement; None where it wasn't PostgreSQL that spoke."""
+    code: str | None = getattr(getattr(error, "orig", None) or error, "pgcode", None)
+    return code
+
+
+def _is_of_connection(code: str) -> bool:
+    return code.startswith(("08", "57P0"))  # connection exceptions; the server goes down, or comes up
 
 
 database = Database(None)

@@ -4,7 +4,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +19,10 @@ import auth
 import models
 import settings
 from postgres import migrate
-from postgres.database import MIGRATIONS, connection_parameters, database
+from postgres.database import MIGRATIONS, connection_parameters, database, pool
 from tests import document
+
+Running = Callable[..., AbstractAsyncContextManager[None]]
 
 
 class Server(NamedTuple):
@@ -175,6 +177,26 @@ def own_pool() -> Iterator[None]:
     kept = database.__dict__.copy()
     yield
     database.__dict__.update(kept)
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch, own_pool: None) -> Running:
+    """Give a function that holds the pool under some settings."""
+
+    @asynccontextmanager
+    async def run(**environment: str) -> AsyncIterator[None]:
+        with monkeypatch.context() as patched:
+            for name, value in environment.items():
+                patched.setenv(name, value)
+            settings.load.cache_clear()
+            holding = pool(web.Application())
+            await anext(holding)
+            yield
+            with pytest.raises(StopAsyncIteration):
+                await anext(holding)
+        settings.load.cache_clear()
+
+    return run
 
 
 @pytest.fixture

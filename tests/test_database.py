@@ -5,7 +5,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing
 from contextvars import Context
 from pathlib import Path
 from typing import Any
@@ -15,38 +15,14 @@ import peewee
 import psycopg2
 import pytest
 import uvloop
-from aiohttp import web
 
 import app
 import settings
 from models import User
 from postgres import aiopg_mends, migrate
-from postgres.database import MIGRATIONS, connection_parameters, database, pool
+from postgres.database import MIGRATIONS, connection_parameters, database
 from rest.errors import Unavailable
-from tests.conftest import Person, Server, contents
-
-Running = Callable[..., AbstractAsyncContextManager[None]]
-
-
-@pytest.fixture
-def running(monkeypatch: pytest.MonkeyPatch, own_pool: None) -> Running:
-    """Give a function that holds the pool under some settings."""
-
-    @asynccontextmanager
-    async def run(**environment: str) -> AsyncIterator[None]:
-        with monkeypatch.context() as patched:
-            for name, value in environment.items():
-                patched.setenv(name, value)
-            settings.load.cache_clear()
-            holding = pool(web.Application())
-            await anext(holding)
-            yield
-            with pytest.raises(StopAsyncIteration):
-                await anext(holding)
-        settings.load.cache_clear()
-
-    return run
-
+from tests.conftest import Person, Running, Server, contents
 
 # The mends
 
