@@ -53,7 +53,7 @@ async def create_app() -> web.Application:
     app = web.Application(middlewares=middlewares(), client_max_size=settings.load().max_body_bytes)
     app.add_routes(PUBLIC + PRIVATE)
     app[openapi.DOCUMENT] = document()
-    app.cleanup_ctx.extend([database.pool, auth.hashing])
+    app.cleanup_ctx.extend([telemetry.access_lines, database.pool, auth.hashing])
     return app
 
 

@@ -1,10 +1,10 @@
 """Filters, orders and pages: a listing's parameters become one peewee query per combination, made once and kept."""
 
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from operator import and_
 from typing import Any, Literal, NamedTuple
 
-from peewee import JOIN, SQL, ColumnBase, Expression, ModelSelect, Select, Tuple, Window, fn
+from peewee import JOIN, SQL, ColumnBase, EnclosedNodeList, Expression, ModelSelect, NodeList, Select, Tuple, Window, fn
 
 import settings
 from models import CALLER_TYPES, Caller, Task, TaskAsStored, TaskLog, UserState, found, get_task
@@ -16,6 +16,7 @@ from schemas import LOGGED_FIELDS, STATUSES, Page, TaskMatch, TaskQuery
 After = Literal["the start", "a key", "a null key"]  # where a page begins; with no key but the tie it counts as null
 
 BYTES_PER_PAGE = 4 * 1024 * 1024  # a page closes where its text would grow longer
+SURELY_FIT = 32  # even of the longest log entries, with two descriptions of 10,000 characters, each written as six
 
 
 class Listed(NamedTuple):
@@ -102,17 +103,17 @@ async def list_tasks(caller: Caller, query: TaskQuery) -> Listed:
     """Give a page of the tasks that match. Raises InvalidInput where the cursor isn't one of this listing."""
     values = _filter_values(query)
     order = query.sort.removeprefix("-"), query.sort.startswith("-")
-    scope = f"{caller.user_id} tasks {query.model_dump_json(exclude={'cursor'})}"
+    scope = f"{caller.user_id} tasks {query.listing}"
     place = _place(scope, query)
-    statement = _task_page(tuple(values), *order, _after(place))
+    statement = _task_page(tuple(values), *order, _after(place), query.limit <= SURELY_FIT)
     return _listed(scope, await statement(*caller, *_page_values(query, place), *values.values()))
 
 
 async def list_log(caller: Caller, task_id: int, page: Page) -> Listed:
     """Give a page of a task's history, oldest entry first. Raises NotFound, InvalidInput."""
-    scope = f"{caller.user_id} log {task_id} {page.limit}"
+    scope = f"{caller.user_id} log {task_id} {page.listing}"
     place = _place(scope, page)
-    statement = _log_page(_after(place))
+    statement = _log_page(_after(place), page.limit <= SURELY_FIT)
     return _listed(scope, await statement(*caller, *_page_values(page, place), task_id))
 
 
@@ -124,6 +125,7 @@ async def find_task(caller: Caller, task_id: int, match: TaskMatch) -> TaskAsSto
     return found(await _matching_task(tuple(values))(*caller, task_id, *values.values()))
 
 
+@lru_cache(256)
 def _filter_values(match: TaskMatch) -> dict[str, Any]:
     values = match.model_dump(include=set(FILTERS), exclude_none=True)
     if statuses := values.pop("status", ()):
@@ -173,22 +175,22 @@ def _listed(scope: str, rows: list[tuple[Any, ...]]) -> Listed:
 # The statements. Whose they are comes first; then which part of the listing; then what the filters need.
 
 
-@cache
-def _task_page(filters: tuple[str, ...], sort: str, descending: bool, after: After) -> Batched:
+@lru_cache(500)
+def _task_page(filters: tuple[str, ...], sort: str, descending: bool, after: After, short: bool) -> Batched:
     order = Order(KEYS[sort], Task.id, descending)
     tasks = Task.select(fn.task_json(Task).alias("body")).where(
         Task.user == q.user_id, Task.deleted_at.is_null(), *(FILTERS[name].condition for name in filters)
     )
-    page = _page_of(tasks, order, after)
+    page = _page_of(tasks, order, after, short)
     state = UserState.select(UserState.revision, UserState.revision, UserState.kept_from, page.c.json, page.c.last, page.c.more)
     return _batched(state.join(page, JOIN.CROSS), _page_types(order, after) | _filter_types(filters))
 
 
 @cache
-def _log_page(after: After) -> Batched:
+def _log_page(after: After, short: bool) -> Batched:
     order = Order(Key("bigint", TaskLog.revision), _position(LOGGED_FIELDS, TaskLog.field))
     entries = TaskLog.select(fn.log_json(TaskLog).alias("body")).where(TaskLog.user == q.user_id, TaskLog.task_id == q.id)
-    page = _page_of(entries, order, after)
+    page = _page_of(entries, order, after, short)
     state = UserState.select(Task.revision, UserState.revision, UserState.kept_from, page.c.json, page.c.last, page.c.more)
     return _batched(_with_task(state).join(page, JOIN.CROSS), _page_types(order, after) | {"id": "bigint"})
 
@@ -205,20 +207,30 @@ def _with_task(state: ModelSelect, *conditions: Expression) -> ModelSelect:
     return state.join(Task, JOIN.LEFT_OUTER, on=reduce(and_, conditions, here)).switch(UserState)
 
 
-def _page_of(entries: ModelSelect, order: Order, after: After) -> Select:
-    """Give the page of `entries` (a `body` each) that begins after the place: its JSON, its last place, and whether more follow."""
+def _page_of(entries: ModelSelect, order: Order, after: After, short: bool) -> Select:
+    """Give the page of `entries` (a `body` each) that begins after the place: its JSON, its last place, and whether more follow.
+
+    A `short` page can't grow too long, and so needn't be measured.
+    """
     if after != "the start":
         entries = entries.where(order.after(after == "a null key"))
-    key = order.key.value.cast("text") if order.key else SQL("NULL")
-    place = fn.json_build_array(key, order.tie.cast("text"))
-    entry = entries.select_extend(place.alias("place")).order_by(*order.terms()).limit(SQL("q.most + 1")).alias("entry")
-    number = fn.row_number().over()
-    length = fn.sum(fn.octet_length(entry.c.body)).over(start=Window.preceding())
-    fits = (number == 1) | ((number <= q.most) & (length <= BYTES_PER_PAGE))
-    row = Select([entry], [entry.c.body, entry.c.place, fits.alias("fits")]).alias("row")
+    key = order.key.value if order.key else SQL("NULL")
+    entries = entries.select_extend(key.alias("key"), order.tie.alias("tie")).order_by(*order.terms()).limit(SQL("q.most + 1"))
+    entry, number = entries.alias("entry"), fn.row_number().over()
+    fits = number <= q.most
+    if not short:
+        length = fn.sum(fn.octet_length(entry.c.body)).over(start=Window.preceding())
+        fits = (number == 1) | (fits & (length <= BYTES_PER_PAGE))
+    columns = [entry.c.body, entry.c.key, entry.c.tie, number.alias("number"), fits.alias("fits")]
+    row = Select([entry], columns).alias("row")
+    place = fn.json_build_array(row.c.key.cast("text"), row.c.tie.cast("text"))
+    if short:
+        last = fn.max(place.cast("text")).filter(row.c.number == q.most).cast("json")
+    else:
+        last = NodeList((EnclosedNodeList([fn.array_agg(place).filter(row.c.fits)]), SQL("[count(*) FILTER (WHERE fits)]")))
     json = fn.string_agg(row.c.body, ",").filter(row.c.fits)
-    last = SQL("(array_agg(place) FILTER (WHERE fits))[count(*) FILTER (WHERE fits)]")
-    return Select([row], [json.alias("json"), last.alias("last"), fn.coalesce(fn.bool_or(~row.c.fits), False).alias("more")]).alias("page")
+    more = fn.coalesce(fn.bool_or(~row.c.fits), False)
+    return Select([row], [json.alias("json"), last.alias("last"), more.alias("more")]).alias("page")
 
 
 def _page_types(order: Order, after: After) -> dict[str, str]:

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import MISSING, AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
@@ -267,6 +268,11 @@ class Page(Strict):
 
     limit: Annotated[int, Field(ge=1, le=MOST_PER_PAGE, description="how many at the most"), BeforeValidator(_number)] = MOST_PER_PAGE
     cursor: Annotated[Text | None, Field(min_length=1, description="where the page before ended: take it from that page's Link")] = None
+
+    @cached_property
+    def listing(self) -> str:
+        """What all pages of one listing have in common, and no two listings."""
+        return self.model_dump_json(exclude={"cursor"})
 
 
 class TaskMatch(Strict):

@@ -59,7 +59,7 @@ class Resource(web.View):
     def page_answer(self, page: Listed, query: Page) -> web.Response:
         """Answer with a page of a listing, its tag and a link to the next, or with 304 to a client that has it."""
         self.request[EXTRA_HEADERS]["X-Revision"] = str(page.user_revision)
-        depends_on = (REPRESENTATION, self.caller.user_id, self.request.path, query.model_dump_json(), page.revision, page.kept_from)
+        depends_on = (REPRESENTATION, self.caller.user_id, self.request.path, query.listing, query.cursor, page.revision, page.kept_from)
         response = conditions.answer(self.request, f"[{page.json}]".encode(), conditions.digest_tag(*depends_on))
         if page.cursor and response.status == HTTPStatus.OK:
             following = self.request.rel_url.update_query(cursor=page.cursor)

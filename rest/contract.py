@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from functools import wraps
+from functools import lru_cache, wraps
 from http import HTTPStatus
 from inspect import getdoc, signature
 from typing import Any, NamedTuple, TypeVar
@@ -56,8 +56,8 @@ def contract(answer: Answer, *failures: type[Failure]) -> Callable[[Method], Met
 
         @wraps(method)
         async def operate(view: web.View) -> web.StreamResponse:
-            asked = validate(query or Nothing, read_query(view.request))
-            arguments = {"query": asked} if query else {}
+            asked = _asked(query or Nothing, view.request.rel_url.raw_query_string)
+            arguments: dict[str, BaseModel] = {"query": asked} if query else {}
             if body:
                 arguments[body_name] = validate(body, await read_body(view.request))
             return await method(view, **arguments)
@@ -68,16 +68,24 @@ def contract(answer: Answer, *failures: type[Failure]) -> Callable[[Method], Met
     return declare
 
 
+@lru_cache(256)  # nobody changes what is asked, and many ask the same
+def _asked(model: type[Model], query_string: str) -> Model:
+    return validate(model, read_query(query_string))
+
+
 class Nothing(BaseModel, extra="forbid"):
     """The query of an operation that takes none."""
 
 
 def validate(model: type[Model], fields: Fields) -> Model:
     """Make the model of the fields. Raises InvalidInput that names each that is missing, unknown, repeated or wrong."""
-    times = Counter(name for name, _ in fields.pairs)
-    errors = [FieldError(printable(name), "must not be sent more than once") for name, n in times.items() if n > 1]
+    values = {printable(name): value for name, value in fields.pairs}
+    errors = []
+    if len(values) < len(fields.pairs):
+        times = Counter(name for name, _ in fields.pairs)
+        errors = [FieldError(printable(name), "must not be sent more than once") for name, n in times.items() if n > 1]
     try:
-        made = model.model_validate({printable(name): value for name, value in fields.pairs}, context={"textual": fields.textual})
+        made = model.model_validate(values, context={"textual": fields.textual})
     except ValidationError as error:
         errors += [_explain(fault) for fault in error.errors(include_url=False, include_input=False)]
     if errors:

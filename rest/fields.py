@@ -26,12 +26,14 @@ class Fields(NamedTuple):
 
 def printable(name: str) -> str:
     """Give a name that a client sent in a form that any answer can hold."""
+    if name.isascii() and len(name) <= MOST_CHARACTERS_OF_A_NAME:
+        return name
     return name[:MOST_CHARACTERS_OF_A_NAME].encode(errors="backslashreplace").decode()
 
 
-def read_query(request: web.Request) -> Fields:
+def read_query(query_string: str) -> Fields:
     """Give the query string's parameters. Raises InvalidInput where it isn't well-formed."""
-    return Fields(_form(request.rel_url.raw_query_string, "The query string"))
+    return Fields(_form(query_string, "The query string"))
 
 
 async def read_body(request: web.Request) -> Fields:
@@ -87,7 +89,7 @@ class _Object(list[tuple[str, Any]]):
 
 def _json(text: str) -> list[tuple[str, Any]]:
     try:
-        value = json.loads(text, object_pairs_hook=_Object, parse_constant=_malformed_number)
+        value = _DECODER.decode(text)
     except (ValueError, RecursionError):
         _malformed("The body is not JSON.")
     if not isinstance(value, _Object):
@@ -99,6 +101,9 @@ def _json(text: str) -> list[tuple[str, Any]]:
 
 def _malformed_number(constant: str) -> NoReturn:
     raise ValueError(constant)
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_Object, parse_constant=_malformed_number)
 
 
 class _Parts:
