@@ -6,7 +6,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, ParamSpec, TypeVar
 
@@ -168,7 +168,7 @@ def middleware(private: Iterable[web.RouteDef]) -> Middleware:
     remembered: LRUCache[str, tuple[Caller, int]] = LRUCache(MOST_REMEMBERED)  # who, and until when, by what was sent
 
     async def caller_of(request: web.Request) -> Caller:
-        sent = request.headers.getall("Authorization", ())
+        sent: Sequence[str] = request.headers.getall("Authorization", [])
         known = remembered.get(sent[0]) if len(sent) == 1 else None
         if known and time.time() < known[1]:
             return known[0]

@@ -178,9 +178,7 @@ def _listed(scope: str, rows: list[tuple[Any, ...]]) -> Listed:
 @lru_cache(500)
 def _task_page(filters: tuple[str, ...], sort: str, descending: bool, after: After, short: bool) -> Batched:
     order = Order(KEYS[sort], Task.id, descending)
-    tasks = Task.select(fn.task_json(Task).alias("body")).where(
-        Task.user == q.user_id, Task.deleted_at.is_null(), *(FILTERS[name].condition for name in filters)
-    )
+    tasks = Task.select(Task.body).where(Task.user == q.user_id, Task.deleted_at.is_null(), *(FILTERS[name].condition for name in filters))
     page = _page_of(tasks, order, after, short)
     state = UserState.select(UserState.revision, UserState.revision, UserState.kept_from, page.c.json, page.c.last, page.c.more)
     return _batched(state.join(page, JOIN.CROSS), _page_types(order, after) | _filter_types(filters))
@@ -197,7 +195,7 @@ def _log_page(after: After, short: bool) -> Batched:
 
 @cache
 def _matching_task(filters: tuple[str, ...]) -> Batched:
-    state = UserState.select(Task.id, Task.revision, fn.task_json(Task), UserState.revision)
+    state = UserState.select(Task.id, Task.revision, Task.body, UserState.revision)
     matching = _with_task(state, *(FILTERS[name].condition for name in filters))
     return _batched(matching, {"id": "bigint"} | _filter_types(filters))
 
@@ -224,6 +222,7 @@ def _page_of(entries: ModelSelect, order: Order, after: After, short: bool) -> S
     columns = [entry.c.body, entry.c.key, entry.c.tie, number.alias("number"), fits.alias("fits")]
     row = Select([entry], columns).alias("row")
     place = fn.json_build_array(row.c.key.cast("text"), row.c.tie.cast("text"))
+    last: ColumnBase
     if short:
         last = fn.max(place.cast("text")).filter(row.c.number == q.most).cast("json")
     else:

@@ -66,6 +66,7 @@ class Task(Stored):
     deleted_at = DateTimeTZField(null=True)
     created_revision = BigIntegerField()
     revision = BigIntegerField()
+    body = TextField()  # the task as clients see it; PostgreSQL makes it
 
     class Meta:
         primary_key = CompositeKey("user", "id")

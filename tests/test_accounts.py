@@ -20,6 +20,7 @@ from multidict import CIMultiDict
 import app
 import auth
 import settings
+from rest import telemetry
 from tests.conftest import Answer, Person
 from tests.test_bodies import exchange
 
@@ -311,12 +312,19 @@ async def test_a_password_is_worth_nothing_without_the_services_salt(stranger: P
     assert statuses == [200, 401, 200]
 
 
-def everything_in(caplog: pytest.LogCaptureFixture) -> str:
-    return "\n".join(str(vars(record)) for record in caplog.records)
-
-
-async def test_a_password_is_never_logged_nor_sent_back(stranger: Person, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+    """Give a function that gives all that has been logged, access lines too."""
     caplog.set_level(logging.DEBUG)
+
+    def everything() -> str:
+        telemetry.flush()
+        return capsys.readouterr().out + "\n".join(str(vars(record)) for record in caplog.records)
+
+    return everything
+
+
+async def test_a_password_is_never_logged_nor_sent_back(stranger: Person, logged: Callable[[], str]) -> None:
     login, secret = unique(), "hunter2-" + unique()
     tries: list[dict[str, Any]] = [
         {"json": {"login": login, "password": secret}},
@@ -329,8 +337,9 @@ async def test_a_password_is_never_logged_nor_sent_back(stranger: Person, caplog
     answers = [await stranger.post(path, **request) for path in ENDS for request in tries]
     assert {answer.status for answer in answers} == {200, 201, 400}
     assert not any(secret in answer.text for answer in answers)
-    assert '"route": "/register"' in everything_in(caplog).replace("'", '"')
-    assert secret not in everything_in(caplog)
+    log = logged()
+    assert '"route": "/register"' in log
+    assert secret not in log
 
 
 # Refusals
@@ -624,6 +633,32 @@ async def test_a_token_of_nobody_is_refused(alice: Person) -> None:
     assert await lets_in(alice, alice.token)
 
 
+async def test_a_token_that_was_taken_is_refused_once_it_has_expired(alice: Person) -> None:
+    token = sign(claims_of(alice, exp=int(time.time()) + 2))
+    assert await lets_in(alice, token)
+    assert await lets_in(alice, token)
+    async with asyncio.timeout(5):
+        while await lets_in(alice, token):
+            await asyncio.sleep(0.1)
+    assert is_refused(await ask(alice.client, f"Bearer {token}"))
+
+
+async def test_a_taken_token_beside_another_is_refused(alice: Person, mallory: Person) -> None:
+    assert await lets_in(alice, alice.token)
+    assert is_refused(await ask(alice.client, f"Bearer {alice.token}", f"Bearer {mallory.token}"))
+
+
+async def test_only_so_many_tokens_are_remembered(alice: Person, monkeypatch: pytest.MonkeyPatch, aiohttp_client: Any) -> None:
+    monkeypatch.setattr(auth, "MOST_REMEMBERED", 2)
+    verified: list[str] = []
+    bearer_token = auth.bearer_token
+    monkeypatch.setattr(auth, "bearer_token", lambda request: verified.append("once") or bearer_token(request))  # type: ignore[func-returns-value]
+    alice.client = await aiohttp_client(await app.create_app())
+    tokens = [sign(claims_of(alice, iat=int(time.time()) - n)) for n in range(3)]
+    assert [await lets_in(alice, token) for token in [*tokens, *reversed(tokens)]] == [True] * 6
+    assert len(verified) == 4  # the third and the second were known the second time
+
+
 async def test_a_token_of_another_account_s_generation_is_refused(alice: Person, mallory: Person) -> None:
     assert mallory.caller
     assert is_refused(await ask(alice.client, f"Bearer {sign(claims_of(alice, gen=mallory.caller.generation))}"))
@@ -654,8 +689,9 @@ async def test_a_token_elsewhere_than_in_its_header_is_none(alice: Person, stran
     assert is_refused(await stranger.get("/task", headers={"Proxy-Authorization": f"Bearer {alice.token}"}), STRANGER)
 
 
-async def test_bad_tokens_leave_no_token_and_no_traceback_in_the_log(alice: Person, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
+async def test_bad_tokens_leave_no_token_and_no_traceback_in_the_log(
+    alice: Person, caplog: pytest.LogCaptureFixture, logged: Callable[[], str]
+) -> None:
     bad = [forge(alice) for forge in FORGED.values()] + [
         sign(claims_of(alice, exp=1)),
         sign(claims_of(alice, exp=10**400)),
@@ -663,7 +699,7 @@ async def test_bad_tokens_leave_no_token_and_no_traceback_in_the_log(alice: Pers
     ]
     for token in bad:
         assert is_refused(await ask(alice.client, f"Bearer {token}"))
-    logged = everything_in(caplog)
-    assert logged.count("'status': 401") == len(bad)
+    log = logged()
+    assert log.count('"status": 401') == len(bad)
     assert [record.getMessage() for record in caplog.records if record.exc_info or record.levelno >= logging.WARNING] == []
-    assert [segment for token in bad for segment in token.split(".") if len(segment) > 3 and segment in logged] == []
+    assert [segment for token in bad for segment in token.split(".") if len(segment) > 3 and segment in log] == []

@@ -11,6 +11,7 @@ import pytest
 from yarl import URL
 
 import listing
+import models
 from tests.conftest import Answer, Person
 
 STATUSES = ["new", "planned", "in_work", "completed"]
@@ -18,6 +19,18 @@ KEYS = ["id", "name", "status", "completion_at", "created_at", "updated_at"]
 ORDERS = [minus + key for key in KEYS for minus in ("", "-")]
 MICROSECOND = timedelta(microseconds=1)
 PAGE_BYTES = 4 * 1024 * 1024
+
+
+def copy_task(sql: Callable[..., Any], person: Person, most: int) -> None:
+    """Make copies of the person's task 1 until there are so many tasks."""
+    assert person.caller
+    columns = ", ".join(field.column_name for field in models.Task._meta.sorted_fields if field is not models.Task.body)
+    sql(
+        f"INSERT INTO task ({columns}) SELECT {columns} FROM (SELECT (jsonb_populate_record(t, jsonb_build_object('id', n))).*"
+        " FROM task t, generate_series(2, %s) n WHERE user_id = %s) x",
+        most,
+        person.caller.user_id,
+    )
 
 
 def names(answer: Answer) -> list[str]:
@@ -539,11 +552,7 @@ async def test_no_other_limit_is_taken(alice: Person, limit: str) -> None:
 async def test_without_a_limit_a_page_has_a_thousand(alice: Person, sql: Callable[..., Any]) -> None:
     assert alice.caller
     await alice.new_task()
-    sql(
-        "INSERT INTO task SELECT (t).* FROM (SELECT jsonb_populate_record(t, jsonb_build_object('id', n)) t"
-        " FROM task t, generate_series(2, 1001) n WHERE user_id = %s) x",
-        alice.caller.user_id,
-    )
+    copy_task(sql, alice, 1001)
     for path in ("/task", "/task?limit=1000"):
         first, second = await pages(alice, path)
         assert (ids(first), ids(second)) == (list(range(1, 1001)), [1001])
@@ -696,11 +705,7 @@ async def test_a_cursor_that_was_never_given_is_refused(alice: Person, cursor: s
 async def test_a_page_closes_at_about_four_mebibytes(alice: Person, sql: Callable[..., Any]) -> None:
     assert alice.caller
     await alice.new_task(description="\x01" * 10_000)  # 60 kB as JSON
-    sql(
-        "INSERT INTO task SELECT (t).* FROM (SELECT jsonb_populate_record(t, jsonb_build_object('id', n)) t"
-        " FROM task t, generate_series(2, 150) n WHERE user_id = %s) x",
-        alice.caller.user_id,
-    )
+    copy_task(sql, alice, 150)
     read = await pages(alice, "/task?sort=-id")
     assert [task["id"] for task in joined(read)] == list(range(150, 0, -1))
     assert all(0.95 * PAGE_BYTES < len(page.text.encode()) < 1.05 * PAGE_BYTES for page in read[:-1]), [len(page.text) for page in read]
@@ -711,11 +716,7 @@ async def test_a_page_closes_at_about_four_mebibytes(alice: Person, sql: Callabl
 async def test_four_mebibytes_are_counted_in_bytes(alice: Person, sql: Callable[..., Any]) -> None:
     assert alice.caller
     await alice.new_task(description="\U0001f600" * 10_000)  # four bytes each
-    sql(
-        "INSERT INTO task SELECT (t).* FROM (SELECT jsonb_populate_record(t, jsonb_build_object('id', n)) t"
-        " FROM task t, generate_series(2, 110) n WHERE user_id = %s) x",
-        alice.caller.user_id,
-    )
+    copy_task(sql, alice, 110)
     read = await pages(alice, "/task")
     assert [task["id"] for task in joined(read)] == list(range(1, 111))
     assert len(read) == 2

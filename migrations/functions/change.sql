@@ -35,7 +35,8 @@ BEGIN
     UPDATE task t
        SET (name, description, status, completion_at, completed_at, deleted_at, revision, updated_at) = ROW (wanted.name, wanted.description,
            wanted.status, wanted.completion_at, wanted.completed_at, wanted.deleted_at, wanted.revision, wanted.updated_at)
-     WHERE t.user_id = old.user_id AND t.id = old.id;
+     WHERE t.user_id = old.user_id AND t.id = old.id
+ RETURNING t.body INTO wanted.body;
     INSERT INTO task_log (user_id, task_id, revision, field, old, new, changed_at)
     SELECT old.user_id, old.id, p_revision, f.field, f.old, f.new, p_moment
       FROM (VALUES ('name',          old.name,                wanted.name),

@@ -5,7 +5,7 @@
 CREATE OR REPLACE FUNCTION task_get(p_user_id bigint, p_generation bigint, p_id bigint)
 RETURNS TABLE (id bigint, revision bigint, body text, user_revision bigint) LANGUAGE plpgsql STABLE ROWS 1 AS $$
 BEGIN
-    RETURN QUERY SELECT t.id, t.revision, task_json(t), s.revision
+    RETURN QUERY SELECT t.id, t.revision, t.body, s.revision
                    FROM user_state s LEFT JOIN task t ON t.user_id = s.user_id AND t.id = p_id AND t.deleted_at IS NULL
                   WHERE s.user_id = p_user_id AND s.token_generation = p_generation;
 END $$;
@@ -27,9 +27,11 @@ BEGIN
     t.created_at := s.changed_at;
     t.updated_at := s.changed_at;
     t.completed_at := CASE WHEN t.status = 'completed' THEN s.changed_at END;
-    INSERT INTO task SELECT t.*;
+    INSERT INTO task (user_id, id, name, description, status, completion_at, created_at, updated_at, completed_at, created_revision, revision)
+    VALUES (t.user_id, t.id, t.name, t.description, t.status, t.completion_at, t.created_at, t.updated_at, t.completed_at, t.created_revision, t.revision)
+    RETURNING task.body INTO body;
     UPDATE user_state u SET revision = t.revision, last_task_id = t.id, changed_at = s.changed_at WHERE u.user_id = s.user_id;
-    id := t.id; revision := t.revision; body := task_json(t); user_revision := t.revision;
+    id := t.id; revision := t.revision; user_revision := t.revision;
 END $$;
 
 -- Change the fields that the JSON object names: what is absent stays, null clears. p_if_match: the revisions that the client takes for
@@ -49,7 +51,7 @@ BEGIN
     IF refused IS NULL THEN
         t := task_save(t, wanted, s.revision + 1, s.changed_at);
     END IF;
-    id := t.id; revision := t.revision; body := task_json(t); user_revision := close_change(s, t.revision);
+    id := t.id; revision := t.revision; body := t.body; user_revision := close_change(s, t.revision);
 END $$;
 
 CREATE OR REPLACE FUNCTION task_delete(p_user_id bigint, p_generation bigint, p_wait boolean, p_id bigint, p_if_match bigint[],
@@ -68,6 +70,6 @@ BEGIN
         wanted.deleted_at := s.changed_at;
         t := task_save(t, wanted, s.revision + 1, s.changed_at);
     END IF;
-    id := t.id; revision := t.revision; body := task_json(t); user_revision := close_change(s, t.revision);
+    id := t.id; revision := t.revision; body := t.body; user_revision := close_change(s, t.revision);
 END $$;
 
