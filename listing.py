@@ -19,13 +19,19 @@ BYTES_PER_PAGE = 4 * 1024 * 1024  # a page closes where its text would grow long
 SURELY_FIT = 32  # even of the longest log entries, with two descriptions of 10,000 characters, each written as six
 
 
-class Listed(NamedTuple):
-    """A page: the JSON between its brackets, the revisions that it depends on, and where the next one begins if one follows."""
+class State(NamedTuple):
+    """The revisions on which a listing depends."""
 
-    json: str
     revision: int  # of the thing listed: the user's for tasks, the task's for its log
     user_revision: int
     kept_from: int
+
+
+class Listed(NamedTuple):
+    """A page: the state of which it is, the JSON between its brackets, and where the next one begins if one follows."""
+
+    state: State
+    json: str
     cursor: str | None
 
 
@@ -109,12 +115,22 @@ async def list_tasks(caller: Caller, query: TaskQuery) -> Listed:
     return _listed(scope, await statement(*caller, *_page_values(query, place), *values.values()))
 
 
+async def tasks_state(caller: Caller) -> State:
+    """Give the state of which a page of tasks would be."""
+    return _state(await _TASKS_STATE(*caller))
+
+
 async def list_log(caller: Caller, task_id: int, page: Page) -> Listed:
     """Give a page of a task's history, oldest entry first. Raises NotFound, InvalidInput."""
     scope = f"{caller.user_id} log {task_id} {page.listing}"
     place = _place(scope, page)
     statement = _log_page(_after(place), page.limit <= SURELY_FIT)
     return _listed(scope, await statement(*caller, *_page_values(page, place), task_id))
+
+
+async def log_state(caller: Caller, task_id: int) -> State:
+    """Give the state of which a page of a task's history would be. Raises NotFound."""
+    return _state(await _LOG_STATE(*caller, task_id))
 
 
 async def find_task(caller: Caller, task_id: int, match: TaskMatch) -> TaskAsStored:
@@ -163,16 +179,26 @@ def _page_values(page: Page, place: list[Any] | None) -> list[Any]:
     return [page.limit, *(value for value in place or () if value is not None)]
 
 
-def _listed(scope: str, rows: list[tuple[Any, ...]]) -> Listed:
+def _state(rows: list[tuple[Any, ...]]) -> State:
     if not rows:
         raise InvalidToken()
-    [(revision, user_revision, kept_from, json, last, more)] = rows
-    if revision is None:
-        raise NotFound(revision=user_revision)
-    return Listed(json or "", revision, user_revision, kept_from, cursors.seal(_cursor_key(), scope, last) if more else None)
+    state = State(*rows[0][:3])
+    if state.revision is None:
+        raise NotFound(revision=state.user_revision)
+    return state
+
+
+def _listed(scope: str, rows: list[tuple[Any, ...]]) -> Listed:
+    state = _state(rows)
+    [(*_, json, last, more)] = rows
+    return Listed(state, json or "", cursors.seal(_cursor_key(), scope, last) if more else None)
 
 
 # The statements. Whose they are comes first; then which part of the listing; then what the filters need.
+
+
+_TASKS_STATE_COLUMNS = (UserState.revision, UserState.revision, UserState.kept_from)
+_LOG_STATE_COLUMNS = (Task.revision, UserState.revision, UserState.kept_from)
 
 
 @lru_cache(500)
@@ -180,7 +206,7 @@ def _task_page(filters: tuple[str, ...], sort: str, descending: bool, after: Aft
     order = Order(KEYS[sort], Task.id, descending)
     tasks = Task.select(Task.body).where(Task.user == q.user_id, Task.deleted_at.is_null(), *(FILTERS[name].condition for name in filters))
     page = _page_of(tasks, order, after, short)
-    state = UserState.select(UserState.revision, UserState.revision, UserState.kept_from, page.c.json, page.c.last, page.c.more)
+    state = UserState.select(*_TASKS_STATE_COLUMNS, page.c.json, page.c.last, page.c.more)
     return _batched(state.join(page, JOIN.CROSS), _page_types(order, after) | _filter_types(filters))
 
 
@@ -189,7 +215,7 @@ def _log_page(after: After, short: bool) -> Batched:
     order = Order(Key("bigint", TaskLog.revision), _position(LOGGED_FIELDS, TaskLog.field))
     entries = TaskLog.select(fn.log_json(TaskLog).alias("body")).where(TaskLog.user == q.user_id, TaskLog.task_id == q.id)
     page = _page_of(entries, order, after, short)
-    state = UserState.select(Task.revision, UserState.revision, UserState.kept_from, page.c.json, page.c.last, page.c.more)
+    state = UserState.select(*_LOG_STATE_COLUMNS, page.c.json, page.c.last, page.c.more)
     return _batched(_with_task(state).join(page, JOIN.CROSS), _page_types(order, after) | {"id": "bigint"})
 
 
@@ -243,3 +269,7 @@ def _filter_types(filters: tuple[str, ...]) -> dict[str, str]:
 
 def _batched(state: ModelSelect, types: dict[str, str]) -> Batched:
     return Batched(state.where(UserState.user == q.user_id, UserState.token_generation == q.generation), CALLER_TYPES | types, read=True)
+
+
+_TASKS_STATE = _batched(UserState.select(*_TASKS_STATE_COLUMNS), {})
+_LOG_STATE = _batched(_with_task(UserState.select(*_LOG_STATE_COLUMNS)), {"id": "bigint"})

@@ -1,5 +1,7 @@
 """HTTP on one side, one function on the other: take, call, return."""
 
+from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 
 from aiohttp import web
@@ -7,7 +9,7 @@ from aiohttp import web
 import auth
 import listing
 import models
-from listing import Listed
+from listing import Listed, State
 from models import LoginTaken, TaskAsStored
 from postgres.database import database
 from rest import conditions
@@ -56,15 +58,24 @@ class Resource(web.View):
         self.request[EXTRA_HEADERS]["X-Revision"] = str(task.user_revision)
         return conditions.answer(self.request, task.json.encode(), conditions.revision_tag(task.revision), status)
 
-    def page_answer(self, page: Listed, query: Page) -> web.Response:
-        """Answer with a page of a listing, its tag and a link to the next, or with 304 to a client that has it."""
-        self.request[EXTRA_HEADERS]["X-Revision"] = str(page.user_revision)
-        depends_on = (REPRESENTATION, self.caller.user_id, self.request.path, query.listing, query.cursor, page.revision, page.kept_from)
-        response = conditions.answer(self.request, f"[{page.json}]".encode(), conditions.digest_tag(*depends_on))
-        if page.cursor and response.status == HTTPStatus.OK:
-            following = self.request.rel_url.update_query(cursor=page.cursor)
+    async def page_answer(self, query: Page, state: Callable[[], Awaitable[State]], page: Callable[[], Awaitable[Listed]]) -> web.Response:
+        """Answer with a page of a listing, its tag and a link to the next; or with 304 to a client that has it, for whom it isn't made."""
+        if "If-None-Match" in self.request.headers:
+            tag = self._page_tag(query, await state())
+            if conditions.names(self.request, tag):
+                return conditions.not_modified(tag)
+        listed = await page()
+        response = conditions.answer(self.request, f"[{listed.json}]".encode(), self._page_tag(query, listed.state))
+        if listed.cursor and response.status == HTTPStatus.OK:
+            following = self.request.rel_url.update_query(cursor=listed.cursor)
             response.headers["Link"] = f'<{following.raw_path_qs}>; rel="next"'
         return response
+
+    def _page_tag(self, query: Page, state: State) -> str:
+        self.request[EXTRA_HEADERS]["X-Revision"] = str(state.user_revision)
+        return conditions.digest_tag(
+            REPRESENTATION, self.caller.user_id, self.request.path, query.listing, query.cursor, state.revision, state.kept_from
+        )
 
 
 def _token_answer(token: Token, status: int = HTTPStatus.OK) -> web.Response:
@@ -95,7 +106,7 @@ class TaskList(Resource):
     @contract(TASKS)
     async def get(self, query: TaskQuery) -> web.Response:
         """List the tasks that match."""
-        return self.page_answer(await listing.list_tasks(self.caller, query), query)
+        return await self.page_answer(query, partial(listing.tasks_state, self.caller), partial(listing.list_tasks, self.caller, query))
 
     @contract(CREATED_TASK)
     async def post(self, task: TaskNew) -> web.Response:
@@ -141,7 +152,8 @@ class TaskHistory(Resource):
     @contract(LOG, NotFound)
     async def get(self, query: Page) -> web.Response:
         """List what was changed, oldest entry first."""
-        return self.page_answer(await listing.list_log(self.caller, self.task_id, query), query)
+        thing = self.caller, self.task_id
+        return await self.page_answer(query, partial(listing.log_state, *thing), partial(listing.list_log, *thing, query))
 
 
 class Live(Resource):

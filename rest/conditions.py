@@ -37,18 +37,20 @@ def if_match(request: web.Request) -> list[int] | None:
     return [revision for revision in revisions if revision <= _LARGEST_REVISION]
 
 
-def not_modified(request: web.Request, etag: str) -> bool:
-    """Tell whether the client has this representation already."""
-    if "If-None-Match" not in request.headers:
-        return False
-    tags = _tags(request, "If-None-Match") or []
-    return tags == ["*"] or etag in [tag.removeprefix("W/") for tag in tags]
+def names(request: web.Request, etag: str) -> bool:
+    """Tell whether the client names this representation among those that it has. Raises InvalidInput where the field is malformed."""
+    return "If-None-Match" in request.headers and etag in [tag.removeprefix("W/") for tag in _tags(request, "If-None-Match") or []]
+
+
+def not_modified(etag: str) -> web.Response:
+    """Answer that the client has it."""
+    return web.Response(status=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag})
 
 
 def answer(request: web.Request, body: bytes, etag: str, status: int = HTTPStatus.OK) -> web.Response:
     """Answer with JSON and its tag, or with 304 to a client that has it."""
-    if request.method in ("GET", "HEAD") and not_modified(request, etag):
-        return web.Response(status=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag})
+    if request.method in ("GET", "HEAD") and (names(request, etag) or request.headers.get("If-None-Match") == "*"):
+        return not_modified(etag)
     return web.Response(body=body, status=status, content_type="application/json", charset="utf-8", headers={"ETag": etag})
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
+from postgres.batching import Batched
 from tests.conftest import Answer, Person
 
 PATHS = ("/task/1", "/task", "/task/1/log")
@@ -307,3 +308,27 @@ async def test_a_tag_may_hold_any_characters_but_quotes(alice: Person) -> None:
     for tag in ('"я"', '"a b"'):
         expected = 400 if " " in tag else 412
         assert (await alice.patch("/task/1", json={"name": "new"}, headers={"If-Match": tag})).status == expected
+
+
+@pytest.mark.parametrize("path", ["/task", "/task?status=new&limit=1", "/task/1/log"])
+async def test_a_page_that_the_client_has_is_not_even_made(alice: Person, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    await alice.new_task()
+    await alice.patch("/task/1", json={"name": "other"})
+    tag = (await alice.get(path)).headers["ETag"]
+    sent: list[str] = []
+    call = Batched.__call__
+
+    async def record(statement: Batched, *arguments: Any) -> Any:
+        sent.append(statement.alone.text)
+        return await call(statement, *arguments)
+
+    monkeypatch.setattr(Batched, "__call__", record)
+    assert (await alice.get(path, headers={"If-None-Match": f'"other", W/{tag}'})).status == 304
+    assert ["string_agg" in text for text in sent] == [False]
+    assert (await alice.get(path, headers={"If-None-Match": '"other"'})).status == 200
+    assert ["string_agg" in text for text in sent] == [False, False, True]
+
+
+async def test_a_wrong_cursor_is_refused_whatever_the_client_has(alice: Person) -> None:
+    for tag in ("*", (await alice.get("/task")).headers["ETag"]):
+        assert (await alice.get("/task?cursor=x", headers={"If-None-Match": tag})).status == 400
