@@ -54,9 +54,7 @@ def main() -> None:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         os.environ |= SECRETS | {"DB_HOST": "unused: the settings are read for the tokens"}
         server = stack.enter_context(cluster.running(given.data_dir or directory / "data"))
-        records = []
-        for record in rounds.run(server, plan(given), directory):
-            records.append(record)
+        records = list(rounds.run(server, plan(given), directory))
     if given.output:
         given.output.write_text(json.dumps(records, indent=1))
     print(report.summary(records))

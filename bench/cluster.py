@@ -32,7 +32,7 @@ class Cluster:
     def __init__(self, host: str, directory: Path) -> None:
         self.host = host
         self.pid = int((directory / "postgresql" / "postmaster.pid").read_text().split()[0])
-        self.programs = Path(os.readlink(f"/proc/{self.pid}/exe")).parent
+        self.programs = Path(f"/proc/{self.pid}/exe").readlink().parent
 
     def run(self, database: str, *statements: str | sql.Composed, values: Any = None) -> list[tuple[Any, ...]]:
         """Run statements, each by itself, and give the rows of the last."""

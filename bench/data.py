@@ -25,7 +25,7 @@ SELECT u AS user_id, n AS id, (u - 1) * {TASKS_PER_USER} + n AS number,
        CASE WHEN n %% 3 = 0 THEN date '{FIRST_DAY}' + n END AS completion_at,
        timestamptz '{FIRST_MOMENT}' + n * interval '1 hour' AS moment
   FROM (SELECT n, u FROM generate_series(1, {TASKS_PER_USER}) n, generate_series(1, %(users)s) u ORDER BY n, u) every
-"""  # noqa: S608 - made of constants
+"""
 
 OURS = f"""
 INSERT INTO users (login, login_key, password_hash) SELECT 'user-' || u, 'user-' || u, '' FROM generate_series(1, %(users)s) u;
@@ -35,14 +35,14 @@ SELECT u, {GENERATION}, {TASKS_PER_USER}, {TASKS_PER_USER}, timestamptz '{FIRST_
 INSERT INTO task (user_id, id, name, description, status, completion_at, created_at, updated_at, completed_at, created_revision, revision)
 SELECT user_id, id, name, description, status, completion_at, moment, moment, CASE WHEN status = 'completed' THEN moment END, id, id
   FROM ({EVERY_TASK}) t;
-"""  # noqa: S608 - made of constants
+"""
 
 TWIN = f"""
 INSERT INTO users (username, hashed_password, disabled) SELECT 'user-' || u, '', false FROM generate_series(1, %(users)s) u;
 INSERT INTO tasks (id, owner_id, name, description, status, completion_at, created_at, updated_at)
 SELECT number, user_id, name, description, status, completion_at, moment, moment FROM ({EVERY_TASK}) t;
 SELECT setval(pg_get_serial_sequence('tasks', 'id'), (SELECT max(id) FROM tasks));
-"""  # noqa: S608 - made of constants
+"""
 
 
 @dataclass(frozen=True)

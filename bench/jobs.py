@@ -60,6 +60,6 @@ def by_http(target: Target, requests: Mapping[str, Request] = REQUESTS) -> Ask:
             content = json.loads(response.read())
         finally:
             connection.close()
-        return Answer(content, response.status, response.headers)
+        return Answer(content, response.status, dict(response.headers))
 
     return ask

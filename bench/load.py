@@ -29,10 +29,10 @@ class Run:
     """What a generator saw, and the CPU time that it took itself."""
 
     requests: int
-    seconds: int
+    seconds: float
     p50_ms: float
     p99_ms: float
-    generator_seconds: int
+    generator_seconds: float
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def capacity(cores: int, cpu_us: float) -> float:
     return cores * 1e6 / cpu_us
 
 
-def figures(run: Run, service_seconds: int, postgresql_seconds: int) -> Figures:
+def figures(run: Run, service_seconds: float, postgresql_seconds: float) -> Figures:
     """Put together what a run saw and what it cost."""
     us = 1e6 / run.requests
     return Figures(
@@ -133,7 +133,7 @@ def wrk(target: Target, request: Request, size: Size, part: Part, connections: i
     return read_wrk(output, cpu_seconds)
 
 
-def read_wrk(output: str, cpu_seconds: int) -> Run:
+def read_wrk(output: str, cpu_seconds: float) -> Run:
     """Understand what wrk.lua prints at the end. Raises Refused where not every request was answered with success."""
     results = [line.removeprefix("result ") for line in output.splitlines() if line.startswith("result ")]
     if len(results) != 1:

@@ -94,7 +94,15 @@ def make_twin_schema(cluster: Cluster, database: str) -> None:
 
 
 OURS = System("ours", "this service", "ours", checks.OurAnswers, _gunicorn("app:create_app"), our_settings, our_tokens)
-HELLO = System("hello", "a handler that answers 200 bytes", None, checks.HelloAnswers, _gunicorn("bench.peers.hello:create_app"), our_settings, our_tokens)
+HELLO = System(
+    "hello",
+    "a handler that answers 200 bytes",
+    None,
+    checks.HelloAnswers,
+    _gunicorn("bench.peers.hello:create_app"),
+    our_settings,
+    our_tokens,
+)
 UNBATCHED = System(
     "unbatched",
     "this service, batching off",
