@@ -117,7 +117,7 @@ class Sampler:
     """Asks a system what is asked of it under load, and compares the whole answers."""
 
     def __init__(self, ask: Ask, answers: Answers, size: Size) -> None:
-        self._ask, self._answers, self._size = ask, answers, size
+        self.ask, self._answers, self._size = ask, answers, size
         self._random = random.Random(1)  # noqa: S311 - not a secret
         self._next = dict.fromkeys(("W3", "W4"), 0)
         self.asked: defaultdict[str, int] = defaultdict(int)
@@ -126,7 +126,7 @@ class Sampler:
         """Ask for one job, some times. Raises Refused at the first wrong answer."""
         for _ in range(SAMPLES):
             user_id, task_id = self._choose(job)
-            answer = self._ask(job, user_id, task_id)
+            answer = self.ask(job, user_id, task_id)
             self.asked[job] += 1
             self._answers.check(job, user_id, task_id, answer)
 

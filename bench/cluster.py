@@ -54,6 +54,10 @@ class Cluster:
         """Drop a database if it is there, whoever uses it."""
         self.run("postgres", sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
 
+    def rename(self, database: str, name: str) -> None:
+        """Give a database another name."""
+        self.run("postgres", sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(database), sql.Identifier(name)))
+
     def copy(self, template: str, database: str) -> None:
         """Make a database like another, with what it has in memory."""
         self.drop(database)
@@ -83,7 +87,7 @@ class Cluster:
             self.run("postgres", sql.SQL("CREATE DATABASE {}").format(sql.Identifier(partial)))
             make_schema(partial)
             self._fill(partial, statements, size)
-            self.run("postgres", sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(partial), sql.Identifier(name)))
+            self.rename(partial, name)
         return name
 
     def make_our_schema(self, database: str) -> None:

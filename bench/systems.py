@@ -75,7 +75,7 @@ def twin_tokens(size: Size) -> list[str]:
 
 
 def _gunicorn(application: str) -> Callable[[int], list[str]]:
-    return lambda port: [sys.executable, "-m", "gunicorn", "-c", f"{HOUSE}/gunicorn.conf.py", application]
+    return lambda port: [sys.executable, "-m", "gunicorn", "--worker-tmp-dir", "/dev/shm", "-c", f"{HOUSE}/gunicorn.conf.py", application]
 
 
 def our_settings(cluster: Cluster, database: str) -> dict[str, str]:
@@ -118,7 +118,7 @@ TWIN = System(
     "twin",
     checks.TwinAnswers,
     lambda port: [
-        *(sys.executable, "-m", "fastapi", "run", f"{HOUSE}/bench/peers/fastapi_twin.py"),
+        *(sys.executable, "-m", "uvicorn", "bench.peers.fastapi_twin:app"),
         *("--host", "127.0.0.1", "--port", f"{port}", "--workers", f"{WORKERS}"),
     ],
     _twin_settings,

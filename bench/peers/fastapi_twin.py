@@ -1,7 +1,8 @@
 """The same tasks as the documentation of FastAPI and SQLAlchemy would have them; `python -m bench.peers.fastapi_twin` makes the tables.
 
 FastAPI: "Simple OAuth2 with Password and Bearer", "OAuth2 with Password (and hashing), Bearer with JWT tokens", "Dependencies with yield",
-"Response Model", "Body - Updates". SQLAlchemy 2: "ORM Quick Start", "Asynchronous I/O". Run by `fastapi run --workers 2`.
+"Response Model", "Body - Updates". SQLAlchemy 2: "ORM Quick Start", "Asynchronous I/O". Run by
+`uvicorn --workers 2`, as "Server Workers" has it, with the access log that is on where nobody turns it off.
 """
 
 import asyncio
