@@ -17,7 +17,14 @@ MOMENTS = ("created_at", "updated_at", "completed_at")
 
 
 def _same(what: str, is_so: Any, must_be: Any) -> None:
-    if is_so != must_be:
+    if isinstance(is_so, list) and isinstance(must_be, list):
+        _same(f"the length of {what}", len(is_so), len(must_be))
+        for number, each in enumerate(zip(is_so, must_be, strict=True), 1):
+            _same(f"number {number} of {what}", *each)
+    elif isinstance(is_so, dict) and isinstance(must_be, dict):
+        for name in {**is_so, **must_be}:
+            _same(f"{name} of {what}", is_so.get(name, "left out"), must_be.get(name, "left out"))
+    elif is_so != must_be:
         raise Refused(f"{what} is {is_so!r} and must be {must_be!r}")
 
 

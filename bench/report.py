@@ -49,7 +49,8 @@ log and the users' revisions are counted against what was acknowledged. A wrong 
 
 The generator has the same cores as everything else, so requests/s say how fast all of it was together, and CPU time per request (from
 /proc) says what costs how much. **Capacity** is the number of cores by all CPU time of a request: service, PostgreSQL and generator.
-wrk's p99 counts a long wait as several, one for each request that it held up.
+wrk counts a
+wait much longer than the mean as several, for the requests that it held up, so its p99 is a severe one; pgbench counts each once.
 """
 STARTS = """## Start and memory
 
