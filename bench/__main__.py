@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import cluster, growth, load, machine, report, results, rounds, starts
+from bench import cluster, generators, growth, machine, report, results, rounds, starts
 from bench.cluster import Cluster
 from bench.data import Size
 from bench.jobs import JOBS
@@ -54,7 +54,7 @@ def main() -> None:
     """Run the benchmark."""
     given = arguments()
     if not given.report:
-        load.require_wrk()
+        generators.require_wrk()
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
         with ExitStack() as stack:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))

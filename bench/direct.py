@@ -10,8 +10,9 @@ from psycopg2.extensions import adapt
 
 from bench.cluster import Cluster
 from bench.data import GENERATION, LISTED, LISTED_STATUS, TASKS_PER_USER, Part, Size
+from bench.generators import pgbench
 from bench.jobs import REQUESTS, Answer, Ask
-from bench.load import Run, pgbench
+from bench.load import Meter, Run
 from listing import _task_page
 
 WALK = f"""
@@ -49,12 +50,13 @@ def _script(job: str) -> str:
     return f"{WALK}\\if :turn = 0\n{first};\n{branches}\\endif\n"
 
 
-def run(cluster: Cluster, database: str, job: str, size: Size, part: Part, connections: int, seconds: int) -> Run:
+def run(cluster: Cluster, database: str, job: str, size: Size, part: Part, connections: int, seconds: int, meter: Meter) -> Run:
     """Run pgbench for one job."""
     variables: dict[str, Any] = {f"body{turn}": body for turn, body in enumerate(REQUESTS[job].bodies)}
     variables |= {"walk": -1, "clients": connections, "start": part.start, "length": part.length}
     variables |= {"stride": size.stride, "walked": size.walked, "first_user": size.sampled_users + 1}
-    return pgbench(cluster.programs / "pgbench", cluster.host, database, _script(job), connections, seconds, **variables)
+    command = [f"{cluster.programs}/pgbench", f"--host={cluster.host}", "--username=postgres", f"--dbname={database}"]
+    return pgbench(command, _script(job), connections, seconds, meter, **variables)
 
 
 def by_sql(cluster: Cluster, database: str) -> Ask:

@@ -9,9 +9,9 @@ from bench.checks import Books, Sampler, counter
 from bench.cluster import Cluster
 from bench.data import TASKS_PER_USER, Size, parts
 from bench.jobs import JOBS
-from bench.load import Refused, wrk
+from bench.load import Refused
 from bench.measure import cpu_seconds
-from bench.rounds import Load, measure, seed
+from bench.rounds import Load, by_wrk, measure, seed
 from bench.systems import OURS
 
 TASKS = (10_000, 100_000, 1_000_000, 10_000_000)
@@ -46,12 +46,7 @@ class Grown:
         with OURS.run(self._cluster, self._database, self.size, self._directory) as running:
             self._sampler = self._sampler or Sampler(running.ask, self._answers, self.size)
             self._sampler.ask = running.ask
-            what = Load(
-                lambda job, part, connections, seconds: wrk(running.target, OURS.requests[job], self.size, part, connections, seconds),
-                lambda: cpu_seconds(running.pid),
-                self._sampler,
-                self._books,
-            )
+            what = Load(by_wrk(OURS, running, self.size), lambda: cpu_seconds(running.pid), self._sampler, self._books)
             found = measure(self._cluster, what, job, self._room[2 * turn : 2 * turn + 2], CONNECTIONS, SECONDS)
         return {"tasks": self.size.tasks, "job": job, "turn": turn} | found.to_json()
 

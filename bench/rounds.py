@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import direct, load, systems
+from bench import direct, generators, load, systems
 from bench.checks import Books, OurAnswers, Sampler, counter
 from bench.cluster import TEMPLATES, Cluster
 from bench.data import Part, Size, parts
 from bench.jobs import JOBS, WRITING
-from bench.load import Figures, Refused, Run
+from bench.load import Cost, Figures, Meter, Refused, Run
 from bench.measure import cpu_seconds
-from bench.systems import System
+from bench.systems import Running, System
 
 WARM_UP_SECONDS = 1
 SYSTEMS = {system.name: system for system in (systems.HELLO, systems.OURS, systems.UNBATCHED, systems.TWIN)}
@@ -34,11 +34,14 @@ class Plan:
     seconds: int
 
 
+RunJob = Callable[[str, Part, int, int, Meter], Run]  # a job, where on the walk, with how many connections, for how many seconds
+
+
 @dataclass(frozen=True)
 class Load:
     """How a system is loaded, what its processes cost, and how it is checked."""
 
-    run: Callable[[str, Part, int, int], Run]
+    run: RunJob
     service_seconds: Callable[[], float]
     sampler: Sampler
     books: Books | None
@@ -64,35 +67,35 @@ def loaded(cluster: Cluster, name: str, size: Size, directory: Path) -> Iterator
             stack.callback(cluster.drop, database)
             books = Books(counter(cluster, kind, database), size)
         if name == direct.NAME:
-            yield Load(_pgbench(cluster, database, size), lambda: 0.0, Sampler(direct.by_sql(cluster, database), OurAnswers(), size), books)
+            run_job: RunJob = lambda job, *rest: direct.run(cluster, database, job, size, *rest)  # noqa: E731
+            yield Load(run_job, lambda: 0.0, Sampler(direct.by_sql(cluster, database), OurAnswers(), size), books)
             return
         system = SYSTEMS[name]
         running = stack.enter_context(system.run(cluster, database, size, directory))
         sampler = Sampler(running.ask, system.make_answers(), size)
-        yield Load(_wrk(system, running, size), lambda: cpu_seconds(running.pid), sampler, books)
+        yield Load(by_wrk(system, running, size), lambda: cpu_seconds(running.pid), sampler, books)
 
 
-def _wrk(system: System, running: systems.Running, size: Size) -> Callable[[str, Part, int, int], Run]:
-    return lambda job, part, connections, seconds: load.wrk(running.target, system.requests[job], size, part, connections, seconds)
-
-
-def _pgbench(cluster: Cluster, database: str, size: Size) -> Callable[[str, Part, int, int], Run]:
-    return lambda job, part, connections, seconds: direct.run(cluster, database, job, size, part, connections, seconds)
+def by_wrk(system: System, running: Running, size: Size) -> RunJob:
+    """Give what runs a job by wrk."""
+    return lambda job, *rest: generators.wrk(running.target, system.requests[job], size, *rest)
 
 
 def measure(cluster: Cluster, what: Load, job: str, room: Sequence[Part], connections: int, seconds: int) -> Figures:
     """Measure one job with so many connections, each part of the walk once: one to warm up, one that counts. Raises Refused."""
+
+    def meter() -> Cost:
+        return Cost(what.service_seconds(), cluster.cpu_seconds())
+
     what.sampler.sample(job)
-    warm_up = what.run(job, room[0], connections, WARM_UP_SECONDS)
-    before = what.service_seconds(), cluster.cpu_seconds()
-    run = what.run(job, room[1], connections, seconds)
-    after = what.service_seconds(), cluster.cpu_seconds()
+    warm_up = what.run(job, room[0], connections, WARM_UP_SECONDS, meter)
+    run = what.run(job, room[1], connections, seconds, meter)
     what.sampler.sample(job)
     if what.books:
         for each in (warm_up, run) if job in WRITING else ():
-            what.books.acknowledge(job, each.requests, connections)
+            what.books.acknowledge(job, each.acknowledged, connections)
         what.books.check(what.sampler.asked)
-    return load.figures(run, after[0] - before[0], after[1] - before[1])
+    return load.figures(run)
 
 
 def run(cluster: Cluster, plan: Plan, directory: Path) -> Iterator[dict[str, Any]]:

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from bench import cluster, data, direct, load, measure, results, rounds
+from bench import cluster, data, direct, generators, load, measure, results, rounds
 from bench.checks import Books, OurAnswers, Sampler, Stored, counter
 from bench.cluster import Cluster
 from bench.data import Size
 from bench.goals import Goal
 from bench.jobs import JOBS, Answer
-from bench.load import Refused
+from bench.load import Cost, Refused, Run, Seen
 
 WRK = """Running 1s test @ http://127.0.0.1:8080
   2 threads and 32 connections
@@ -27,23 +27,30 @@ SIZE = Size(20)
 
 
 def test_what_wrk_prints_is_understood() -> None:
-    assert load.read_wrk(WRK, 0.25) == load.Run(requests=2000, seconds=1, p50_ms=1.5, p99_ms=9.25, generator_seconds=0.25)
+    assert generators.read_wrk(WRK) == Seen(requests=2000, seconds=1, p50_ms=1.5, p99_ms=9.25)
 
 
 @pytest.mark.parametrize("error", ["status", "connect", "read", "write", "timeout"])
 def test_a_run_with_an_error_is_refused(error: str) -> None:
     with pytest.raises(Refused, match=f"'{error}': 1"):
-        load.read_wrk(WRK.replace(f'"{error}": 0', f'"{error}": 1'), 0.25)
+        generators.read_wrk(WRK.replace(f'"{error}": 0', f'"{error}": 1'))
 
 
 @pytest.mark.parametrize("output", ["unable to connect to 127.0.0.1:8080 Connection refused\n", WRK.replace("2000", "0")])
 def test_a_run_without_answers_is_refused(output: str) -> None:
     with pytest.raises(Refused):
-        load.read_wrk(output, 0.25)
+        generators.read_wrk(output)
+
+
+def test_of_pgbench_only_what_ended_in_the_time_that_counts_counts() -> None:
+    log = [f"0 {number} {1000 * number} 0 {100 + number} 500000".split() for number in range(1, 10)]  # ends at 101.5, 102.5, ...
+    assert generators.read_pgbench(log, 102.0, 105.0) == Seen(requests=3, seconds=3, p50_ms=3, p99_ms=4)
+    with pytest.raises(Refused):
+        generators.read_pgbench(log, 110.0, 111.0)
 
 
 def test_capacity_is_the_cores_by_all_cpu_time_of_a_request() -> None:
-    figures = load.figures(load.read_wrk(WRK, 0.1), service_seconds=0.6, postgresql_seconds=0.3)
+    figures = load.figures(Run(generators.read_wrk(WRK), Cost(service=0.6, postgresql=0.3), generator_seconds=0.1, acknowledged=2000))
     assert (figures.rate, figures.service_us, figures.postgresql_us, figures.generator_us) == pytest.approx((2000, 300, 150, 50))
     assert (figures.cpu_us, figures.busy_cores) == pytest.approx((500, 1))
     assert load.capacity(2, figures.cpu_us) == pytest.approx(4000)
