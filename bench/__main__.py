@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -32,18 +33,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--growth", action="store_true", help=f"only the growth from {growth.TASKS[0]} to {growth.TASKS[-1]} tasks; some GB"
     )
+    parser.add_argument("--tasks", help="sizes for --growth, with commas between")
     parser.add_argument("--report", action="store_true", help="only write the page again, from the results of before")
     parser.add_argument("--data-dir", type=Path, help="keep PostgreSQL's data there for the next run")
     return parser.parse_args()
 
 
-def plan(given: argparse.Namespace) -> Plan:
+def plan(given: argparse.Namespace, jobs: Sequence[str]) -> Plan:
     """Give what the rounds measure."""
     systems, connections, turns, seconds = ("hello,ours", "32", 1, 3) if given.quick else (",".join(NAMES), "1,32,256", 3, 5)
     return Plan(
         Size(given.users),
         (given.systems or systems).split(","),
-        (given.jobs or ",".join(JOBS)).split(","),
+        jobs,
         [int(number) for number in (given.connections or connections).split(",")],
         given.rounds or turns,
         given.seconds or seconds,
@@ -69,13 +71,18 @@ def main() -> None:
 def measure(server: Cluster, given: argparse.Namespace, directory: Path) -> bool:
     """Measure what was asked for and keep it, if it is for the page. Raises Refused."""
     where = machine.describe(server)
+    jobs = (given.jobs or ",".join(JOBS)).split(",")
     if given.growth:
-        grown = list(growth.run(server, directory))
-        results.keep("growth", where, grown, connections=growth.CONNECTIONS, turns=growth.TURNS, seconds=growth.SECONDS)
+        tasks = [int(number) for number in given.tasks.split(",")] if given.tasks else growth.TASKS
+        grown = list(growth.run(server, directory, tasks, jobs))
+        print(report.growth_summary(grown))
+        if given.tasks or given.jobs:
+            return False
+        results.keep("growth", where, grown, tasks=tasks, connections=growth.CONNECTIONS, turns=growth.TURNS, seconds=growth.SECONDS)
         return True
     is_chosen = given.quick or given.systems or given.jobs or given.connections
     if not given.starts:
-        wanted = plan(given)
+        wanted = plan(given, jobs)
         records = list(rounds.run(server, wanted, directory))
         print(report.summary(records))
         if is_chosen:

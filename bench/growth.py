@@ -1,7 +1,7 @@
 """Whether it stays as fast: the four jobs of the service at 10^4 to 10^7 tasks."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +51,14 @@ class Grown:
         return {"tasks": self.size.tasks, "job": job, "turn": turn} | found.to_json()
 
 
-def run(cluster: Cluster, directory: Path, tasks: tuple[int, ...] = TASKS) -> Iterator[dict[str, Any]]:
+def run(cluster: Cluster, directory: Path, tasks: Sequence[int], jobs: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Measure each job on all sizes in turn, some times, and give a record of each. Raises Refused where an answer was wrong."""
     sizes = [Grown(cluster, Size(number // TASKS_PER_USER), directory, TURNS) for number in tasks]
     try:
         for each in sizes:
             print(f"making {each.size.tasks} tasks ...", file=sys.stderr)
             each.make()
-        for job in JOBS:  # all of one job before the next: what is read has not been changed
+        for job in (job for job in JOBS if job in jobs):  # all of one job before the next: what is read has not been changed
             for turn in range(TURNS):
                 for each in sizes:
                     where = f"growth, {job} at {each.size.tasks} tasks, turn {turn + 1}"

@@ -10,6 +10,7 @@ mpl.use("svg")
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from bench.jobs import JOBS, TITLES
 from bench.results import Record, Results, choose, column
@@ -43,7 +44,7 @@ def draw(results: Results, directory: Path) -> None:
 def _throughput(records: Sequence[Record], path: Path) -> None:
     names = [name for name in reversed(NAMES) if choose(records, system=name)]
     figure = Figure(figsize=(9, 4.5), layout="constrained")
-    for axes, job in zip(_four(figure, share_y=True), JOBS, strict=True):
+    for axes, job in zip(_four(figure, shared=True), JOBS, strict=True):
         for place, name in enumerate(names):
             rates = column(choose(records, system=name, job=job), "rate")
             if rates:
@@ -51,6 +52,7 @@ def _throughput(records: Sequence[Record], path: Path) -> None:
                 axes.plot([median(rates)], [place], "o", color=COLORS[name])
                 axes.annotate(f"{median(rates):,.0f}", (median(rates), place), (0, 6), textcoords="offset points", ha="center", fontsize=8)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.margins(0.12, 0.2)
         axes.set_yticks(range(len(names)), [SYSTEM_TITLES[name].split(":")[0] for name in names])
     _save(
@@ -102,10 +104,10 @@ def _growth(records: Sequence[Record], path: Path) -> None:
     _save(figure, "Capacity of the service by the number of tasks (medians; bars from least to greatest)", path)
 
 
-def _four(figure: Figure, *, share_y: bool = False) -> list[Axes]:
-    grid = figure.subplots(2, 2, sharey=share_y)
+def _four(figure: Figure, *, shared: bool = False) -> list[Axes]:
+    grid = figure.subplots(2, 2, sharex=shared, sharey=shared)
     for axes, job in zip(grid.flat, JOBS, strict=True):
-        axes.set_title(f"{job}: {TITLES[job]}", fontsize=9)
+        axes.set_title(f"{job}: {TITLES[job].split(',')[0]}", fontsize=9)
     return list(grid.flat)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import checks, data, growth, rounds, starts
+from bench import checks, data, rounds, starts
 from bench.goals import CONNECTIONS, goals
 from bench.jobs import JOBS, TITLES
 from bench.results import Record, Results, choose, column, number, ratios, spread
@@ -29,8 +29,8 @@ HOW = {
     "unbatched": "the same with `BATCH_SIZE=1`: a statement for each request",
     "pgbench": "`-M prepared`: the same functions and the same listing, a statement for each request, commits included; no HTTP, no tokens",
     "twin": "as the documentation of both has it: a session per request, the user looked up by the token, response models, the log's row in"
-    " the same transaction; uvicorn with two workers and its access log; 10 connections per worker, as the service has (with SQLAlchemy's"
-    " default, 5 and up to 10 more that are opened and closed again, it is slower)",
+    " the same transaction; uvicorn with two workers and its access log; SQLAlchemy's own pool, which keeps 5 connections per worker and"
+    " opens and closes up to 10 more",
     "hello": "aiohttp under the same gunicorn, without middlewares: reads the body where there is one and answers 200 bytes",
 }
 INTRODUCTION = """# Performance
@@ -49,8 +49,8 @@ log and the users' revisions are counted against what was acknowledged. A wrong 
 
 The generator has the same cores as everything else, so requests/s say how fast all of it was together, and CPU time per request (from
 /proc) says what costs how much. **Capacity** is the number of cores by all CPU time of a request: service, PostgreSQL and generator.
-wrk counts a
-wait much longer than the mean as several, for the requests that it held up, so its p99 is a severe one; pgbench counts each once.
+wrk counts a wait much longer than the mean as several, for the requests that it held up, so its p99 is a severe one; pgbench counts
+each wait once.
 """
 STARTS = """## Start and memory
 
@@ -60,7 +60,7 @@ counts it for each.
 """
 GROWTH = """## Growth
 
-The service alone with {connections} connections and {tasks} tasks per user; {turns} turns of {seconds} s for each figure, all sizes in
+The service alone with {connections} connections and {per_user} tasks per user; {turns} turns of {seconds} s for each figure, all sizes in
 each turn.
 """
 
@@ -78,6 +78,15 @@ def summary(records: Sequence[Record]) -> str:
         parts = ratios(records, system, "hello", job=job, connections=connections)
         figures = [number(median(column(cell, name))) for name in COLUMNS] + [f"{median(parts):.3f}" if parts else ""]
         lines.append("".join(f"{text:>15}" for text in (job, connections, system, *figures)))
+    return "\n".join(lines)
+
+
+def growth_summary(records: Sequence[Record]) -> str:
+    """Give the medians of the growth in a table for the terminal."""
+    lines = ["".join(f"{name:>15}" for name in ("job", "tasks", *(COLUMNS[name] for name in GROWN)))]
+    for job, tasks in dict.fromkeys((each["job"], each["tasks"]) for each in records):
+        cell = choose(records, job=job, tasks=tasks)
+        lines.append("".join(f"{text:>15}" for text in (job, f"{tasks:,}", *(number(median(column(cell, name))) for name in GROWN))))
     return "\n".join(lines)
 
 
@@ -137,8 +146,8 @@ def _starts(part: dict[str, Any]) -> str:
 
 def _growth(part: dict[str, Any]) -> str:
     records = part["records"]
-    texts = [GROWTH.format(**part["plan"], tasks=data.TASKS_PER_USER), _measured(part), "![Growth by rows](performance/growth.svg)\n"]
+    texts = [GROWTH.format(**part["plan"], per_user=data.TASKS_PER_USER), _measured(part), "![Growth by rows](performance/growth.svg)\n"]
     for job in JOBS:
-        rows = [[f"{size:,}", *_cells(choose(records, job=job, tasks=size), GROWN)] for size in growth.TASKS]
+        rows = [[f"{size:,}", *_cells(choose(records, job=job, tasks=size), GROWN)] for size in part["plan"]["tasks"]]
         texts.append(f"{job}: {TITLES[job]}\n\n{table(['tasks', *(COLUMNS[name] for name in GROWN)], rows)}")
     return "\n".join(texts)

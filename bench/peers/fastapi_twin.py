@@ -23,7 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 ALGORITHM = "HS256"
 
-engine = create_async_engine(os.environ["DATABASE_URL"], pool_size=10, max_overflow=0)  # as many as the service has; 5 + 10 is slower
+engine = create_async_engine(os.environ["DATABASE_URL"])
 make_session = async_sessionmaker(engine, expire_on_commit=False)
 app = FastAPI()
 oauth2_scheme = OAuth2PasswordBearer(tokenUrl="token")
