@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 .DELETE_ON_ERROR:
-.PHONY: help run test fuzz check format requirements clean
+.PHONY: help run test fuzz bench check format requirements clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -14,6 +14,9 @@ test: .venv/test.installed ## Run the tests; ARGS="-k log" chooses some, ARGS=--
 
 fuzz: .venv/test.installed ## Ask the service 10,000 things that its document allows or forbids; EXAMPLES=500 chooses how many
 	@FUZZ_EXAMPLES=$(or $(EXAMPLES),10000) $(VENV_PYTHON) -m pytest tests/test_schemathesis.py $(ARGS)
+
+bench: .venv/bench.installed ## Measure it beside others and write docs/performance.md; ARGS=--quick is quick and only prints, ARGS=--help tells more
+	@$(VENV_PYTHON) -m bench $(ARGS)
 
 check: .venv/dev.installed ## Check format, lint, types, Dockerfile and docker-compose.yml
 	$(VENV_PYTHON) -m ruff format --check .
@@ -30,6 +33,7 @@ COMPILE = $(VENV_PYTHON) -m uv pip compile --quiet --universal --generate-hashes
 requirements: .venv/dev.installed ## Write the requirements*.txt from the *.in; ARGS=--upgrade takes the newest versions
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
 	$(COMPILE) -c requirements-dev.txt requirements-test.in -o requirements-test.txt
+	$(COMPILE) -c requirements-dev.txt requirements-bench.in -o requirements-bench.txt
 	$(COMPILE) -c requirements-dev.txt requirements-local.in -o requirements-local.txt
 	$(COMPILE) -c requirements-dev.txt requirements.in -o requirements.txt
 

@@ -1,0 +1,153 @@
+"""The figures in words and tables."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench import checks, data, rounds, starts
+from bench.goals import CONNECTIONS, goals
+from bench.jobs import JOBS, TITLES
+from bench.results import Record, Results, choose, column, number, ratios, spread
+
+HOUSE = Path(__file__).parent.parent
+PAGE = HOUSE / "docs" / "performance.md"
+COLUMNS = {
+    "rate": "requests/s",
+    "p50_ms": "p50 ms",
+    "p99_ms": "p99 ms",
+    "service_us": "service us",
+    "postgresql_us": "PostgreSQL us",
+    "generator_us": "generator us",
+    "cpu_us": "CPU us",
+    "capacity": "capacity/s",
+    "busy_cores": "busy cores",
+}
+GROWN = ("rate", "p50_ms", "p99_ms", "service_us", "postgresql_us", "cpu_us", "capacity")
+HOW = {
+    "ours": "as production runs it: gunicorn with two workers, all middlewares, a line in the log for each request (the log is a file)",
+    "unbatched": "the same with `BATCH_SIZE=1`: a statement for each request",
+    "pgbench": "`-M prepared`: the same functions and the same listing, a statement for each request, commits included; no HTTP, no tokens",
+    "twin": "as the documentation of both has it: a session per request, the user looked up by the token, response models, the log's row in"
+    " the same transaction; uvicorn with two workers and its access log; SQLAlchemy's own pool, which keeps 5 connections per worker and"
+    " opens and closes up to 10 more",
+    "hello": "aiohttp under the same gunicorn, without middlewares: reads the body where there is one and answers 200 bytes",
+}
+INTRODUCTION = """# Performance
+
+Written by `make bench`, not by hand. Every figure is a median, with the least and the greatest in brackets. Figures of two machines
+can't be compared; ratios can: both sides of each were measured in the same round, one after the other.
+"""
+ROUNDS = """## Side by side
+
+{users:,} users with {tasks} tasks each. wrk keeps its connections open; every request is another user's and names another task, along
+one walk that is the same for all systems. {rounds} rounds of {seconds} s for each figure, after {warm_up} s to warm up. In a round
+each system in turn (another one first each time) gets a fresh copy of the same database and does the jobs in their order.
+
+Before and after each measurement {samples} answers are compared, whole, with what the data must give. Afterwards the rows of tasks and
+log and the users' revisions are counted against what was acknowledged. A wrong answer ends the run without a report.
+
+The generator has the same cores as everything else, so requests/s say how fast all of it was together, and CPU time per request (from
+/proc) says what costs how much. **Capacity** is the number of cores by all CPU time of a request: service, PostgreSQL and generator.
+wrk counts a wait much longer than the mean as several, for the requests that it held up, so its p99 is a severe one; pgbench counts
+each wait once.
+"""
+STARTS = """## Start and memory
+
+From the start of the first process to the first 200 for a `GET /task/1` with a token, the schema being in place; {times} times each,
+in turn. Memory is that of an idle worker after {answers} answers, the mean of two; PSS shares out what processes have in common, RSS
+counts it for each.
+"""
+GROWTH = """## Growth
+
+The service alone with {connections} connections and {per_user} tasks per user; {turns} turns of {seconds} s for each figure, all sizes in
+each turn.
+"""
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Put rows as a table of Markdown."""
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, ["---"] * len(head), *rows])
+
+
+def summary(records: Sequence[Record]) -> str:
+    """Give the medians in a table for the terminal, with each capacity as a part of hello's in the same round."""
+    lines = ["".join(f"{name:>15}" for name in ("job", "connections", "system", *COLUMNS.values(), "of hello's"))]
+    for job, connections, system in dict.fromkeys((each["job"], each["connections"], each["system"]) for each in records):
+        cell = choose(records, job=job, connections=connections, system=system)
+        parts = ratios(records, system, "hello", job=job, connections=connections)
+        figures = [number(median(column(cell, name))) for name in COLUMNS] + [f"{median(parts):.3f}" if parts else ""]
+        lines.append("".join(f"{text:>15}" for text in (job, connections, system, *figures)))
+    return "\n".join(lines)
+
+
+def growth_summary(records: Sequence[Record]) -> str:
+    """Give the medians of the growth in a table for the terminal."""
+    lines = ["".join(f"{name:>15}" for name in ("job", "tasks", *(COLUMNS[name] for name in GROWN)))]
+    for job, tasks in dict.fromkeys((each["job"], each["tasks"]) for each in records):
+        cell = choose(records, job=job, tasks=tasks)
+        lines.append("".join(f"{text:>15}" for text in (job, f"{tasks:,}", *(number(median(column(cell, name))) for name in GROWN))))
+    return "\n".join(lines)
+
+
+def page(results: Results) -> str:
+    """Give the whole page."""
+    parts = {"rounds": _rounds, "starts": _starts, "growth": _growth}
+    texts = [part(results[name]) for name, part in parts.items() if name in results]
+    return "\n".join([INTRODUCTION, _goals(results), *texts])
+
+
+def _goals(results: Results) -> str:
+    rows = [
+        [goal.what, goal.words, spread(goal.figures), "reached" if goal.is_reached else "**not reached**"]
+        for goal in goals(results)
+        if goal.figures
+    ]
+    return f"## Goals\n\n{CONNECTIONS} connections where nothing else is said.\n\n" + table(["what", "goal", "is", ""], rows)
+
+
+def _measured(part: dict[str, Any]) -> str:
+    return f"Measured on {part['when']}.\n\n" + table(["on", ""], part["machine"].items())
+
+
+def _cells(cell: Sequence[Record], figures: Iterable[str]) -> list[str]:
+    return [spread(column(cell, figure)) for figure in figures]
+
+
+def _rounds(part: dict[str, Any]) -> str:
+    records, plan = part["records"], part["plan"]
+    names = [name for name in rounds.NAMES if choose(records, system=name)]
+    what = {"warm_up": rounds.WARM_UP_SECONDS, "samples": checks.SAMPLES, "tasks": data.TASKS_PER_USER}
+    texts = [ROUNDS.format(**plan, **what), _measured(part)]
+    texts.append(table(["system", "how it runs"], [[rounds.TITLES[name], HOW[name]] for name in names]))
+    texts.append(table(["job", "what"], TITLES.items()))
+    texts.append("![Requests per second by system](performance/throughput.svg)\n\n![Latency by connections](performance/latency.svg)\n")
+    texts.append(_compared(records, [name for name in names if name != "ours"]))
+    for connections in plan["connections"]:
+        texts.append(f"### {connections} connection{'s' * (connections > 1)}\n")
+        for job in JOBS:
+            cells = [(rounds.TITLES[name], choose(records, system=name, job=job, connections=connections)) for name in names]
+            rows = [[title, *_cells(cell, COLUMNS)] for title, cell in cells]
+            texts.append(f"{job}: {TITLES[job]}\n\n{table(['system', *COLUMNS.values()], rows)}")
+    return "\n".join(texts)
+
+
+def _compared(records: Sequence[Record], others: Sequence[str]) -> str:
+    rows = [[job, *(spread(ratios(records, "ours", other, job=job, connections=CONNECTIONS)) for other in others)] for job in JOBS]
+    head = ["job", *(rounds.TITLES[other] for other in others)]
+    return f"The service's capacity as a multiple of others', {CONNECTIONS} connections, round by round:\n\n{table(head, rows)}"
+
+
+def _starts(part: dict[str, Any]) -> str:
+    columns = {"seconds": "seconds to the first answer", "pss_mib": "PSS, MiB", "rss_mib": "RSS, MiB"}
+    rows = [[rounds.TITLES[name], *_cells(choose(part["records"], system=name), columns)] for name in starts.NAMES]
+    return STARTS.format(times=starts.TIMES, answers=starts.FIRST_ANSWERS) + "\n" + table(["system", *columns.values()], rows)
+
+
+def _growth(part: dict[str, Any]) -> str:
+    records = part["records"]
+    texts = [GROWTH.format(**part["plan"], per_user=data.TASKS_PER_USER), _measured(part), "![Growth by rows](performance/growth.svg)\n"]
+    for job in JOBS:
+        rows = [[f"{size:,}", *_cells(choose(records, job=job, tasks=size), GROWN)] for size in part["plan"]["tasks"]]
+        texts.append(f"{job}: {TITLES[job]}\n\n{table(['tasks', *(COLUMNS[name] for name in GROWN)], rows)}")
+    return "\n".join(texts)
