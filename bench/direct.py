@@ -30,9 +30,8 @@ def _statement(job: str, turn: str) -> str:
     """Give what the service sends for one request; `turn` says which of the bodies."""
     caller = f":user_id, {GENERATION}"
     if job == "W2":
-        page = _task_page(("status",), "id", False, "the start")
-        constants = page._constants  # noqa: SLF001 - as peewee sends them
-        literals = (adapt(value).getquoted().decode() for value in (GENERATION, LISTED, LISTED_STATUS, *constants))
+        page = _task_page(("status",), "id", False, "the start", short=True).alone
+        literals = (adapt(value).getquoted().decode() for value in (GENERATION, LISTED, LISTED_STATUS, True, *page.constants))
         values = iter([":user_id", *literals])
         return re.sub("%s", lambda _: next(values), page.text)
     return {
