@@ -15,7 +15,7 @@ test: .venv/test.installed ## Run the tests; ARGS="-k log" chooses some, ARGS=--
 fuzz: .venv/test.installed ## Ask the service 10,000 things that its document allows or forbids; EXAMPLES=500 chooses how many
 	@FUZZ_EXAMPLES=$(or $(EXAMPLES),10000) $(VENV_PYTHON) -m pytest tests/test_schemathesis.py $(ARGS)
 
-bench: .venv/bench.installed ## Measure it beside others and write docs/performance.md; ARGS=--quick is quick and only prints, ARGS=--help tells more
+bench: .venv/bench.installed $(if $(findstring --kinto,$(ARGS)),.venv/bench-kinto.installed) ## Measure it beside others and write docs/performance.md; ARGS=--quick is quick and only prints, ARGS=--help tells more
 	@$(VENV_PYTHON) -m bench $(ARGS)
 
 check: .venv/dev.installed ## Check format, lint, types, Dockerfile and docker-compose.yml
@@ -34,6 +34,7 @@ requirements: .venv/dev.installed ## Write the requirements*.txt from the *.in; 
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
 	$(COMPILE) -c requirements-dev.txt requirements-test.in -o requirements-test.txt
 	$(COMPILE) -c requirements-dev.txt requirements-bench.in -o requirements-bench.txt
+	$(COMPILE) -c requirements-dev.txt requirements-bench-kinto.in -o requirements-bench-kinto.txt
 	$(COMPILE) -c requirements-dev.txt requirements-local.in -o requirements-local.txt
 	$(COMPILE) -c requirements-dev.txt requirements.in -o requirements.txt
 

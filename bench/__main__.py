@@ -24,6 +24,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round of 3 s, ours and hello, 32 connections")
     parser.add_argument("--systems", help=f"of {','.join(NAMES)}")
+    parser.add_argument("--kinto", action="store_true", help="and Kinto, which needs more packages")
     parser.add_argument("--jobs", help=f"of {','.join(JOBS)}")
     parser.add_argument("--connections", help="how many, with commas between; 1,32,256 where not said")
     parser.add_argument("--rounds", type=int, help="3 where not said")
@@ -44,7 +45,7 @@ def plan(given: argparse.Namespace, jobs: Sequence[str]) -> Plan:
     systems, connections, turns, seconds = ("hello,ours", "32", 1, 3) if given.quick else (",".join(NAMES), "1,32,256", 3, 5)
     return Plan(
         Size(given.users),
-        (given.systems or systems).split(","),
+        [*(given.systems or systems).split(","), *(["kinto"] if given.kinto else [])],
         jobs,
         [int(number) for number in (given.connections or connections).split(",")],
         given.rounds or turns,

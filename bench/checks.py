@@ -4,7 +4,7 @@ import random
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from bench import data
 from bench.cluster import Cluster
@@ -16,14 +16,15 @@ SAMPLES = 50
 MOMENTS = ("created_at", "updated_at", "completed_at")
 
 
-def _same(what: str, is_so: Any, must_be: Any) -> None:
+def same(what: str, is_so: Any, must_be: Any) -> None:
+    """Raise Refused where something isn't what it must be, and name the first difference."""
     if isinstance(is_so, list) and isinstance(must_be, list):
-        _same(f"the length of {what}", len(is_so), len(must_be))
+        same(f"the length of {what}", len(is_so), len(must_be))
         for number, each in enumerate(zip(is_so, must_be, strict=True), 1):
-            _same(f"number {number} of {what}", *each)
+            same(f"number {number} of {what}", *each)
     elif isinstance(is_so, dict) and isinstance(must_be, dict):
         for name in {**is_so, **must_be}:
-            _same(f"{name} of {what}", is_so.get(name, "left out"), must_be.get(name, "left out"))
+            same(f"{name} of {what}", is_so.get(name, "left out"), must_be.get(name, "left out"))
     elif is_so != must_be:
         raise Refused(f"{what} is {is_so!r} and must be {must_be!r}")
 
@@ -37,18 +38,18 @@ class OurAnswers:
 
     def check(self, job: str, user_id: int, task_id: int, answer: Answer) -> None:
         """Raise Refused where this isn't the answer."""
-        _same("the status code", answer.status, 201 if job == "W3" and answer.headers is not None else 200)
+        same("the status code", answer.status, 201 if job == "W3" and answer.headers is not None else 200)
         getattr(self, f"_check_{job.lower()}")(user_id, task_id, answer)
 
     def _check_w1(self, user_id: int, task_id: int, answer: Answer) -> None:
-        _same("the task", answer.content, data.seeded_task(user_id, task_id))
+        same("the task", answer.content, data.seeded_task(user_id, task_id))
         self._check_tags(answer, task_id, TASKS_PER_USER)
 
     def _check_w2(self, user_id: int, task_id: int, answer: Answer) -> None:
-        _same("the list", answer.content, [data.seeded_task(user_id, each) for each in data.listed_ids()])
+        same("the list", answer.content, [data.seeded_task(user_id, each) for each in data.listed_ids()])
         if answer.headers is not None:
-            _same("whether a next page is linked", answer.headers.get("Link", "").endswith('>; rel="next"'), True)
-            _same("X-Revision", answer.headers.get("X-Revision"), str(TASKS_PER_USER))
+            same("whether a next page is linked", answer.headers.get("Link", "").endswith('>; rel="next"'), True)
+            same("X-Revision", answer.headers.get("X-Revision"), str(TASKS_PER_USER))
 
     def _check_w3(self, user_id: int, task_id: int, answer: Answer) -> None:
         revision = self._next_revision(user_id)
@@ -58,18 +59,18 @@ class OurAnswers:
         moment = answer.content["created_at"]
         datetime.strptime(moment, "%Y-%m-%dT%H:%M:%S.%f%z")
         new |= {"created_at": moment, "updated_at": moment, "completed_at": moment if new["status"] == "completed" else None}
-        _same("the task", answer.content, new)
+        same("the task", answer.content, new)
         self._check_tags(answer, revision, revision)
         if answer.headers is not None:
-            _same("Location", answer.headers.get("Location"), f"/task/{new['id']}")
+            same("Location", answer.headers.get("Location"), f"/task/{new['id']}")
 
     def _check_w4(self, user_id: int, task_id: int, answer: Answer) -> None:
         revision = self._next_revision(user_id)
         changed = data.seeded_task(user_id, task_id) | {"status": data.next_status(task_id), "revision": revision}
         moment = answer.content["updated_at"]
-        _same("whether it is said to be changed later", moment > changed["updated_at"], True)
+        same("whether it is said to be changed later", moment > changed["updated_at"], True)
         changed |= {"updated_at": moment, "completed_at": moment if changed["status"] == "completed" else None}
-        _same("the task", answer.content, changed)
+        same("the task", answer.content, changed)
         self._check_tags(answer, revision, revision)
 
     def _next_revision(self, user_id: int) -> int:
@@ -79,8 +80,8 @@ class OurAnswers:
     @staticmethod
     def _check_tags(answer: Answer, revision: int, user_revision: int) -> None:
         if answer.headers is not None:
-            _same("ETag", answer.headers.get("ETag"), f'"{revision}"')
-            _same("X-Revision", answer.headers.get("X-Revision"), str(user_revision))
+            same("ETag", answer.headers.get("ETag"), f'"{revision}"')
+            same("X-Revision", answer.headers.get("X-Revision"), str(user_revision))
 
 
 class TwinAnswers:
@@ -88,9 +89,9 @@ class TwinAnswers:
 
     def check(self, job: str, user_id: int, task_id: int, answer: Answer) -> None:
         """Raise Refused where this isn't the answer."""
-        _same("the status code", answer.status, 201 if job == "W3" else 200)
+        same("the status code", answer.status, 201 if job == "W3" else 200)
         if job == "W2":
-            _same("the list", answer.content, [self._task(user_id, each) for each in data.listed_ids()])
+            same("the list", answer.content, [self._task(user_id, each) for each in data.listed_ids()])
             return
         task = self._task(user_id, task_id)
         moved = {} if job == "W1" else {name: answer.content[name] for name in ("updated_at", "id", "created_at")}
@@ -98,7 +99,7 @@ class TwinAnswers:
             task |= data.new_task(data.seeded_status(task_id)) | moved
         if job == "W4":
             task |= {"status": data.next_status(task_id), "updated_at": moved["updated_at"]}
-        _same("the task", answer.content, task)
+        same("the task", answer.content, task)
 
     @staticmethod
     def _task(user_id: int, task_id: int) -> dict[str, Any]:
@@ -114,10 +115,14 @@ class HelloAnswers:
 
     def check(self, job: str, user_id: int, task_id: int, answer: Answer) -> None:
         """Raise Refused where this isn't the answer."""
-        _same("the answer", (answer.status, list(answer.content), len(answer.content["text"])), (200, ["text"], 188))
+        same("the answer", (answer.status, list(answer.content), len(answer.content["text"])), (200, ["text"], 188))
 
 
-Answers = OurAnswers | TwinAnswers | HelloAnswers
+class Answers(Protocol):
+    """What a system must answer."""
+
+    def check(self, job: str, user_id: int, task_id: int, answer: Answer) -> None:
+        """Raise Refused where this isn't the answer."""
 
 
 class Sampler:
@@ -168,8 +173,8 @@ class Books:
             if not least <= is_so <= least + self._in_flight[job]:
                 raise Refused(f"{is_so} {what}, but {least} were acknowledged and at most {self._in_flight[job]} more were on their way")
         if stored.revisions is not None:
-            _same("the sum of the users' revisions", stored.revisions, self._size.tasks + created + changed)
-        _same("the number of tasks that differ from their log", stored.inconsistent, 0)
+            same("the sum of the users' revisions", stored.revisions, self._size.tasks + created + changed)
+        same("the number of tasks that differ from their log", stored.inconsistent, 0)
 
 
 class Stored:
@@ -179,19 +184,6 @@ class Stored:
         self.tasks, self.log, self.revisions, self.inconsistent = tasks, int(log), revisions and int(revisions), inconsistent
 
 
-COUNTS = {
-    "ours": """
-        SELECT (SELECT count(*) FROM task), (SELECT count(*) FROM task_log), (SELECT sum(revision) FROM user_state),
-               (SELECT count(*) FROM task t LEFT JOIN task_log l ON (l.user_id, l.revision) = (t.user_id, t.revision) AND l.task_id = t.id
-                          AND l.field = 'status' AND l.new = t.status AND l.old <> l.new
-                 WHERE t.revision > t.created_revision AND l.user_id IS NULL)""",
-    "twin": """
-        SELECT (SELECT count(*) FROM tasks), (SELECT count(*) FROM task_log), NULL,
-               (SELECT count(*) FROM tasks t, LATERAL (SELECT l.new FROM task_log l WHERE l.task_id = t.id ORDER BY l.id DESC LIMIT 1) l
-                 WHERE l.new <> t.status)""",
-}
-
-
-def counter(cluster: Cluster, kind: str, database: str) -> Callable[[], Stored]:
+def counter(cluster: Cluster, statement: str, database: str) -> Callable[[], Stored]:
     """Give what counts a database's tasks and entries."""
-    return lambda: Stored(*cluster.run(database, COUNTS[kind])[0])
+    return lambda: Stored(*cluster.run(database, statement)[0])

@@ -2,8 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,8 @@ import psycopg2
 from psycopg2 import sql
 
 import embedded
-from bench import data, measure
+from bench import measure
 from bench.data import Size
-from postgres import migrate
 from postgres.database import MIGRATIONS
 
 MEBIBYTE = 1024 * 1024
@@ -75,24 +75,20 @@ class Cluster:
             "CHECKPOINT",
         )
 
-    def seed(self, kind: str, size: Size, make_schema: Any, statements: str) -> str:
+    def seed(self, store: "Store", size: Size) -> str:
         """Make a database with users and tasks, unless it is there from an earlier run, and give its name."""
-        digest = hashlib.blake2b(statements.encode(), digest_size=4)
+        digest = hashlib.blake2b(store.seed.encode(), digest_size=4)
         for path in sorted(MIGRATIONS.rglob("*.sql")):
             digest.update(path.read_bytes())
-        name = f"{kind}_{size.tasks}_{digest.hexdigest()}"
+        name = f"{store.name}_{size.tasks}_{digest.hexdigest()}"
         if not self.exists(name):
             partial = f"{name}_partial"
             self.drop(partial)
             self.run("postgres", sql.SQL("CREATE DATABASE {}").format(sql.Identifier(partial)))
-            make_schema(partial)
-            self._fill(partial, statements, size)
+            store.make_schema(self, partial)
+            self._fill(partial, store.seed, size)
             self.rename(partial, name)
         return name
-
-    def make_our_schema(self, database: str) -> None:
-        """Bring a database to the service's schema."""
-        migrate.upgrade(database, {"host": self.host, "user": "postgres"}, MIGRATIONS)
 
     def _fill(self, database: str, statements: str, size: Size) -> None:
         found = self.run(
@@ -109,6 +105,16 @@ class Cluster:
         return measure.cpu_seconds(self.pid)
 
 
+@dataclass(frozen=True)
+class Store:
+    """The tables of a system: what makes them, fills them, and counts tasks, entries of the log, revisions and contradictions."""
+
+    name: str
+    make_schema: Callable[[Cluster, str], None]
+    seed: str
+    count: str
+
+
 def _each(statements: str) -> list[str]:
     return [statement for statement in statements.split(";") if statement.strip()]
 
@@ -120,6 +126,3 @@ def running(directory: Path) -> Iterator[Cluster]:
         Cluster(host, directory).run("postgres", *(f"ALTER SYSTEM SET {name} = '{value}'" for name, value in PRODUCTION.items()))
     with embedded.server(directory) as host:
         yield Cluster(host, directory)
-
-
-TEMPLATES = {"ours": data.OURS, "twin": data.TWIN}

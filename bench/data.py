@@ -27,23 +27,6 @@ SELECT u AS user_id, n AS id, (u - 1) * {TASKS_PER_USER} + n AS number,
   FROM (SELECT n, u FROM generate_series(1, {TASKS_PER_USER}) n, generate_series(1, %(users)s) u ORDER BY n, u) every
 """
 
-OURS = f"""
-INSERT INTO users (login, login_key, password_hash) SELECT 'user-' || u, 'user-' || u, '' FROM generate_series(1, %(users)s) u;
-INSERT INTO user_state (user_id, token_generation, revision, last_task_id, changed_at)
-SELECT u, {GENERATION}, {TASKS_PER_USER}, {TASKS_PER_USER}, timestamptz '{FIRST_MOMENT}' + {TASKS_PER_USER} * interval '1 hour'
-  FROM generate_series(1, %(users)s) u;
-INSERT INTO task (user_id, id, name, description, status, completion_at, created_at, updated_at, completed_at, created_revision, revision)
-SELECT user_id, id, name, description, status, completion_at, moment, moment, CASE WHEN status = 'completed' THEN moment END, id, id
-  FROM ({EVERY_TASK}) t;
-"""
-
-TWIN = f"""
-INSERT INTO users (username, hashed_password, disabled) SELECT 'user-' || u, '', false FROM generate_series(1, %(users)s) u;
-INSERT INTO tasks (id, owner_id, name, description, status, completion_at, created_at, updated_at)
-SELECT number, user_id, name, description, status, completion_at, moment, moment FROM ({EVERY_TASK}) t;
-SELECT setval(pg_get_serial_sequence('tasks', 'id'), (SELECT max(id) FROM tasks));
-"""
-
 
 @dataclass(frozen=True)
 class Size:

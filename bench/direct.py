@@ -8,6 +8,7 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import adapt
 
+from bench import stores
 from bench.cluster import Cluster
 from bench.data import GENERATION, LISTED, LISTED_STATUS, TASKS_PER_USER, Part, Size
 from bench.generators import pgbench
@@ -79,4 +80,4 @@ def by_sql(cluster: Cluster, database: str) -> Ask:
 
 TITLE = "pgbench: PostgreSQL alone, the same functions"
 NAME = "pgbench"
-KIND = "ours"
+STORE = stores.OURS

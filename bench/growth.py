@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import stores
 from bench.checks import Books, Sampler, counter
 from bench.cluster import Cluster
 from bench.data import TASKS_PER_USER, Size, parts
 from bench.jobs import JOBS
 from bench.load import Refused
 from bench.measure import cpu_seconds
-from bench.rounds import Load, by_wrk, measure, seed
+from bench.rounds import Load, by_wrk, measure
 from bench.systems import OURS
 
 TASKS = (10_000, 100_000, 1_000_000, 10_000_000)
@@ -27,14 +28,14 @@ class Grown:
         self._cluster, self.size, self._directory = cluster, size, directory
         self._database = f"grown_{size.tasks}"
         self._answers = OURS.make_answers()
-        self._books = Books(counter(cluster, "ours", self._database), size)
+        self._books = Books(counter(cluster, stores.OURS.count, self._database), size)
         self._room = parts(size, 2 * turns)
         self._sampler: Sampler | None = None
 
     def make(self) -> None:
         """Seed the database."""
         self._cluster.drop(self._database)
-        self._cluster.rename(seed(self._cluster, "ours", self.size), self._database)
+        self._cluster.rename(self._cluster.seed(stores.OURS, self.size), self._database)
 
     def drop(self) -> None:
         """Give the room back."""

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter
 
 from bench.jobs import JOBS, TITLES
 from bench.results import Record, Results, choose, column
-from bench.rounds import NAMES
+from bench.rounds import ALL_NAMES
 from bench.rounds import TITLES as SYSTEM_TITLES
 
 COLORS = {"ours": "#1b6ca8", "unbatched": "#7fb3d5", "pgbench": "#2e8b57", "twin": "#c0392b", "hello": "#7f8c8d", "kinto": "#8e44ad"}
@@ -42,7 +42,7 @@ def draw(results: Results, directory: Path) -> None:
 
 
 def _throughput(records: Sequence[Record], path: Path) -> None:
-    names = [name for name in reversed(NAMES) if choose(records, system=name)]
+    names = [name for name in reversed(ALL_NAMES) if choose(records, system=name)]
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     for axes, job in zip(_four(figure, shared=True), JOBS, strict=True):
         for place, name in enumerate(names):
@@ -66,7 +66,7 @@ def _latency(records: Sequence[Record], path: Path) -> None:
     figure = Figure(figsize=(9, 6), layout="constrained")
     connections = sorted({each["connections"] for each in records})
     for axes, job in zip(_four(figure), JOBS, strict=True):
-        for name in NAMES:
+        for name in ALL_NAMES:
             for percentile, style in (("p50_ms", "-"), ("p99_ms", ":")):
                 cells = [(number, choose(records, system=name, job=job, connections=number)) for number in connections]
                 points = [(number, median(column(cell, percentile))) for number, cell in cells if cell]

@@ -9,16 +9,18 @@ from typing import Any
 
 from bench import direct, generators, load, systems
 from bench.checks import Books, OurAnswers, Sampler, counter
-from bench.cluster import TEMPLATES, Cluster
+from bench.cluster import Cluster
 from bench.data import Part, Size, parts
 from bench.jobs import JOBS, WRITING
 from bench.load import Cost, Figures, Meter, Refused, Run
 from bench.measure import cpu_seconds
+from bench.peers.kinto import KINTO
 from bench.systems import Running, System
 
 WARM_UP_SECONDS = 1
-SYSTEMS = {system.name: system for system in (systems.HELLO, systems.OURS, systems.UNBATCHED, systems.TWIN)}
+SYSTEMS = {system.name: system for system in (systems.HELLO, systems.OURS, systems.UNBATCHED, systems.TWIN, KINTO)}
 NAMES = ("ours", "unbatched", "pgbench", "twin", "hello")
+ALL_NAMES = (*NAMES, "kinto")
 TITLES = {name: system.title for name, system in SYSTEMS.items()} | {direct.NAME: direct.TITLE}
 
 
@@ -47,25 +49,17 @@ class Load:
     books: Books | None
 
 
-def seed(cluster: Cluster, kind: str, size: Size) -> str:
-    """Give the database that copies are made of, seeded where it isn't there."""
-    make_schema: Callable[[str], None] = cluster.make_our_schema
-    if kind == "twin":
-        make_schema = lambda database: systems.make_twin_schema(cluster, database)  # noqa: E731
-    return cluster.seed(kind, size, make_schema, TEMPLATES[kind])
-
-
 @contextmanager
 def loaded(cluster: Cluster, name: str, size: Size, directory: Path) -> Iterator[Load]:
     """Start a system on a fresh copy of its database."""
-    kind = "ours" if name == direct.NAME else SYSTEMS[name].template
+    store = direct.STORE if name == direct.NAME else SYSTEMS[name].store
     database = f"measured_{name}"
     with ExitStack() as stack:
         books = None
-        if kind:
-            cluster.copy(seed(cluster, kind, size), database)
+        if store:
+            cluster.copy(cluster.seed(store, size), database)
             stack.callback(cluster.drop, database)
-            books = Books(counter(cluster, kind, database), size)
+            books = Books(counter(cluster, store.count, database), size)
         if name == direct.NAME:
             run_job: RunJob = lambda job, *rest: direct.run(cluster, database, job, size, *rest)  # noqa: E731
             yield Load(run_job, lambda: 0.0, Sampler(direct.by_sql(cluster, database), OurAnswers(), size), books)

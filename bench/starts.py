@@ -8,7 +8,7 @@ from typing import Any
 from bench.cluster import Cluster
 from bench.data import Size
 from bench.measure import memory, tree
-from bench.rounds import SYSTEMS, seed
+from bench.rounds import SYSTEMS
 from bench.systems import WORKERS
 
 TIMES = 5
@@ -19,9 +19,9 @@ NAMES = ("ours", "twin", "hello")
 def run(cluster: Cluster, size: Size, directory: Path) -> Iterator[dict[str, Any]]:
     """Start the systems in turn, some times, with their schema in place, and give a record of each start."""
     databases = {name: f"started_{name}" for name in NAMES}
-    kinds = {name: kind for name in NAMES if (kind := SYSTEMS[name].template)}
-    for name, kind in kinds.items():
-        cluster.copy(seed(cluster, kind, size), databases[name])
+    stores = {name: store for name in NAMES if (store := SYSTEMS[name].store)}
+    for name, store in stores.items():
+        cluster.copy(cluster.seed(store, size), databases[name])
     for turn in range(TIMES):
         for name in NAMES:
             with SYSTEMS[name].run(cluster, databases[name], size, directory) as running:
@@ -31,5 +31,5 @@ def run(cluster: Cluster, size: Size, directory: Path) -> Iterator[dict[str, Any
                 pss, rss = (sum(each[place] for each in largest) / len(largest) for place in (0, 1))
             print(f"start {turn + 1} of {name}: {running.seconds_to_start:.2f} s, {rss:.0f} MiB", file=sys.stderr)
             yield {"system": name, "turn": turn, "seconds": running.seconds_to_start, "pss_mib": pss, "rss_mib": rss}
-    for name in kinds:
+    for name in stores:
         cluster.drop(databases[name])

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import jwt
 
-from bench import checks, measure
+from bench import checks, measure, stores
 from bench.checks import Answers
-from bench.cluster import Cluster
+from bench.cluster import Cluster, Store
 from bench.data import GENERATION, Size
 from bench.jobs import REQUESTS, Ask, by_http
 from bench.load import Request, Target
@@ -46,7 +46,7 @@ class System:
 
     name: str
     title: str
-    template: str | None  # the kind of its database
+    store: Store | None
     make_answers: Callable[[], Answers]
     command: Callable[[int], list[str]]  # by port
     environment: Callable[[Cluster, str], dict[str, str]]  # by database
@@ -84,16 +84,10 @@ def our_settings(cluster: Cluster, database: str) -> dict[str, str]:
 
 
 def _twin_settings(cluster: Cluster, database: str) -> dict[str, str]:
-    return {"SECRET_KEY": SECRETS["JWT_SECRET"], "DATABASE_URL": f"postgresql+asyncpg://postgres@/{database}?host={cluster.host}"}
+    return {"SECRET_KEY": SECRETS["JWT_SECRET"]} | stores.twin_settings(cluster, database)
 
 
-def make_twin_schema(cluster: Cluster, database: str) -> None:
-    """Make the twin's tables."""
-    command = [sys.executable, "-m", "bench.peers.fastapi_twin"]
-    subprocess.run(command, check=True, cwd=HOUSE, env=dict(os.environ) | _twin_settings(cluster, database))
-
-
-OURS = System("ours", "this service", "ours", checks.OurAnswers, _gunicorn("app:create_app"), our_settings, our_tokens)
+OURS = System("ours", "this service", stores.OURS, checks.OurAnswers, _gunicorn("app:create_app"), our_settings, our_tokens)
 HELLO = System(
     "hello",
     "a handler that answers 200 bytes",
@@ -106,7 +100,7 @@ HELLO = System(
 UNBATCHED = System(
     "unbatched",
     "this service, batching off",
-    "ours",
+    stores.OURS,
     checks.OurAnswers,
     _gunicorn("app:create_app"),
     lambda cluster, database: our_settings(cluster, database) | {"BATCH_SIZE": "1"},
@@ -115,7 +109,7 @@ UNBATCHED = System(
 TWIN = System(
     "twin",
     "FastAPI, SQLAlchemy and asyncpg",
-    "twin",
+    stores.TWIN,
     checks.TwinAnswers,
     lambda port: [
         *(sys.executable, "-m", "uvicorn", "bench.peers.fastapi_twin:app"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench import cluster, data, direct, generators, load, measure, results, rounds
+from bench import cluster, data, direct, generators, load, measure, results, stores
 from bench.checks import Books, OurAnswers, Sampler, Stored, counter
 from bench.cluster import Cluster
 from bench.data import Size
@@ -112,8 +112,8 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def copy(server: Cluster, database: str) -> tuple[Sampler, Books]:
     """Make a fresh copy of the seed, and what checks it."""
-    server.copy(rounds.seed(server, "ours", SIZE), database)
-    return Sampler(direct.by_sql(server, database), OurAnswers(), SIZE), Books(counter(server, "ours", database), SIZE)
+    server.copy(server.seed(stores.OURS, SIZE), database)
+    return Sampler(direct.by_sql(server, database), OurAnswers(), SIZE), Books(counter(server, stores.OURS.count, database), SIZE)
 
 
 @pytest.mark.process
