@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import cluster, generators, growth, machine, report, results, rounds, starts
+from bench import cluster, costs, generators, growth, machine, report, results, rounds, starts
 from bench.cluster import Cluster
 from bench.data import Size
 from bench.jobs import JOBS
@@ -31,6 +31,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, help="of each measurement; 5 where not said")
     parser.add_argument("--users", type=int, default=1000, help="each has 200 tasks; %(default)s where not said")
     parser.add_argument("--starts", action="store_true", help="only the time to start, and memory")
+    parser.add_argument("--costs", action="store_true", help="only what each layer of the service costs a request")
     parser.add_argument(
         "--growth", action="store_true", help=f"only the growth from {growth.TASKS[0]} to {growth.TASKS[-1]} tasks; some GB"
     )
@@ -81,6 +82,9 @@ def measure(server: Cluster, given: argparse.Namespace, directory: Path) -> bool
             return False
         results.keep("growth", where, grown, tasks=tasks, connections=growth.CONNECTIONS, turns=growth.TURNS, seconds=growth.SECONDS)
         return True
+    if given.costs:
+        results.keep("costs", where, costs.run())
+        return True
     is_chosen = given.quick or given.systems or given.jobs or given.connections
     if not given.starts:
         wanted = plan(given, jobs)
@@ -88,6 +92,7 @@ def measure(server: Cluster, given: argparse.Namespace, directory: Path) -> bool
         print(report.summary(records))
         if is_chosen:
             return False
+        results.keep("costs", where, costs.run())
         results.keep("rounds", where, records, **asdict(wanted) | {"users": wanted.size.users})
     results.keep("starts", where, list(starts.run(server, Size(given.users), directory)))
     return True

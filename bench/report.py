@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import checks, data, rounds, starts
+from bench import checks, costs, data, rounds, starts
 from bench.goals import CONNECTIONS, goals
 from bench.jobs import JOBS, TITLES
 from bench.peers import kinto
@@ -56,6 +56,12 @@ The generator has the same cores as everything else, so requests/s say how fast 
 wrk counts a wait much longer than the mean as several, for the requests that it held up, so its p99 is a severe one; pgbench counts
 each wait once.
 """
+COSTS = """## What a request pays for
+
+CPU time in the service alone, in microseconds: applications of one layer more each answer in one process, without a socket and
+without PostgreSQL.
+{turns} turns of {requests} requests; each line is what its layer adds, as the difference of the least, since other load only ever adds.
+"""
 STARTS = """## Start and memory
 
 From the start of the first process to the first 200 for a `GET /task/1` with a token, the schema being in place; {times} times each,
@@ -96,7 +102,7 @@ def growth_summary(records: Sequence[Record]) -> str:
 
 def page(results: Results) -> str:
     """Give the whole page."""
-    parts = {"rounds": _rounds, "starts": _starts, "growth": _growth}
+    parts = {"rounds": _rounds, "costs": _costs, "starts": _starts, "growth": _growth}
     texts = [part(results[name]) for name, part in parts.items() if name in results]
     return "\n".join([INTRODUCTION, _goals(results), *texts])
 
@@ -140,6 +146,16 @@ def _compared(records: Sequence[Record], others: Sequence[str]) -> str:
     rows = [[job, *(spread(ratios(records, "ours", other, job=job, connections=CONNECTIONS)) for other in others)] for job in JOBS]
     head = ["job", *(rounds.TITLES[other] for other in others)]
     return f"The service's capacity as a multiple of others', {CONNECTIONS} connections, round by round:\n\n{table(head, rows)}"
+
+
+def _costs(part: dict[str, Any]) -> str:
+    least = {(layer, job): min(column(choose(part["records"], layer=layer, job=job), "us")) for layer in costs.LAYERS for job in JOBS}
+    rows, before = [], dict.fromkeys(JOBS, 0.0)
+    for layer, title in costs.LAYERS.items():
+        rows.append([title, *(number(least[layer, job] - before[job]) for job in JOBS)])
+        before = {job: least[layer, job] for job in JOBS}
+    rows.append(["**together**", *(f"**{number(before[job])}**" for job in JOBS)])
+    return COSTS.format(turns=costs.TURNS, requests=costs.REQUESTS_PER_TURN) + "\n" + table(["", *JOBS], rows)
 
 
 def _starts(part: dict[str, Any]) -> str:

@@ -1,0 +1,100 @@
+"""What each layer of the service costs a request, in CPU time: applications of one layer more each are asked here, without a socket."""
+
+import asyncio
+import json
+import logging
+import os
+import time
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock, patch
+
+from aiohttp import streams, web
+from aiohttp.test_utils import make_mocked_request
+
+from bench.data import GENERATION, LISTED, seeded_task
+from bench.jobs import JOBS, REQUESTS, body
+from bench.peers.hello import hello
+from bench.results import Record
+from bench.systems import SECRETS
+
+TURNS = 5
+REQUESTS_PER_TURN = 100
+USER, TASK = 1, 77
+LAYERS = {
+    "handler": "a handler that answers 200 bytes",
+    "telemetry": "the request's id, its access line",
+    "errors": "whatever fails is answered; the headers that every answer has",
+    "auth": "the token, remembered",
+    "operation": "the operation: what was sent is checked, the answer is made; PostgreSQL and the way to it left out",
+}
+
+
+def run() -> list[Record]:
+    """Ask each application, in turn, and give the CPU time of a request, in microseconds."""
+    with patch.dict(os.environ, SECRETS | {"DB_HOST": "nowhere"}), Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        logging.getLogger().setLevel(logging.INFO)
+        return asyncio.run(_measure())
+
+
+NOBODY: Any = Mock()  # on the other end
+
+
+async def _measure() -> list[Record]:
+    import app
+    import auth
+    from models import Caller
+    from postgres.batching import Batched
+    from rest import errors, telemetry
+
+    routes = [web.route(request.method, request.path.split("?")[0], hello) for request in REQUESTS.values()]
+    middlewares = [telemetry.middleware, errors.middleware, auth.middleware(routes)]
+    applications = [web.Application(middlewares=middlewares[:count]) for count in range(4)]
+    for application in applications:
+        application.add_routes(routes)
+    applications.append(await app.create_app())
+    token = f"Bearer {auth.issue_token(Caller(USER, GENERATION)).access_token}"
+    with patch.object(Batched, "__call__", _answer):
+        for application in applications:
+            application.freeze()
+        return [
+            {"turn": turn, "job": job, "layer": layer, "us": await _cost(application, job, token)}
+            for turn in range(TURNS)
+            for job in JOBS
+            for layer, application in zip(LAYERS, applications, strict=True)
+        ]
+
+
+async def _cost(application: web.Application, job: str, token: str) -> float:
+    requests = [_request(application, job, token) for _ in range(REQUESTS_PER_TURN)]
+    started = time.process_time()
+    for request in requests:
+        response = await application._handle(request)  # noqa: SLF001 - what aiohttp calls for a request
+        if response.status >= 300:
+            raise AssertionError(response)
+    return (time.process_time() - started) / REQUESTS_PER_TURN * 1e6
+
+
+def _request(application: web.Application, job: str, token: str) -> web.Request:
+    request, sent = REQUESTS[job], (body(REQUESTS[job], TASK) or "").encode()
+    payload = streams.StreamReader(NOBODY, 2**16, loop=asyncio.get_running_loop())
+    payload.feed_data(sent)
+    payload.feed_eof()
+    headers = {"Host": "localhost", "Authorization": token}
+    if sent:
+        headers |= {"Content-Type": "application/json", "Content-Length": str(len(sent))}
+    path, nobody = request.path.replace("{id}", str(TASK)), dict.fromkeys(("transport", "protocol", "writer"), NOBODY)
+    return make_mocked_request(request.method, path, headers, app=application, payload=payload, **nobody)
+
+
+TASK_AS_STORED = json.dumps(seeded_task(USER, TASK), separators=(",", ":"))
+PAGE = ",".join([TASK_AS_STORED] * LISTED)
+
+
+async def _answer(statement: Any, *_: Any) -> list[tuple[Any, ...]]:
+    """Answer as PostgreSQL would: a page, a change, or a task."""
+    task = (TASK, TASK, TASK_AS_STORED, TASK)
+    if "string_agg" in statement.alone.text:
+        return [(TASK, TASK, 0, PAGE, [None, str(TASK)], True)]
+    return [task if "task_get" in statement.alone.text else (None, *task)]
