@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from peewee import JOIN, SQL, ColumnBase, EnclosedNodeList, Expression, ModelSelect, NodeList, Select, Tuple, Window, fn
 
 import settings
-from models import CALLER_TYPES, Caller, Task, TaskAsStored, TaskLog, UserState, found, get_task
+from models import CALLER_TYPES, Caller, Task, TaskAsStored, TaskLog, UserState, found
 from postgres.batching import Batched, q
 from rest import cursors
 from rest.errors import FieldError, InvalidInput, InvalidToken, NotFound
@@ -136,8 +136,6 @@ async def log_state(caller: Caller, task_id: int) -> State:
 async def find_task(caller: Caller, task_id: int, match: TaskMatch) -> TaskAsStored:
     """Give a task if it is as it must be. Raises NotFound."""
     values = _filter_values(match)
-    if not values:
-        return await get_task(caller, task_id)
     return found(await _matching_task(tuple(values))(*caller, task_id, *values.values()))
 
 

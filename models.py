@@ -143,7 +143,6 @@ async def find_account(login: str) -> Account | None:
 
 
 CALLER_TYPES = {"user_id": "bigint", "generation": "bigint"}
-_GET = Batched(fn.task_get(q.user_id, q.generation, q.id), CALLER_TYPES | {"id": "bigint"}, read=True)
 _CREATE = Batched(fn.task_create(q.user_id, q.generation, q.wait, q.new), CALLER_TYPES | {"new": "jsonb"})
 _UPDATE = Batched(
     fn.task_update(q.user_id, q.generation, q.wait, q.id, q.if_match, q.change),
@@ -152,12 +151,6 @@ _UPDATE = Batched(
 _DELETE = Batched(
     fn.task_delete(q.user_id, q.generation, q.wait, q.id, q.if_match), CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]"}
 )
-
-
-async def get_task(caller: Caller, task_id: int) -> TaskAsStored:
-    """Give a task. Raises NotFound."""
-    rows = await _GET(*caller, task_id)
-    return found(rows)
 
 
 async def create_task(caller: Caller, task: TaskNew) -> TaskAsStored:

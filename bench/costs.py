@@ -97,4 +97,4 @@ async def _answer(statement: Any, *_: Any) -> list[tuple[Any, ...]]:
     task = (TASK, TASK, TASK_AS_STORED, TASK)
     if "string_agg" in statement.alone.text:
         return [(TASK, TASK, 0, PAGE, [None, str(TASK)], True)]
-    return [task if "task_get" in statement.alone.text else (None, *task)]
+    return [(None, *task) if "task_" in statement.alone.text else task]

@@ -14,7 +14,8 @@ from bench.data import GENERATION, LISTED, LISTED_STATUS, TASKS_PER_USER, Part, 
 from bench.generators import pgbench
 from bench.jobs import REQUESTS, Answer, Ask
 from bench.load import Meter, Run
-from listing import _task_page
+from listing import _matching_task, _task_page
+from postgres.batching import Batched
 
 WALK = f"""
 \\set walk :walk + 1
@@ -30,16 +31,20 @@ WALK = f"""
 def _statement(job: str, turn: str) -> str:
     """Give what the service sends for one request; `turn` says which of the bodies."""
     caller = f":user_id, {GENERATION}"
-    if job == "W2":
-        page = _task_page(("status",), "id", False, "the start", short=True).alone
-        literals = (adapt(value).getquoted().decode() for value in (GENERATION, LISTED, LISTED_STATUS, True, *page.constants))
-        values = iter([":user_id", *literals])
-        return re.sub("%s", lambda _: next(values), page.text)
-    return {
-        "W1": f"SELECT * FROM task_get({caller}, :id)",
-        "W3": f"SELECT * FROM task_create({caller}, true, :body{turn})",
-        "W4": f"SELECT * FROM task_update({caller}, true, :id, NULL, :body{turn})",
-    }[job]
+    match job:
+        case "W1":
+            return _as_sent(_matching_task(()), ":user_id", GENERATION, ":id")
+        case "W2":
+            return _as_sent(_task_page(("status",), "id", False, "the start", short=True), ":user_id", GENERATION, LISTED, LISTED_STATUS)
+        case "W3":
+            return f"SELECT * FROM task_create({caller}, true, :body{turn})"
+    return f"SELECT * FROM task_update({caller}, true, :id, NULL, :body{turn})"
+
+
+def _as_sent(read: Batched, *values: Any) -> str:
+    """Give a read's text with its values in their places; those that begin with a colon are pgbench's variables."""
+    texts = (value if f"{value}".startswith(":") else adapt(value).getquoted().decode() for value in (*values, True, *read.alone.constants))
+    return re.sub("%s", lambda _: next(texts), read.alone.text)
 
 
 def _script(job: str) -> str:

@@ -195,3 +195,10 @@ async def test_a_change_that_waits_too_long_is_503_and_has_not_happened(alice: P
     assert (answer.status, "Retry-After" in answer.headers) == (503, True)
     assert (await alice.get("/task/1")).json == task
     assert (await alice.patch("/task/1", json={"name": "again"})).status == 200
+
+
+@pytest.mark.parametrize("path", ["/task", "/task?status=new", "/task/1", "/task/1/log"])
+async def test_a_read_waits_for_no_change(alice: Person, sql: Sql, path: str) -> None:
+    await alice.new_task()
+    with row_held(sql, alice):
+        assert (await alice.get(path)).status == 200

@@ -1,14 +1,5 @@
--- The operations on one task. Each answers why it was refused (NULL: it wasn't), the task as it is then, also where it was
+-- The changes of one task. Each answers why it was refused (NULL: it wasn't), the task as it is then, also where it was
 -- refused for changed_meanwhile, and the user's revision.
-
--- No row: the token is dead. Without a body: no such task of this user.
-CREATE OR REPLACE FUNCTION task_get(p_user_id bigint, p_generation bigint, p_id bigint)
-RETURNS TABLE (id bigint, revision bigint, body text, user_revision bigint) LANGUAGE plpgsql STABLE ROWS 1 AS $$
-BEGIN
-    RETURN QUERY SELECT t.id, t.revision, t.body, s.revision
-                   FROM user_state s LEFT JOIN task t ON t.user_id = s.user_id AND t.id = p_id AND t.deleted_at IS NULL
-                  WHERE s.user_id = p_user_id AND s.token_generation = p_generation;
-END $$;
 
 CREATE OR REPLACE FUNCTION task_create(p_user_id bigint, p_generation bigint, p_wait boolean, p_new jsonb,
                                        OUT refused text, OUT id bigint, OUT revision bigint, OUT body text, OUT user_revision bigint) LANGUAGE plpgsql AS $$
