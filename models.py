@@ -4,16 +4,27 @@ from typing import Any, NamedTuple
 
 import peewee
 import psycopg2
-from peewee import SQL, BigAutoField, BigIntegerField, CompositeKey, DateField, ForeignKeyField, TextField, fn
+from peewee import (
+    SQL,
+    BigAutoField,
+    BigIntegerField,
+    CompositeKey,
+    DateField,
+    ForeignKeyField,
+    SmallIntegerField,
+    TextField,
+    UUIDField,
+    fn,
+)
 from peewee_async import AioModel
-from playhouse.postgres_ext import DateTimeTZField
+from playhouse.postgres_ext import BinaryJSONField, DateTimeTZField
 from pydantic import MISSING
 
 import settings
 from postgres import migrate
 from postgres.batching import Batched, q
 from postgres.database import MIGRATIONS, connection_parameters, database
-from rest.errors import ChangedMeanwhile, Conflict, FieldError, InvalidInput, InvalidToken, NotFound
+from rest.errors import ChangedMeanwhile, Conflict, FieldError, Gone, InvalidInput, InvalidToken, NotFound
 from schemas import TaskChange, TaskNew, login_key
 
 
@@ -32,6 +43,7 @@ class User(Stored):
     login_key = TextField(unique=True)  # as compared
     password_hash = TextField()
     created_at = DateTimeTZField(constraints=[SQL("DEFAULT now()")])
+    uid = UUIDField(constraints=[SQL("DEFAULT gen_random_uuid()")], null=False)  # in its tasks' calendar entries
 
     class Meta:
         table_name = "users"
@@ -46,6 +58,8 @@ class UserState(Stored):
     last_task_id = BigIntegerField(default=0)
     kept_from = BigIntegerField(default=0)
     changed_at = DateTimeTZField(constraints=[SQL("DEFAULT 'epoch'")])
+    kept_from_at = DateTimeTZField(constraints=[SQL("DEFAULT 'epoch'")])
+    purged = BigIntegerField(default=0)
 
     class Meta:
         table_name = "user_state"
@@ -88,11 +102,67 @@ class TaskLog(Stored):
         primary_key = CompositeKey("user", "revision", "field")
 
 
+class IdempotencyKey(Stored):
+    """A request that was answered, so that a repeated one is answered alike: by the task that it created, or as it stands here."""
+
+    user = ForeignKeyField(UserState, lazy_load=False)
+    key = TextField()
+    digest = TextField()
+    task_id = BigIntegerField(null=True)
+    answer = TextField(null=True)
+    created_at = DateTimeTZField()
+
+    class Meta:
+        table_name = "idempotency_key"
+        primary_key = CompositeKey("user", "key")
+
+
+class EventStream(Stored):
+    """An open stream of events: one of the places that a user has over all workers."""
+
+    user = ForeignKeyField(UserState, lazy_load=False)
+    slot = SmallIntegerField()
+    held_until = DateTimeTZField()
+
+    class Meta:
+        table_name = "event_stream"
+        primary_key = CompositeKey("user", "slot")
+
+
+class ImportRow(Stored):
+    """A line on its way in, until all of them have been checked."""
+
+    user = ForeignKeyField(UserState, lazy_load=False)
+    import_id = UUIDField()
+    line = BigIntegerField()
+    kind = TextField()
+    content = BinaryJSONField()
+    created_at = DateTimeTZField(constraints=[SQL("DEFAULT now()")])
+
+    class Meta:
+        table_name = "import_row"
+        primary_key = CompositeKey("user", "import_id", "line")
+
+
 class LoginTaken(Conflict):
     """Somebody has this login, or one that differs only in case or Unicode form."""
 
     problem = "login-taken"
     detail = "This login is taken: choose another one."
+
+
+class HistoryGone(Gone):
+    """The history that this needs is gone for good, with tasks that were purged: it is whole from `kept_from` on."""
+
+    problem = "history-gone"
+    detail = "Tasks that were there then have been purged: ask for a revision not before kept_from."
+
+    def __init__(self, kept_from: int = 0, revision: int = 0) -> None:
+        super().__init__(revision=revision)
+        self.kept_from, self.revision = kept_from, revision
+
+    def members(self) -> dict[str, Any]:
+        return {"kept_from": self.kept_from, "revision": self.revision}
 
 
 class Caller(NamedTuple):

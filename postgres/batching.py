@@ -50,10 +50,10 @@ class Batched:
 
     `types` gives each parameter's SQL type, in the order of the arguments; the first is whose data it is. `q.wait` is there without being
     asked for: whether the query may wait for a row lock. In a batch it may not, and says BUSY in its first column; that request is sent
-    again, alone, beside the others. A `read` is tried again where a connection broke.
+    again, alone, beside the others. A `read` is tried again where a connection broke. What takes long goes `alone`, always.
     """
 
-    def __init__(self, query: Function | Query, types: dict[str, str], *, read: bool = False) -> None:
+    def __init__(self, query: Function | Query, types: dict[str, str], *, read: bool = False, alone: bool = False) -> None:
         if isinstance(query, Function):
             query = Select([query], [SQL("*")])
         text, constants = database.get_sql_context().sql(query).query()
@@ -71,7 +71,7 @@ class Batched:
             constants,
         )
         self._elements = [_ELEMENTS.get(sql_type, _array_element) for sql_type in types.values()]
-        self._read = read
+        self._read, self._goes_alone = read, alone
         self._queue: list[_Member] = []
         self._start: asyncio.Handle | None = None  # of the next batch
         self._under_way: set[asyncio.Task[None]] = set()
@@ -80,7 +80,7 @@ class Batched:
 
     async def __call__(self, *arguments: Any) -> list[Row]:
         """Run it for one request and give its rows."""
-        if settings.load().batch_size == 1:
+        if self._goes_alone or settings.load().batch_size == 1:
             return await self._run_alone(arguments, wait=True)
         member = _Member(arguments)
         if arguments[0] in self._held:

@@ -125,6 +125,12 @@ class Conflict(Failure):
     status = HTTPStatus.CONFLICT
 
 
+class Gone(Failure):
+    """It was there, and is not any more."""
+
+    status = HTTPStatus.GONE
+
+
 class ChangedMeanwhile(Failure):
     """The client's revision is not the present one (RFC 9110, section 15.5.13)."""
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import peewee
 import pytest
-from playhouse.postgres_ext import DateTimeTZField
+from playhouse.postgres_ext import BinaryJSONField, DateTimeTZField
 from pydantic import SecretStr
 
 import app
@@ -124,10 +124,13 @@ SQL_TYPES = {
     peewee.DateField: "date",
     DateTimeTZField: "timestamp with time zone",
     peewee.ForeignKeyField: "bigint",
+    peewee.SmallIntegerField: "smallint",
+    peewee.UUIDField: "uuid",
+    BinaryJSONField: "jsonb",
 }
 
 
-@pytest.mark.parametrize("model", [models.User, models.UserState, models.Task, models.TaskLog])
+@pytest.mark.parametrize("model", models.Stored.__subclasses__(), ids=lambda model: model.__name__)
 def test_the_models_are_the_schema(model: type[peewee.Model], sql: Callable[..., list[tuple[Any, ...]]]) -> None:
     columns = sql(
         "SELECT column_name, data_type, is_nullable = 'YES' FROM information_schema.columns WHERE table_name = %s ORDER BY ordinal_position",
