@@ -7,7 +7,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 import auth
-import schemas
+import scalars
 import settings
 import views
 from postgres import database
@@ -45,7 +45,7 @@ def middlewares() -> list[Middleware]:
 @cache
 def document() -> bytes:
     """Give the OpenAPI document."""
-    return orjson.dumps(openapi.make(INFO, PUBLIC, PRIVATE, {"id": schemas.Id}))
+    return orjson.dumps(openapi.make(INFO, PUBLIC, PRIVATE, {"id": scalars.Id}))
 
 
 async def create_app() -> web.Application:

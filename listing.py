@@ -11,7 +11,8 @@ from models import CALLER_TYPES, Caller, Task, TaskAsStored, TaskLog, UserState,
 from postgres.batching import Batched, q
 from rest import cursors
 from rest.errors import FieldError, InvalidInput, InvalidToken, NotFound
-from schemas import LOGGED_FIELDS, STATUSES, Page, TaskMatch, TaskQuery
+from scalars import STATUSES
+from schemas import LOGGED_FIELDS, Page, TaskMatch, TaskQuery
 
 After = Literal["the start", "a key", "a null key"]  # where a page begins; with no key but the tie it counts as null
 

@@ -25,7 +25,8 @@ from postgres import migrate
 from postgres.batching import Batched, q
 from postgres.database import MIGRATIONS, connection_parameters, database
 from rest.errors import ChangedMeanwhile, Conflict, FieldError, Gone, InvalidInput, InvalidToken, NotFound
-from schemas import TaskChange, TaskNew, login_key
+from scalars import login_key
+from schemas import TaskChange, TaskNew
 
 
 class Stored(AioModel):

@@ -15,7 +15,8 @@ from postgres.database import database
 from rest import conditions
 from rest.contract import Answer, contract
 from rest.errors import EXTRA_HEADERS, ChangedMeanwhile, NotFound, Unavailable
-from schemas import LARGEST_ID, Credentials, Health, LogEntry, Page, Registration, Task, TaskChange, TaskMatch, TaskNew, TaskQuery, Token
+from scalars import LARGEST_ID
+from schemas import Credentials, Health, LogEntry, Page, Registration, Task, TaskChange, TaskMatch, TaskNew, TaskQuery, Token
 
 SHOWN = ("ETag", "X-Revision")
 TASK = Answer(Task, headers=SHOWN)

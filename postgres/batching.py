@@ -58,11 +58,11 @@ class Batched:
             query = Select([query], [SQL("*")])
         text, constants = database.get_sql_context().sql(query).query()
         owner, *_ = types
-        alone = ", ".join(f"%s::{sql_type} AS {name}" for name, sql_type in types.items())
+        values = ", ".join(f"%s::{sql_type} AS {name}" for name, sql_type in types.items())
         arrays = ", ".join(f"%s::{_element(sql_type)}[]" for sql_type in types.values())
         columns = ", ".join(f"{name}::{sql_type} AS {name}" for name, sql_type in types.items())
         self.alone = Statement(
-            f"SELECT f.* FROM (SELECT {alone}, %s::boolean AS wait) q CROSS JOIN LATERAL ({text}) f", len(types) + 1, constants
+            f"SELECT f.* FROM (SELECT {values}, %s::boolean AS wait) q CROSS JOIN LATERAL ({text}) f", len(types) + 1, constants
         )
         self.together = Statement(
             f"SELECT q.n::int, f.* FROM (SELECT {columns}, false AS wait, n FROM unnest({arrays}) WITH ORDINALITY r ({', '.join(types)}, n)"

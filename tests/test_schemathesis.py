@@ -21,7 +21,8 @@ from schemathesis.engine import events, from_schema
 import app
 import auth
 import models
-from schemas import TaskNew, login_key
+from scalars import login_key
+from schemas import TaskNew
 from tests import document
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))  # 0: those of `make test`, always the same; `make fuzz` says how many
