@@ -7,6 +7,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 import auth
+import history_views
 import scalars
 import settings
 import views
@@ -33,7 +34,10 @@ PUBLIC = [
 PRIVATE = [  # auth lets nobody in without a token
     web.view("/task", views.TaskList),
     web.view(TASK, views.TaskItem),
+    web.view("/task/undo", history_views.TaskUndo),
+    web.view("/task/log", history_views.AccountHistory),
     web.view(TASK + "/log", views.TaskHistory),
+    web.view(TASK + "/restore", history_views.TaskRestoration),
 ]
 
 

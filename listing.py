@@ -1,31 +1,32 @@
-"""Filters, orders and pages: a listing's parameters become one peewee query per combination, made once and kept."""
+"""Which tasks, as of when, page by page: a listing's parameters become one peewee query per combination, made once and kept."""
 
+from collections.abc import Iterable
 from functools import cache, lru_cache, reduce
 from operator import and_
 from typing import Any, Literal, NamedTuple
 
-from peewee import JOIN, SQL, ColumnBase, EnclosedNodeList, Expression, ModelSelect, NodeList, Select, Tuple, Window, fn
+from peewee import JOIN, SQL, Expression, ModelSelect, Select, fn
 
+import filters
 import settings
-from models import CALLER_TYPES, Caller, Task, TaskAsStored, TaskLog, UserState, found
+from models import CALLER_TYPES, Caller, HistoryGone, Task, TaskAsStored, UserState, found, to_come
+from postgres import pages
 from postgres.batching import Batched, q
+from postgres.pages import After, Order
 from rest import cursors
 from rest.errors import FieldError, InvalidInput, InvalidToken, NotFound
-from scalars import STATUSES
-from schemas import LOGGED_FIELDS, Page, TaskMatch, TaskQuery
+from schemas import Page, TaskMatch, TaskQuery
 
-After = Literal["the start", "a key", "a null key"]  # where a page begins; with no key but the tie it counts as null
-
-BYTES_PER_PAGE = 4 * 1024 * 1024  # a page closes where its text would grow longer
 SURELY_FIT = 32  # even of the longest log entries, with two descriptions of 10,000 characters, each written as six
 
 
 class State(NamedTuple):
-    """The revisions on which a listing depends."""
+    """On what a listing depends: the revisions, and how many tasks are gone for good."""
 
     revision: int  # of the thing listed: the user's for tasks, the task's for its log
     user_revision: int
     kept_from: int
+    purged: int
 
 
 class Listed(NamedTuple):
@@ -36,113 +37,66 @@ class Listed(NamedTuple):
     cursor: str | None
 
 
-class Filter(NamedTuple):
-    """The SQL type of a filter's parameter, and what it asks of a task."""
-
-    sql_type: str
-    condition: Expression
+SourceName = Literal["live", "trash", "past"]
 
 
-class Key(NamedTuple):
-    """What a listing is ordered by, before the tie is broken."""
+class Source(NamedTuple):
+    """Among which tasks to look: the table, its columns, which of its rows count, and the parameters that this needs."""
 
-    sql_type: str
-    value: ColumnBase
-    nullable: bool = False
-
-
-class Order(NamedTuple):
-    """A key (none: the tie alone), what breaks its ties, and which way round."""
-
-    key: Key | None
-    tie: ColumnBase
-    descending: bool = False
-
-    def terms(self) -> list[ColumnBase]:
-        """Give the terms of ORDER BY."""
-        nulls = "LAST" if self.key and self.key.nullable else None
-        key = [self.key.value.desc(nulls=nulls) if self.descending else self.key.value.asc(nulls=nulls)] if self.key else []
-        return [*key, self.tie.desc() if self.descending else self.tie.asc()]
-
-    def after(self, key_is_null: bool) -> Expression:
-        """Give the condition for what comes after the place (q.after_key, q.after_tie). Where the key is null comes last."""
-        if self.key is None:
-            return self._beyond(self.tie, q.after_tie)
-        if key_is_null:
-            return self.key.value.is_null() & self._beyond(self.tie, q.after_tie)
-        beyond = self._beyond(Tuple(self.key.value, self.tie), Tuple(q.after_key, q.after_tie))
-        return beyond | self.key.value.is_null() if self.key.nullable else beyond
-
-    def _beyond(self, here: Any, place: Any) -> Expression:
-        beyond: Expression = here < place if self.descending else here > place
-        return beyond
-
-
-def _position(values: tuple[str, ...], column: ColumnBase) -> ColumnBase:
-    return fn.array_position(SQL("ARRAY[" + ", ".join(f"'{value}'" for value in values) + "]"), column)
-
-
-KEYS = {
-    "id": None,
-    "name": Key("text", fn.replace(fn.lower(Task.name.collate("pg_c_utf8")), "ё", "е").collate('"C"')),
-    "status": Key("int", _position(STATUSES, Task.status)),
-    "completion_at": Key("date", Task.completion_at, nullable=True),
-    "created_at": Key("timestamptz", Task.created_at),
-    "updated_at": Key("timestamptz", Task.updated_at),
-}
-
-LOWER_WORDS = SQL("(ARRAY(SELECT lower(w COLLATE pg_c_utf8) FROM unnest(q.q) w))")
-TEXT = fn.lower(Task.name.concat("\n").concat(Task.description).collate("pg_c_utf8"))
-FILTERS = {  # one status and several differ, since the index then gives the order by id
-    "status": Filter("text", Task.status == q.status),
-    "statuses": Filter("text[]", Task.status == fn.ANY(q.statuses)),
-    "completion_at": Filter("date", Task.completion_at == q.completion_at),
-    "without_day": Filter("boolean", Task.completion_at.is_null()),
-    "completion_from": Filter("date", Task.completion_at >= q.completion_from),
-    "completion_to": Filter("date", Task.completion_at <= q.completion_to),
-    "completed_from": Filter("timestamptz", Task.completed_at >= q.completed_from),
-    "completed_to": Filter("timestamptz", Task.completed_at < q.completed_to),
-    "q": Filter("text[]", Expression(TEXT, "LIKE ALL", LOWER_WORDS)),
-}
+    table: Any
+    task: Any
+    conditions: tuple[Expression, ...]
+    types: dict[str, str]
 
 
 async def list_tasks(caller: Caller, query: TaskQuery) -> Listed:
-    """Give a page of the tasks that match. Raises InvalidInput where the cursor isn't one of this listing."""
-    values = _filter_values(query)
-    order = query.sort.removeprefix("-"), query.sort.startswith("-")
+    """Give a page of the tasks that match. Raises InvalidInput (not a cursor of this listing; a revision to come), HistoryGone."""
     scope = f"{caller.user_id} tasks {query.listing}"
-    place = _place(scope, query)
-    statement = _task_page(tuple(values), *order, _after(place), query.limit <= SURELY_FIT)
-    return _listed(scope, await statement(*caller, *_page_values(query, place), *values.values()))
+    place = place_of(scope, query)
+    if query.since is not None:
+        after = query.since if place is None else place[1]
+        rows = await _changed_page(query.limit <= SURELY_FIT)(*caller, query.limit, after)
+    else:
+        values = _filter_values(query)
+        order = query.sort.removeprefix("-"), query.sort.startswith("-")
+        statement = _task_page(query.source, tuple(values), *order, pages.after(place), query.limit <= SURELY_FIT)
+        as_of = () if query.revision is None else (query.revision,)
+        rows = await statement(*caller, *as_of, *pages.values(query.limit, place), *values.values())
+    return listed(scope, rows, query)
 
 
-async def tasks_state(caller: Caller) -> State:
-    """Give the state of which a page of tasks would be."""
-    return _state(await _TASKS_STATE(*caller))
-
-
-async def list_log(caller: Caller, task_id: int, page: Page) -> Listed:
-    """Give a page of a task's history, oldest entry first. Raises NotFound, InvalidInput."""
-    scope = f"{caller.user_id} log {task_id} {page.listing}"
-    place = _place(scope, page)
-    statement = _log_page(_after(place), page.limit <= SURELY_FIT)
-    return _listed(scope, await statement(*caller, *_page_values(page, place), task_id))
-
-
-async def log_state(caller: Caller, task_id: int) -> State:
-    """Give the state of which a page of a task's history would be. Raises NotFound."""
-    return _state(await _LOG_STATE(*caller, task_id))
+async def account_state(caller: Caller, query: Page) -> State:
+    """Give the state of which a page of all tasks or logs would be. Raises InvalidInput (a revision to come), HistoryGone."""
+    return state_of(await _ACCOUNT_STATE(*caller), query)
 
 
 async def find_task(caller: Caller, task_id: int, match: TaskMatch) -> TaskAsStored:
-    """Give a task if it is as it must be. Raises NotFound."""
+    """Give a task if it is as it must be. Raises NotFound, and InvalidInput where the revision is still to come."""
     values = _filter_values(match)
-    return found(await _matching_task(tuple(values))(*caller, task_id, *values.values()))
+    as_of = () if match.revision is None else (match.revision,)
+    rows = await _matching_task(match.source, tuple(values))(*caller, task_id, *as_of, *values.values())
+    if rows and match.revision is not None and match.revision > rows[0][-1]:
+        raise to_come("revision", rows[0][-1])
+    return found(rows)
+
+
+async def settled(caller: Caller, query: Any) -> Any:
+    """Give the query with the revision that its moment `at` names; as it is where it names none."""
+    if query.at is None:
+        return query
+    return query.model_copy(update={"at": None, "revision": await revision_at(caller, query.at)})
+
+
+async def revision_at(caller: Caller, moment: Any) -> int:
+    """Give the last revision not later than a moment."""
+    for (revision,) in await _REVISION_AT(*caller, moment):
+        return int(revision)
+    raise InvalidToken()
 
 
 @lru_cache(256)
 def _filter_values(match: TaskMatch) -> dict[str, Any]:
-    values = match.model_dump(include=set(FILTERS), exclude_none=True)
+    values = match.model_dump(include=set(filters.FILTER_TYPES), exclude_none=True)
     if statuses := values.pop("status", ()):
         values |= {"status": statuses[0]} if len(statuses) == 1 else {"statuses": list(statuses)}
     if values.get("completion_at") == "none":
@@ -155,7 +109,11 @@ def _filter_values(match: TaskMatch) -> dict[str, Any]:
 _LITERALLY = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
 
 
-def _place(scope: str, page: Page) -> list[Any] | None:
+# What every listing has: a place that its cursor holds, and a state.
+
+
+def place_of(scope: str, page: Page) -> list[Any] | None:
+    """Give the place that the page's cursor holds; None for the first page. Raises InvalidInput where it isn't one of this listing."""
     if page.cursor is None:
         return None
     place = cursors.unseal(_cursor_key(), scope, page.cursor)
@@ -164,111 +122,104 @@ def _place(scope: str, page: Page) -> list[Any] | None:
     return place
 
 
-def _after(place: list[Any] | None) -> After:
-    if place is None:
-        return "the start"
-    return "a null key" if place[0] is None else "a key"
-
-
 def _cursor_key() -> bytes:
     return settings.load().jwt_secret.get_secret_value().encode()
 
 
-def _page_values(page: Page, place: list[Any] | None) -> list[Any]:
-    return [page.limit, *(value for value in place or () if value is not None)]
-
-
-def _state(rows: list[tuple[Any, ...]]) -> State:
+def state_of(rows: list[tuple[Any, ...]], query: Page) -> State:
+    """Give the state with which a listing's row begins. Raises InvalidToken, NotFound, InvalidInput, HistoryGone."""
     if not rows:
         raise InvalidToken()
-    state = State(*rows[0][:3])
+    state = State(*rows[0][:4])
     if state.revision is None:
         raise NotFound(revision=state.user_revision)
+    if isinstance(query, TaskQuery):
+        _check_that_it_is_kept(state, query)
     return state
 
 
-def _listed(scope: str, rows: list[tuple[Any, ...]]) -> Listed:
-    state = _state(rows)
+def _check_that_it_is_kept(state: State, query: TaskQuery) -> None:
+    asked = query.revision if query.since is None else query.since
+    if asked is None or query.since == 0:
+        return
+    if query.since is None and asked > state.user_revision:
+        raise to_come("revision", state.user_revision)
+    if not state.kept_from <= asked <= state.user_revision:
+        raise HistoryGone(state.kept_from, state.user_revision)
+
+
+def listed(scope: str, rows: list[tuple[Any, ...]], query: Page) -> Listed:
+    """Give the page that a listing's row holds. Raises what state_of raises."""
+    state = state_of(rows, query)
     [(*_, json, last, more)] = rows
     return Listed(state, json or "", cursors.seal(_cursor_key(), scope, last) if more else None)
 
 
-# The statements. Whose they are comes first; then which part of the listing; then what the filters need.
+# The statements. Whose they are comes first; then as of when; then which part of the listing; then what the filters need.
 
 
-_TASKS_STATE_COLUMNS = (UserState.revision, UserState.revision, UserState.kept_from)
-_LOG_STATE_COLUMNS = (Task.revision, UserState.revision, UserState.kept_from)
+def _conditions(source: Source, names: tuple[str, ...]) -> list[Expression]:
+    every = filters.filters(source.task)
+    return [*source.conditions, *(every[name].condition for name in names)]
+
+
+def _all_of(name: SourceName) -> Source:
+    if name == "past":
+        return _made_by(fn.tasks_at(q.user_id, q.revision), {"revision": "bigint"})
+    return Source(Task, Task, (Task.user == q.user_id, Task.deleted_at.is_null(name == "live")), {})
+
+
+def one_of(name: SourceName) -> Source:
+    if name == "past":
+        return _made_by(fn.task_past(q.user_id, q.id, q.revision), {"revision": "bigint"})
+    return Source(Task, Task, (Task.user == UserState.user, Task.id == q.id, Task.deleted_at.is_null(name == "live")), {})
+
+
+def _made_by(function: Any, types: dict[str, str]) -> Source:
+    made = Select([function], [SQL("*")]).alias("made")
+    return Source(made, made.c, (), types)
+
+
+STATE = (UserState.revision, UserState.kept_from, UserState.purged)
 
 
 @lru_cache(500)
-def _task_page(filters: tuple[str, ...], sort: str, descending: bool, after: After, short: bool) -> Batched:
-    order = Order(KEYS[sort], Task.id, descending)
-    tasks = Task.select(Task.body).where(Task.user == q.user_id, Task.deleted_at.is_null(), *(FILTERS[name].condition for name in filters))
-    page = _page_of(tasks, order, after, short)
-    state = UserState.select(*_TASKS_STATE_COLUMNS, page.c.json, page.c.last, page.c.more)
-    return _batched(state.join(page, JOIN.CROSS), _page_types(order, after) | _filter_types(filters))
+def _task_page(name: SourceName, asked: tuple[str, ...], sort: str, descending: bool, after: After, short: bool) -> Batched:
+    source = _all_of(name)
+    order = Order(filters.keys(source.task)[sort], source.task.id, descending)
+    types = source.types | pages.parameters(order, after) | {name: filters.FILTER_TYPES[name] for name in asked}
+    return _page(source, _conditions(source, asked), order, after, short, types)
 
 
 @cache
-def _log_page(after: After, short: bool) -> Batched:
-    order = Order(Key("bigint", TaskLog.revision), _position(LOGGED_FIELDS, TaskLog.field))
-    entries = TaskLog.select(fn.log_json(TaskLog).alias("body")).where(TaskLog.user == q.user_id, TaskLog.task_id == q.id)
-    page = _page_of(entries, order, after, short)
-    state = UserState.select(*_LOG_STATE_COLUMNS, page.c.json, page.c.last, page.c.more)
-    return _batched(_with_task(state).join(page, JOIN.CROSS), _page_types(order, after) | {"id": "bigint"})
+def _changed_page(short: bool) -> Batched:
+    source = _made_by(fn.tasks_since(q.user_id, q.since, SQL("q.most + 1")), {"most": "int", "since": "bigint"})
+    return _page(source, [], Order(None, source.task.revision), "the start", short, source.types)
+
+
+def _page(source: Source, conditions: list[Expression], order: Order, after: After, short: bool, types: dict[str, str]) -> Batched:
+    tasks = Select([source.table], [source.task.body])
+    page = pages.page_of(tasks.where(*conditions) if conditions else tasks, order, after, short)
+    return of_caller(UserState.select(UserState.revision, *STATE, page.c.json, page.c.last, page.c.more).join(page, JOIN.CROSS), types)
 
 
 @cache
-def _matching_task(filters: tuple[str, ...]) -> Batched:
-    state = UserState.select(Task.id, Task.revision, Task.body, UserState.revision)
-    matching = _with_task(state, *(FILTERS[name].condition for name in filters))
-    return _batched(matching, {"id": "bigint"} | _filter_types(filters))
+def _matching_task(name: SourceName, asked: tuple[str, ...]) -> Batched:
+    source = one_of(name)
+    state = UserState.select(source.task.id, source.task.revision, source.task.body, UserState.revision)
+    types = {"id": "bigint"} | source.types | {name: filters.FILTER_TYPES[name] for name in asked}
+    return of_caller(with_task(state, source, _conditions(source, asked)), types)
 
 
-def _with_task(state: ModelSelect, *conditions: Expression) -> ModelSelect:
-    here = (Task.user == UserState.user) & (Task.id == q.id) & Task.deleted_at.is_null()
-    return state.join(Task, JOIN.LEFT_OUTER, on=reduce(and_, conditions, here)).switch(UserState)
+def with_task(state: ModelSelect, source: Source, conditions: Iterable[Expression]) -> ModelSelect:
+    """Join a state to a task, or to nothing."""
+    return state.join(source.table, JOIN.LEFT_OUTER, on=reduce(and_, conditions, SQL("true"))).switch(UserState)
 
 
-def _page_of(entries: ModelSelect, order: Order, after: After, short: bool) -> Select:
-    """Give the page of `entries` (a `body` each) that begins after the place: its JSON, its last place, and whether more follow.
-
-    A `short` page can't grow too long, and so needn't be measured.
-    """
-    if after != "the start":
-        entries = entries.where(order.after(after == "a null key"))
-    key = order.key.value if order.key else SQL("NULL")
-    entries = entries.select_extend(key.alias("key"), order.tie.alias("tie")).order_by(*order.terms()).limit(SQL("q.most + 1"))
-    entry, number = entries.alias("entry"), fn.row_number().over()
-    fits = number <= q.most
-    if not short:
-        length = fn.sum(fn.octet_length(entry.c.body)).over(start=Window.preceding())
-        fits = (number == 1) | (fits & (length <= BYTES_PER_PAGE))
-    columns = [entry.c.body, entry.c.key, entry.c.tie, number.alias("number"), fits.alias("fits")]
-    row = Select([entry], columns).alias("row")
-    place = fn.json_build_array(row.c.key.cast("text"), row.c.tie.cast("text"))
-    last: ColumnBase
-    if short:
-        last = fn.max(place.cast("text")).filter(row.c.number == q.most).cast("json")
-    else:
-        last = NodeList((EnclosedNodeList([fn.array_agg(place).filter(row.c.fits)]), SQL("[count(*) FILTER (WHERE fits)]")))
-    json = fn.string_agg(row.c.body, ",").filter(row.c.fits)
-    more = fn.coalesce(fn.bool_or(~row.c.fits), False)
-    return Select([row], [json.alias("json"), last.alias("last"), more.alias("more")]).alias("page")
-
-
-def _page_types(order: Order, after: After) -> dict[str, str]:
-    key = {"after_key": order.key.sql_type} if order.key and after == "a key" else {}
-    return {"most": "int"} | key | ({} if after == "the start" else {"after_tie": "bigint"})
-
-
-def _filter_types(filters: tuple[str, ...]) -> dict[str, str]:
-    return {name: FILTERS[name].sql_type for name in filters}
-
-
-def _batched(state: ModelSelect, types: dict[str, str]) -> Batched:
+def of_caller(state: ModelSelect, types: dict[str, str]) -> Batched:
+    """Make the statement that reads something beside the caller's state."""
     return Batched(state.where(UserState.user == q.user_id, UserState.token_generation == q.generation), CALLER_TYPES | types, read=True)
 
 
-_TASKS_STATE = _batched(UserState.select(*_TASKS_STATE_COLUMNS), {})
-_LOG_STATE = _batched(_with_task(UserState.select(*_LOG_STATE_COLUMNS)), {"id": "bigint"})
+_ACCOUNT_STATE = of_caller(UserState.select(UserState.revision, *STATE), {})
+_REVISION_AT = of_caller(UserState.select(fn.revision_at(UserState, q.at)), {"at": "timestamptz"})

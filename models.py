@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import orjson
 import peewee
 import psycopg2
 from peewee import (
@@ -18,15 +19,16 @@ from peewee import (
 )
 from peewee_async import AioModel
 from playhouse.postgres_ext import BinaryJSONField, DateTimeTZField
-from pydantic import MISSING
+from pydantic import MISSING, Field
 
 import settings
 from postgres import migrate
 from postgres.batching import Batched, q
 from postgres.database import MIGRATIONS, connection_parameters, database
-from rest.errors import ChangedMeanwhile, Conflict, FieldError, Gone, InvalidInput, InvalidToken, NotFound
+from rest.errors import ChangedMeanwhile, Conflict, Failure, FieldError, Gone, InvalidInput, InvalidToken, NotFound, Problem
 from scalars import login_key
-from schemas import TaskChange, TaskNew
+from schemas import EXAMPLE_TASK, TaskChange, TaskNew
+from schemas import Task as TaskShown
 
 
 class Stored(AioModel):
@@ -152,18 +154,48 @@ class LoginTaken(Conflict):
     detail = "This login is taken: choose another one."
 
 
+class HistoryProblem(Problem):
+    """What is known of the history that there is."""
+
+    kept_from: int = Field(description="the revision from which the account's history is whole", examples=[7])
+    revision: int = Field(description="the user's present revision", examples=[9])
+
+
 class HistoryGone(Gone):
     """The history that this needs is gone for good, with tasks that were purged: it is whole from `kept_from` on."""
 
     problem = "history-gone"
-    detail = "Tasks that were there then have been purged: ask for a revision not before kept_from."
+    detail = "Tasks that were there then have been purged: ask for a revision from kept_from to revision."
+    shape = HistoryProblem
 
-    def __init__(self, kept_from: int = 0, revision: int = 0) -> None:
+    def __init__(self, kept_from: int = 7, revision: int = 9) -> None:
         super().__init__(revision=revision)
         self.kept_from, self.revision = kept_from, revision
 
     def members(self) -> dict[str, Any]:
         return {"kept_from": self.kept_from, "revision": self.revision}
+
+
+class ConflictProblem(Problem):
+    """What explains a conflict."""
+
+    current: TaskShown = Field(description="the task as it is")
+    changed: list[str] | MISSING = Field(
+        MISSING, description="the fields altered since the client's revision, where that is one of the task's", examples=[["status"]]
+    )
+
+
+class TaskChangedMeanwhile(ChangedMeanwhile):
+    """The task has moved on since the client's revision: here is how it is, and what has changed."""
+
+    shape = ConflictProblem
+
+    def __init__(self, current: str = EXAMPLE_TASK, changed: str | None = '["status"]', revision: int | None = None) -> None:
+        super().__init__(revision=revision)
+        self.current, self.changed = current, changed
+
+    def members(self) -> dict[str, Any]:
+        return {"current": orjson.Fragment(self.current)} | ({"changed": orjson.Fragment(self.changed)} if self.changed else {})
 
 
 class Caller(NamedTuple):
@@ -223,24 +255,28 @@ _DELETE = Batched(
     fn.task_delete(q.user_id, q.generation, q.wait, q.id, q.if_match), CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]"}
 )
 
+_CONFLICT = Batched(
+    fn.task_conflict(q.user_id, q.generation, q.id, q.if_match), CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]"}, read=True
+)
+
 
 async def create_task(caller: Caller, task: TaskNew) -> TaskAsStored:
     """Make a task; its creation is its first revision and has no log entry."""
-    return _allowed(await _CREATE(*caller, task.model_dump_json()))
+    return await done(caller, await _CREATE(*caller, task.model_dump_json()))
 
 
 async def update_task(caller: Caller, task_id: int, change: TaskChange, if_match: list[int] | None) -> TaskAsStored:
-    """Change the fields that were sent and log each that differs. Raises InvalidInput, NotFound, ChangedMeanwhile."""
+    """Change the fields that were sent and log each that differs. Raises InvalidInput, NotFound, TaskChangedMeanwhile."""
     if change.id is not MISSING and change.id != task_id:
         raise InvalidInput(FieldError("id", "must be the one in the address, or not be sent"))
     if change.revision is not MISSING:
         if_match = [change.revision] if if_match is None or change.revision in if_match else []
-    return _allowed(await _UPDATE(*caller, task_id, if_match, change.model_dump_json()))
+    return await done(caller, await _UPDATE(*caller, task_id, if_match, change.model_dump_json()), task_id, if_match)
 
 
 async def delete_task(caller: Caller, task_id: int, if_match: list[int] | None) -> TaskAsStored:
-    """Hide a task. Raises NotFound, ChangedMeanwhile."""
-    return _allowed(await _DELETE(*caller, task_id, if_match))
+    """Put a task into the trash. Raises NotFound, TaskChangedMeanwhile."""
+    return await done(caller, await _DELETE(*caller, task_id, if_match), task_id, if_match)
 
 
 def found(rows: list[tuple[Any, ...]]) -> TaskAsStored:
@@ -253,7 +289,8 @@ def found(rows: list[tuple[Any, ...]]) -> TaskAsStored:
     return task
 
 
-def _allowed(rows: list[tuple[Any, ...]]) -> TaskAsStored:
+async def done(caller: Caller, rows: list[tuple[Any, ...]], task_id: int = 0, if_match: list[int] | None = None) -> TaskAsStored:
+    """Give the task that a change left. Raises what the change was refused for."""
     refused, *row = rows[0]
     task = TaskAsStored(*row)
     match refused:
@@ -262,10 +299,23 @@ def _allowed(rows: list[tuple[Any, ...]]) -> TaskAsStored:
         case "not_found":
             raise NotFound(revision=task.user_revision)
         case "changed_meanwhile":
-            raise ChangedMeanwhile(revision=task.user_revision)
+            raise await _conflict(caller, task_id, if_match)
         case "unauthorized":
             raise InvalidToken()
+        case "to_come":
+            raise to_come("revision", task.user_revision)
     raise AssertionError(refused)
+
+
+async def _conflict(caller: Caller, task_id: int, if_match: list[int] | None) -> Failure:
+    for _, _, task, user_revision, changed in await _CONFLICT(*caller, task_id, if_match):
+        return TaskChangedMeanwhile(task, changed, user_revision) if task else NotFound(revision=user_revision)
+    return InvalidToken()
+
+
+def to_come(field: str, user_revision: int) -> InvalidInput:
+    """Give the refusal of a revision that there hasn't been yet."""
+    return InvalidInput(FieldError(field, f"must be one that there has been: the latest is {user_revision}"), revision=user_revision)
 
 
 if __name__ == "__main__":

@@ -92,6 +92,10 @@ class Page(Strict):
         """What all pages of one listing have in common, and no two listings."""
         return self.model_dump_json(exclude={"cursor"})
 
+    def following(self, cursor: str) -> dict[str, str]:
+        """Give the parameters that lead from this page's to the one that begins there."""
+        return {"cursor": cursor}
+
 
 class AsOf(Strict):
     """As of when: a revision, or the last one that is not later than a moment."""
@@ -139,6 +143,10 @@ class TaskQuery(Page, TaskMatch):
     since: Natural | None = Field(
         None, description="what was changed after this revision, in the trash or not, by revision; only with limit and cursor"
     )
+
+    def following(self, cursor: str) -> dict[str, str]:
+        """Give the parameters that lead from this page's to the one that begins there: of the past, of the same revision."""
+        return super().following(cursor) | ({} if self.revision is None else {"revision": str(self.revision)})
 
     @field_validator("completion_from", "completion_to")
     @classmethod
@@ -197,6 +205,20 @@ class Task(BaseModel):
     completed_at: ShownMoment | None = Field(description="when the status last became completed; null while it isn't", examples=[None])
     deleted_at: ShownMoment | None = Field(examples=[None])
     revision: Revision
+
+
+EXAMPLE_TASK = Task(
+    id=1,
+    name="Buy milk",
+    description="Two litres",
+    status="planned",
+    completion_at="02-10-2020",
+    created_at="2026-11-24T09:30:00.123456Z",
+    updated_at="2026-11-24T09:31:00.123456Z",
+    completed_at=None,
+    deleted_at=None,
+    revision=8,
+).model_dump_json()
 
 
 class LogEntry(BaseModel):

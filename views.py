@@ -7,25 +7,27 @@ from http import HTTPStatus
 from aiohttp import web
 
 import auth
+import history
 import listing
 import models
 from listing import Listed, State
-from models import LoginTaken, TaskAsStored
+from models import HistoryGone, LoginTaken, TaskAsStored, TaskChangedMeanwhile
 from postgres.database import database
 from rest import conditions
 from rest.contract import Answer, contract
-from rest.errors import EXTRA_HEADERS, ChangedMeanwhile, NotFound, Unavailable
+from rest.errors import EXTRA_HEADERS, NotFound, Unavailable
 from scalars import LARGEST_ID
-from schemas import Credentials, Health, LogEntry, Page, Registration, Task, TaskChange, TaskMatch, TaskNew, TaskQuery, Token
+from schemas import Credentials, Health, LogEntry, LogQuery, Page, Registration, Task, TaskChange, TaskMatch, TaskNew, TaskQuery, Token
 
 SHOWN = ("ETag", "X-Revision")
+PAGED = (*SHOWN, "X-Purged")
 TASK = Answer(Task, headers=SHOWN)
 CREATED_TASK = Answer(Task, HTTPStatus.CREATED, (*SHOWN, "Location"))
 CHANGED_TASK = Answer(Task, headers=("X-Revision",))
 DELETED = Answer(None, HTTPStatus.NO_CONTENT, ("X-Revision",))
-TASKS = Answer(list[Task], headers=SHOWN, sometimes=("Link",))
+TASKS = Answer(list[Task], headers=PAGED, sometimes=("Link",))
 HEALTH = Answer(Health)
-LOG = Answer(list[LogEntry], headers=SHOWN, sometimes=("Link",))
+LOG = Answer(list[LogEntry], headers=PAGED, sometimes=("Link",))
 REPRESENTATION = 1  # goes into the ETag of a listing: raise it when the same rows come to look different
 
 
@@ -62,21 +64,27 @@ class Resource(web.View):
     async def page_answer(self, query: Page, state: Callable[[], Awaitable[State]], page: Callable[[], Awaitable[Listed]]) -> web.Response:
         """Answer with a page of a listing, its tag and a link to the next; or with 304 to a client that has it, for whom it isn't made."""
         if "If-None-Match" in self.request.headers:
-            tag = self._page_tag(query, await state())
+            present = await state()
+            tag = self._page_tag(query, present)
             if conditions.names(self.request, tag):
-                return conditions.not_modified(tag)
+                return _with_purged(conditions.not_modified(tag), present)
         listed = await page()
         response = conditions.answer(self.request, f"[{listed.json}]".encode(), self._page_tag(query, listed.state))
         if listed.cursor and response.status == HTTPStatus.OK:
-            following = self.request.rel_url.update_query(cursor=listed.cursor)
+            following = self.request.rel_url.without_query_params("at").update_query(query.following(listed.cursor))
             response.headers["Link"] = f'<{following.raw_path_qs}>; rel="next"'
-        return response
+        return _with_purged(response, listed.state)
 
     def _page_tag(self, query: Page, state: State) -> str:
         self.request[EXTRA_HEADERS]["X-Revision"] = str(state.user_revision)
         return conditions.digest_tag(
-            REPRESENTATION, self.caller.user_id, self.request.path, query.listing, query.cursor, state.revision, state.kept_from
+            REPRESENTATION, self.caller.user_id, self.request.path, query.listing, query.cursor, state.revision, state.purged
         )
+
+
+def _with_purged(response: web.Response, state: State) -> web.Response:
+    response.headers["X-Purged"] = str(state.purged)
+    return response
 
 
 def _token_answer(token: Token, status: int = HTTPStatus.OK) -> web.Response:
@@ -104,10 +112,12 @@ class Tokens(Resource):
 class TaskList(Resource):
     """The caller's tasks."""
 
-    @contract(TASKS)
+    @contract(TASKS, HistoryGone)
     async def get(self, query: TaskQuery) -> web.Response:
-        """List the tasks that match."""
-        return await self.page_answer(query, partial(listing.tasks_state, self.caller), partial(listing.list_tasks, self.caller, query))
+        """List the tasks that match: as they are, as they were, or as they have changed since."""
+        query = await listing.settled(self.caller, query)
+        thing = self.caller, query
+        return await self.page_answer(query, partial(listing.account_state, *thing), partial(listing.list_tasks, *thing))
 
     @contract(CREATED_TASK)
     async def post(self, task: TaskNew) -> web.Response:
@@ -123,24 +133,25 @@ class TaskItem(Resource):
 
     @contract(TASK, NotFound)
     async def get(self, query: TaskMatch) -> web.Response:
-        """Show a task, if it is as asked for."""
+        """Show a task as it is, or as it was, if it is as asked for."""
+        query = await listing.settled(self.caller, query)
         return self.task_answer(await listing.find_task(self.caller, self.task_id, query))
 
-    @contract(TASK, NotFound, ChangedMeanwhile)
+    @contract(TASK, NotFound, TaskChangedMeanwhile)
     async def patch(self, change: TaskChange) -> web.Response:
         """Change the fields that are sent; the others stay as they are."""
         return self.task_answer(await models.update_task(self.caller, self.task_id, change, self.if_match))
 
     post = patch
 
-    @contract(CHANGED_TASK, NotFound, ChangedMeanwhile)
+    @contract(CHANGED_TASK, NotFound, TaskChangedMeanwhile)
     async def put(self, change: TaskChange) -> web.Response:
         """Change the fields that are sent, as PATCH does."""
         response = self.task_answer(await models.update_task(self.caller, self.task_id, change, self.if_match))
         del response.headers["ETag"]  # what was stored isn't what was sent (RFC 9110, section 9.3.4)
         return response
 
-    @contract(DELETED, NotFound, ChangedMeanwhile)
+    @contract(DELETED, NotFound, TaskChangedMeanwhile)
     async def delete(self) -> web.Response:
         """Delete a task."""
         deleted = await models.delete_task(self.caller, self.task_id, self.if_match)
@@ -151,10 +162,10 @@ class TaskHistory(Resource):
     """The log of one task of the caller's."""
 
     @contract(LOG, NotFound)
-    async def get(self, query: Page) -> web.Response:
+    async def get(self, query: LogQuery) -> web.Response:
         """List what was changed, oldest entry first."""
-        thing = self.caller, self.task_id
-        return await self.page_answer(query, partial(listing.log_state, *thing), partial(listing.list_log, *thing, query))
+        thing = self.caller, self.task_id, query
+        return await self.page_answer(query, partial(history.log_state, *thing), partial(history.list_log, *thing))
 
 
 class Live(Resource):

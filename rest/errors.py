@@ -47,6 +47,7 @@ class Failure(Exception):
     title: ClassVar[str | None] = None  # the status's phrase
     detail = ""
     carries: ClassVar[tuple[str, ...]] = ()  # headers
+    shape: ClassVar[type[Problem]] = Problem  # with the members that this kind has besides
 
     def __init__(self, detail: str = "", *, revision: int | None = None, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail or self.detail)
@@ -83,8 +84,8 @@ class InvalidInput(Failure):
     detail = "Some fields are missing or wrong."
     most = 100  # a body can hold thousands of wrong fields; nobody reads the answer
 
-    def __init__(self, *errors: FieldError, detail: str = "") -> None:
-        super().__init__(detail)
+    def __init__(self, *errors: FieldError, detail: str = "", revision: int | None = None) -> None:
+        super().__init__(detail, revision=revision)
         self.errors = errors
 
     def members(self) -> dict[str, Any]:

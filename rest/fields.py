@@ -13,6 +13,7 @@ from rest.errors import FieldError, InvalidInput, UnsupportedMediaType
 FORM, MULTIPART, JSON = "application/x-www-form-urlencoded", "multipart/form-data", "application/json"
 MOST_FIELDS = 100
 LONGEST_BOUNDARY = 70  # RFC 2046, section 5.1.1
+UNKNOWN = "application/octet-stream"  # as good as no type (RFC 9110, section 8.3): some clients send it where there is no body
 UNCODED = (b"7bit", b"8bit", b"binary")
 MOST_CHARACTERS_OF_A_NAME = 64
 
@@ -44,7 +45,7 @@ async def read_body(request: web.Request) -> Fields:
         body = await request.read()
     except (web.RequestPayloadError, ConnectionError):
         _malformed("The body is broken, or ended before its end.")
-    if "Content-Type" not in request.headers and not body:
+    if not body and request.headers.get("Content-Type", UNKNOWN) == UNKNOWN:
         return Fields([])
     content_type = _content_type(request)
     if content_type == FORM:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from rest import conditions
 from rest.contract import Answer, Operation, contract
-from rest.errors import PROBLEM, ContentTooLarge, Failure, InvalidInput, Problem, Unauthorized, Unavailable, UnsupportedMediaType
+from rest.errors import PROBLEM, ContentTooLarge, Failure, InvalidInput, Unauthorized, Unavailable, UnsupportedMediaType
 from rest.fields import FORM, JSON, MULTIPART
 
 REFERENCE = "#/components/schemas/{model}"
@@ -32,6 +32,7 @@ HEADERS = {  # what answers carry: words and an example
     "Retry-After": ("seconds after which to try again", "1"),
     "WWW-Authenticate": ("how to say who one is (RFC 6750)", 'Bearer realm="task"'),
     "X-Request-ID": ("the request's name in our log; a well-formed one that is sent is kept", "0b2c8a5e4ddc4d0c"),
+    "X-Purged": ("how many tasks are gone for good: where it differs from the last pull's, forget what the trash has no more", "0"),
     "X-Revision": ("the user's revision in the snapshot that made the answer", "7"),
 }
 CONDITIONS = {  # what requests may carry
@@ -43,6 +44,8 @@ TAGS = {"format": "entity-tags", "pattern": rf"^(\*|{conditions.LIST})$"}
 AFTER_READING = (
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.NOT_FOUND,
+    HTTPStatus.GONE,
+    HTTPStatus.CONFLICT,
     HTTPStatus.PRECONDITION_FAILED,
 )  # refusals that can come of what a snapshot has
 
@@ -207,7 +210,8 @@ def _success(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
 
 
 def _refusal(failures: list[type[Failure]], schemas: _Schemas, sometimes: Iterable[str]) -> dict[str, Any]:
-    schema = schemas.of(Problem)
+    shapes = {failure.shape: schemas.of(failure.shape) for failure in failures}
+    schema = {"anyOf": [*shapes.values()]} if len(shapes) > 1 else shapes.popitem()[1]
     examples = {failure.__name__: {"value": failure().document()} for failure in failures}
     return {
         "description": " Or: ".join(failure.__doc__ or "" for failure in failures),

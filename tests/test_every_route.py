@@ -17,12 +17,14 @@ from tests.conftest import Answer, Person
 from tests.test_bodies import exchange, request_of
 
 METHODS = sorted(hdrs.METH_ALL - {"CONNECT"})  # which is no request for a path
-BODIES: dict[Any, dict[str, Any]] = {  # what each kind of body may hold, so that nothing else is at fault
-    None: {},
+BODIES: dict[Any, dict[str, Any] | None] = {  # what each kind of body may hold, so that nothing else is at fault
+    None: None,
     schemas.Registration: {"login": "walks-every-route", "password": "correct horse"},
     schemas.Credentials: {"login": "walks-every-route", "password": "correct horse"},
     schemas.TaskNew: {"name": "of a walk", "description": "", "status": "new"},
     schemas.TaskChange: {"name": "changed", "status": "completed"},
+    schemas.Restoration: {},
+    schemas.Undo: {"since": 0},
 }
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -58,7 +60,8 @@ every_route = pytest.mark.parametrize("route", ROUTES, ids=name_of)
 
 async def call(person: Person, method: str, route: web.RouteDef, task_id: int = 1, **options: Any) -> Answer:
     """Make a call as it is meant."""
-    if body := BODIES[operation_of(route, method).body]:
+    body = BODIES[operation_of(route, method).body]
+    if body is not None:
         options["json"] = body
     return await person(method, path_of(route, task_id), **options)
 
@@ -134,7 +137,7 @@ async def test_a_token_of_the_past_is_let_in_nowhere(alice: Person, sql: Sql, me
             continue
         if query and query[1:].partition("=")[0] not in operation_of(route, method).query.model_fields:
             continue
-        options = {"json": body} if (body := BODIES[operation_of(route, method).body]) else {}
+        options = {} if (body := BODIES[operation_of(route, method).body]) is None else {"json": body}
         answer = await alice(method, path_of(route) + query, **options)
         assert (answer.status, answer.headers["WWW-Authenticate"]) == (401, 'Bearer realm="task", error="invalid_token"')
         assert "X-Revision" not in answer.headers
@@ -191,7 +194,7 @@ async def test_an_unknown_parameter_is_refused_on_every_call(alice: Person, sql:
     await alice.new_task()
     before = await stored(alice, sql)
     for query in ("x=y", "x=", "x", "x=1&x=2", "Status=new", "access_token=x", "x[]=y", "%78=y", ";", "%00"):
-        options = {"json": body} if (body := BODIES[operation_of(route, method).body]) else {}
+        options = {} if (body := BODIES[operation_of(route, method).body]) is None else {"json": body}
         answer = await alice(method, f"{path_of(route)}?{query}", **options)
         assert (answer.status, answer.headers["Content-Type"].partition(";")[0]) == (400, "application/problem+json"), query
         assert method == "HEAD" or answer.json["errors"], query
@@ -221,7 +224,7 @@ async def test_a_path_that_no_route_has_is_404_for_everybody(alice: Person, stra
         "/task/1/LOG",
         "/task//1",
         "/task/1//log",
-        "/task/log",
+        "/task/LOG",
         "/health",
         "/tasks",
         "/%ff",

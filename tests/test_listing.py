@@ -12,6 +12,7 @@ from yarl import URL
 
 import listing
 import models
+import postgres.pages
 from tests.conftest import Answer, Person
 
 STATUSES = ["new", "planned", "in_work", "completed"]
@@ -727,7 +728,7 @@ async def test_four_mebibytes_are_counted_in_bytes(alice: Person, sql: Callable[
 async def test_a_task_longer_than_what_is_left_still_comes(
     alice: Person, monkeypatch: pytest.MonkeyPatch, room: int, lengths: list[int]
 ) -> None:
-    monkeypatch.setattr(listing, "BYTES_PER_PAGE", room)
+    monkeypatch.setattr(postgres.pages, "BYTES_PER_PAGE", room)
     listing._task_page.cache_clear()
     try:
         await new_tasks(alice, {}, {}, {"description": "x" * 1000}, {})

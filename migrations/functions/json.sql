@@ -11,3 +11,6 @@ RETURN '{"revision":' || l.revision
     || '","field":"' || l.field
     || '","old":' || log_value(l.field, l.old)
     || ',"new":' || log_value(l.field, l.new) || '}';
+
+CREATE OR REPLACE FUNCTION account_log_json(l task_log) RETURNS text LANGUAGE sql STABLE
+RETURN '{"task_id":' || l.task_id || ',' || substr(log_json(l), 2);
