@@ -208,7 +208,12 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
     if "Transfer-Encoding" in request.headers:  # aiohttp would take such a body's trailers for headers of the next request here
         response.force_close()
     if not response.prepared:
-        for name, value in HEADERS.items():
-            response.headers.setdefault(name, value)
-        response.headers.update(request.get(EXTRA_HEADERS, {}))
+        add_headers(request, response)
     return response
+
+
+def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Give an answer the headers that every answer has, and those that this request's has besides."""
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers.update(request.get(EXTRA_HEADERS, {}))

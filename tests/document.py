@@ -66,8 +66,7 @@ def validator(schema: str) -> Draft202012Validator:
 async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Note every fault of every answer; the test that is running fails for it."""
     response = await handler(request)
-    body = response.body if isinstance(response, web.Response) else None
-    seen = body if isinstance(body, bytes | bytearray | None) else b""
-    found = faults_of(request.method, request.path, response.status, response.headers, bytes(seen or b""))
+    body = (response.body or b"") if isinstance(response, web.Response) else None
+    found = faults_of(request.method, request.path, response.status, response.headers, body if isinstance(body, bytes | None) else b"")
     faults.extend(f"{request.method} {request.path} {response.status}: {fault}" for fault in found)
     return response

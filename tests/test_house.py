@@ -25,6 +25,7 @@ ROOMS = [  # a module imports only what stands above it
     "rest.telemetry",
     "rest.aiohttp_mends",
     "rest.errors",
+    "rest.streaming",
     "rest.conditions",
     "rest.cursors",
     "rest.fields",

@@ -1,0 +1,38 @@
+"""An answer that is written piece by piece: its head goes out before its end is known."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from rest import errors, telemetry
+
+log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def answering(request: web.Request, response: web.StreamResponse) -> AsyncIterator[None]:
+    """Send the head of an answer, with the headers that every answer has, so that its body can be written inside.
+
+    What fails inside can't be answered any more: the log has it, and the connection breaks, so that nobody takes a part for the whole.
+    That goes for a TimeoutError too, by which whoever writes may give up a client that takes nothing. One that went away is no failure.
+    """
+    response.headers["X-Request-ID"] = telemetry.request_id.get() or ""
+    errors.add_headers(request, response)
+    await response.prepare(request)
+    try:
+        yield
+    except ConnectionError:
+        pass
+    except (errors.Failure, TimeoutError) as error:
+        log.warning("an answer was broken off: %s", str(error) or "the client took too long")
+        _break(request)
+    except Exception:
+        log.exception("unexpected failure in the middle of an answer")
+        _break(request)
+
+
+def _break(request: web.Request) -> None:
+    if request.transport:
+        request.transport.abort()

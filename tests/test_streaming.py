@@ -1,0 +1,90 @@
+"""Answers that are written piece by piece: they are headed as all are, and one that fails half-way is never taken for whole."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import ClientPayloadError, web
+from aiohttp.test_utils import TestClient, TestServer
+
+from rest import errors, streaming, telemetry
+from rest.errors import Gone
+from tests.conftest import Person
+
+Write = Callable[[bytes], Awaitable[None]]
+Streams = Callable[[Callable[[Write], Awaitable[None]]], Awaitable[Person]]
+
+
+@pytest.fixture
+async def streams() -> AsyncIterator[Streams]:
+    """Give a function that gives somebody who is answered by what a coroutine writes, at an address that the document has."""
+    clients: list[TestClient[Any, Any]] = []
+
+    async def start(body: Callable[[Write], Awaitable[None]]) -> Person:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            request[errors.EXTRA_HEADERS] = {"Cache-Control": "no-store"}
+            response = web.StreamResponse()
+            response.content_type = "application/json"
+            async with streaming.answering(request, response):
+                await body(response.write)
+            return response
+
+        application = web.Application(middlewares=[telemetry.middleware, errors.middleware])
+        application.router.add_get("/health/live", handler)
+        clients.append(TestClient(TestServer(application)))
+        await clients[-1].start_server()
+        return Person(clients[-1])
+
+    yield start
+    for client in clients:
+        await client.close()
+
+
+async def test_it_has_the_headers_that_every_answer_has(streams: Streams) -> None:
+    async def body(write: Write) -> None:
+        await write(b"[1,")
+        await write(b"2]")
+
+    answer = await (await streams(body)).get("/health/live", headers={"X-Request-ID": "mine"})
+    assert (answer.status, answer.json) == (200, [1, 2])
+    assert answer.headers["X-Request-ID"] == "mine"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert errors.HEADERS.items() <= dict(answer.headers).items()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("SELECT secret"), Gone("it was purged"), TimeoutError()], ids=repr)
+async def test_what_fails_half_way_breaks_the_connection(streams: Streams, caplog: pytest.LogCaptureFixture, error: Exception) -> None:
+    async def body(write: Write) -> None:
+        await write(b"[1,")
+        await asyncio.sleep(0.05)  # or else the head would not have left yet
+        raise error
+
+    somebody = await streams(body)
+    with pytest.raises(ClientPayloadError):
+        await somebody.get("/health/live")
+    [record] = [record for record in caplog.records if record.name == "rest.streaming"]
+    assert (record.levelno, bool(record.exc_info)) == (
+        (logging.ERROR, True) if isinstance(error, RuntimeError) else (logging.WARNING, False)
+    )
+
+
+async def test_a_client_that_goes_is_no_failure(streams: Streams, caplog: pytest.LogCaptureFixture) -> None:
+    ended = asyncio.Event()
+
+    async def body(write: Write) -> None:
+        try:
+            while True:
+                await write(b" ")
+                await asyncio.sleep(0.01)
+        finally:
+            ended.set()
+
+    somebody = await streams(body)
+    async with somebody.client.get("/health/live") as response:
+        assert response.status == 200
+    async with asyncio.timeout(2):
+        await ended.wait()
+    await asyncio.sleep(0)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
