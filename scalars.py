@@ -12,6 +12,7 @@ import settings
 
 Status = Literal["new", "planned", "in_work", "completed"]
 STATUSES: tuple[str, ...] = get_args(Status)
+LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 LARGEST_ID = 2**63 - 1
 MOST_MARKS_IN_A_ROW = 30  # Unicode's stream-safe text (UAX #15): to normalise a run takes the square of its length
 MARKS_BY_DECOMPOSITION = "\u0f73\u0f75\u0f81"
@@ -104,6 +105,17 @@ _MOMENT = re.compile(
 
 
 def _moment(value: object) -> datetime:
+    """Read a moment, to the microsecond that isn't before it: what is stored has microseconds."""
+    moment, is_beyond = _microsecond(value)
+    return moment + timedelta(microseconds=is_beyond) if moment < LAST_MOMENT else moment
+
+
+def _past_moment(value: object) -> datetime:
+    """Read a moment, to the microsecond that isn't after it."""
+    return _microsecond(value)[0]
+
+
+def _microsecond(value: object) -> tuple[datetime, bool]:
     form = _MOMENT.fullmatch(value) if isinstance(value, str) else None
     if not form:
         raise ValueError("must be a moment as RFC 3339 writes it: 2026-11-24T09:30:00Z (in an address, + is written %2B)")
@@ -113,12 +125,10 @@ def _moment(value: object) -> datetime:
         moment = datetime.fromisoformat(f"{day}T{time}:{'59' if leap else second}.{fraction[:6]:0<6}{zone.upper()}")
     except ValueError:
         raise ValueError("must be a moment that the calendar and the clock have") from None
-    # What is stored has microseconds: not before a moment between two of them is not before the later one.
-    later = timedelta(seconds=leap, microseconds=bool(fraction[6:].strip("0")))
     try:
-        return moment.astimezone(UTC) + later
+        return moment.astimezone(UTC) + timedelta(seconds=leap), bool(fraction[6:].strip("0"))
     except OverflowError:  # where the zone carries it beyond the years that there are, nothing is beyond it
-        return datetime(1, 1, 1, tzinfo=UTC) if moment.year == 1 else datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+        return (datetime(1, 1, 1, tzinfo=UTC) if moment.year == 1 else LAST_MOMENT), False
 
 
 def _statuses(value: object) -> tuple[str, ...]:
@@ -208,7 +218,9 @@ DayFilter = Annotated[
     _read(lambda value: value if value == "none" else _day(value)),
     _text(f"{_DAYS}; none: tasks without one", "02-10-2020", format="day-or-none", pattern=f"^({_A_DAY}|none)$"),
 ]
-Moment = Annotated[datetime, _read(_moment), _text("a moment as RFC 3339 writes it", "2026-11-24T09:30:00Z", format="date-time")]
+_A_MOMENT = _text("a moment as RFC 3339 writes it", "2026-11-24T09:30:00Z", format="date-time")
+Moment = Annotated[datetime, _read(_moment), _A_MOMENT]
+PastMoment = Annotated[datetime, _read(_past_moment), _A_MOMENT]
 _A_STATUS = f"({'|'.join(STATUSES)})"
 StatusFilter = Annotated[
     tuple[str, ...],

@@ -19,6 +19,7 @@ from scalars import (
     NewPassword,
     Number,
     Password,
+    PastMoment,
     Revision,
     ShownMoment,
     Status,
@@ -101,7 +102,7 @@ class AsOf(Strict):
     """As of when: a revision, or the last one that is not later than a moment."""
 
     revision: Natural | None = Field(None, description="as it was at this revision")
-    at: Moment | None = Field(None, description="as it was at this moment; not together with revision")
+    at: PastMoment | None = Field(None, description="as it was at this moment; not together with revision")
 
     @field_validator("at")
     @classmethod
@@ -180,7 +181,7 @@ class Undo(Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [{"since": 7, "dry_run": True}]})
 
     since: Natural | None = Field(None, description="what was changed after this revision is taken back")
-    at: Moment | None = Field(None, description="what was changed after this moment; instead of since", validate_default=True)
+    at: PastMoment | None = Field(None, description="what was changed after this moment; instead of since", validate_default=True)
     dry_run: Flag = Field(False, description="true: only say what would be done")
     expected: Natural | None = Field(None, description="do it only if this is still the user's revision; from a dry run's before")
 

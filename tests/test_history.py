@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -44,6 +45,11 @@ def purge(sql: Sql, person: Person, task_id: int) -> None:
         moment,
         user_id,
     )
+
+
+def before(moment: str) -> str:
+    """Give a moment that is a tenth of a microsecond before this one."""
+    return (datetime.fromisoformat(moment) - timedelta(microseconds=1)).strftime("%Y-%m-%dT%H:%M:%S.%f9Z")
 
 
 # The trash
@@ -179,6 +185,7 @@ async def test_a_moment_stands_for_the_last_revision_not_later(alice: Person) ->
     ):
         assert (await alice.get("/task", params={"at": moment})).json == tasks, moment
     assert (await alice.get("/task/1", params={"at": first["created_at"]})).json == first
+    assert (await alice.get("/task", params={"at": before(second["updated_at"])})).json == [first]
     assert (await alice.get("/task/2", params={"at": first["created_at"]})).status == 404
     answer = await alice.get("/task", params={"at": first["created_at"], "revision": "1"})
     assert (answer.status, [error["field"] for error in answer.json["errors"]]) == (400, ["at"])

@@ -1,4 +1,4 @@
-"""docs/client.md: what is printed there runs as it is printed, and prints what is said."""
+"""docs/client.md and docs/take-it-back.md: what is printed there runs as it is printed, and prints what is said."""
 
 import re
 import subprocess
@@ -12,15 +12,21 @@ from tests.process.service import HOUSE, Service
 
 pytestmark = pytest.mark.process
 PAGE = HOUSE / "docs/client.md"
+TAKE_IT_BACK = HOUSE / "docs/take-it-back.md"
 ADDRESS = "http://127.0.0.1:8080"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LANGUAGES = {"python": "Python", "sh": "curl", "js": "JavaScript"}
 
 
-def session(language: str, service: Service) -> tuple[str, str]:
+def chapter(language: str) -> str:
+    """Give the chapter of the client's page that is in this language."""
+    [found] = [part for part in PAGE.read_text().split("\n## ") if part.startswith(f"{LANGUAGES[language]}\n")]
+    return found
+
+
+def session(text: str, language: str, service: Service) -> tuple[str, str]:
     """Give the code of a session, at the address of this service, and what it is said to print."""
-    [chapter] = [part for part in PAGE.read_text().split("\n## ") if part.startswith(f"{LANGUAGES[language]}\n")]
-    blocks = BLOCK.findall(chapter)
+    blocks = BLOCK.findall(text)
     assert {kind for kind, _ in blocks} == {language, "text"}
     code = "".join(text for kind, text in blocks if kind == language)
     assert code.count(ADDRESS) == 1
@@ -33,8 +39,8 @@ def check(printed: str, said: str) -> None:
     assert re.fullmatch("".join(f"{line}\n?" for line in lines) + last + "\n?", printed), printed
 
 
-def run(service: Service, where: Path, language: str, *command: str) -> None:
-    code, said = session(language, service)
+def run(text: str, service: Service, where: Path, language: str, *command: str) -> None:
+    code, said = session(text, language, service)
     done = subprocess.run([*command], input=code, cwd=where, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, ""), done
     check(done.stdout, said)
@@ -45,17 +51,22 @@ def test_the_page_has_no_other_code() -> None:
 
 
 def test_the_python_session_runs_as_printed(public_service: Service, tmp_path: Path) -> None:
-    run(public_service, tmp_path, "python", sys.executable, "-W", "error", "-")
+    run(chapter("python"), public_service, tmp_path, "python", sys.executable, "-W", "error", "-")
 
 
 def test_the_curl_session_runs_as_printed(public_service: Service, tmp_path: Path) -> None:
     program("curl")
-    run(public_service, tmp_path, "sh", "sh", "-e")
+    run(chapter("sh"), public_service, tmp_path, "sh", "sh", "-e")
+
+
+def test_the_session_that_takes_everything_back_runs_as_printed(public_service: Service, tmp_path: Path) -> None:
+    program("curl")
+    run(TAKE_IT_BACK.read_text(), public_service, tmp_path, "sh", "sh", "-e")
 
 
 @pytest.mark.browser
 async def test_the_javascript_session_runs_as_printed(tab: Tab, public_service: Service) -> None:
-    code, said = session("js", public_service)
+    code, said = session(chapter("js"), "js", public_service)
     await tab.page.goto(f"{tab.url}/docs")
     await tab.page.locator(".opblock").first.wait_for()
     await tab.page.evaluate(f"async () => {{\n{code}\n}}")
