@@ -251,9 +251,9 @@ _UPDATE = Batched(
     fn.task_update(q.user_id, q.generation, q.wait, q.id, q.if_match, q.change),
     CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]", "change": "jsonb"},
 )
-_DELETE = Batched(
-    fn.task_delete(q.user_id, q.generation, q.wait, q.id, q.if_match), CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]"}
-)
+_REMOVAL_TYPES = CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]"}
+_DELETE = Batched(fn.task_delete(q.user_id, q.generation, q.wait, q.id, q.if_match), _REMOVAL_TYPES)
+_ERASE = Batched(fn.task_erase(q.user_id, q.generation, q.wait, q.id, q.if_match), _REMOVAL_TYPES)
 
 _CONFLICT = Batched(
     fn.task_conflict(q.user_id, q.generation, q.id, q.if_match), CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]"}, read=True
@@ -274,9 +274,9 @@ async def update_task(caller: Caller, task_id: int, change: TaskChange, if_match
     return await done(caller, await _UPDATE(*caller, task_id, if_match, change.model_dump_json()), task_id, if_match)
 
 
-async def delete_task(caller: Caller, task_id: int, if_match: list[int] | None) -> TaskAsStored:
-    """Put a task into the trash. Raises NotFound, TaskChangedMeanwhile."""
-    return await done(caller, await _DELETE(*caller, task_id, if_match), task_id, if_match)
+async def delete_task(caller: Caller, task_id: int, if_match: list[int] | None, *, forever: bool = False) -> TaskAsStored:
+    """Put a task into the trash; `forever`: erase it, be it there already or not. Raises NotFound, TaskChangedMeanwhile."""
+    return await done(caller, await (_ERASE if forever else _DELETE)(*caller, task_id, if_match), task_id, if_match)
 
 
 def found(rows: list[tuple[Any, ...]]) -> TaskAsStored:

@@ -82,6 +82,12 @@ class TaskChange(Strict):
     deleted_at: Any = Field(MISSING, exclude=True, description="ignored")
 
 
+class Erasure(Strict):
+    """How a task is to go."""
+
+    forever: Flag = Field(False, description="true: at once and for good, with its log, also out of the trash")
+
+
 class Page(Strict):
     """Which part of a listing."""
 

@@ -17,7 +17,21 @@ from rest import conditions
 from rest.contract import Answer, contract
 from rest.errors import EXTRA_HEADERS, NotFound, Unavailable
 from scalars import LARGEST_ID
-from schemas import Credentials, Health, LogEntry, LogQuery, Page, Registration, Task, TaskChange, TaskMatch, TaskNew, TaskQuery, Token
+from schemas import (
+    Credentials,
+    Erasure,
+    Health,
+    LogEntry,
+    LogQuery,
+    Page,
+    Registration,
+    Task,
+    TaskChange,
+    TaskMatch,
+    TaskNew,
+    TaskQuery,
+    Token,
+)
 
 SHOWN = ("ETag", "X-Revision")
 PAGED = (*SHOWN, "X-Purged")
@@ -152,9 +166,9 @@ class TaskItem(Resource):
         return response
 
     @contract(DELETED, NotFound, TaskChangedMeanwhile)
-    async def delete(self) -> web.Response:
-        """Delete a task."""
-        deleted = await models.delete_task(self.caller, self.task_id, self.if_match)
+    async def delete(self, query: Erasure) -> web.Response:
+        """Delete a task: it goes to the trash, or for good."""
+        deleted = await models.delete_task(self.caller, self.task_id, self.if_match, forever=query.forever)
         return web.Response(status=HTTPStatus.NO_CONTENT, headers={"X-Revision": str(deleted.user_revision)})
 
 
