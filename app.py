@@ -8,6 +8,7 @@ from aiohttp.typedefs import Middleware
 
 import auth
 import history_views
+import housekeeping
 import scalars
 import settings
 import views
@@ -57,7 +58,7 @@ async def create_app() -> web.Application:
     app = web.Application(middlewares=middlewares(), client_max_size=settings.load().max_body_bytes)
     app.add_routes(PUBLIC + PRIVATE)
     app[openapi.DOCUMENT] = document()
-    app.cleanup_ctx.extend([telemetry.access_lines, database.pool, auth.hashing])
+    app.cleanup_ctx.extend([telemetry.access_lines, database.pool, auth.hashing, housekeeping.housekeeping])
     return app
 
 

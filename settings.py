@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=1, le=65535, description="the port to listen on")
     web_concurrency: int | None = Field(None, ge=1, le=256, description="worker processes; one per core where it is not set")
     token_lifetime_seconds: int = Field(30 * 86400, ge=60, le=LONGEST_TOKEN_LIFETIME_SECONDS, description="how long a token lives")
+    trash_lifetime_seconds: int = Field(
+        30 * 86400, ge=1, le=100 * 366 * 86400, description="how long a deleted task stays in the trash before it is purged"
+    )
     password_min_length: int = Field(8, ge=1, le=128, description="the shortest password that can be registered, in characters")
     hashing_threads: int = Field(2, ge=1, le=64, description="passwords hashed at once, per worker (19 MiB and a core each)")
     hashing_queue: int = Field(64, ge=0, le=10000, description="passwords waiting for that, per worker; beyond it the answer is 503")

@@ -43,6 +43,7 @@ ROOMS = [  # a module imports only what stands above it
     "listing",
     "history",
     "auth",
+    "housekeeping",
     "views",
     "history_views",
     "app",
@@ -169,6 +170,7 @@ def test_only_the_functions_write_tasks_and_only_a_few_places_in_them() -> None:
     found = {path.name: writes.findall(path.read_text()) for path in (HOUSE / "migrations").rglob("*.sql")}
     assert {name: verbs for name, verbs in found.items() if verbs} == {
         "change.sql": [("UPDATE", "task"), ("INSERT INTO", "task_log")],
+        "housekeeping.sql": [("DELETE FROM", "task_log"), ("DELETE FROM", "task")],
         "task.sql": [("INSERT INTO", "task")],
         "trash.sql": [("DELETE FROM", "task_log"), ("DELETE FROM", "task")],
     }

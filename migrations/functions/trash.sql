@@ -38,3 +38,26 @@ BEGIN
         PERFORM task_purge(s.user_id, ARRAY[t.id]);
     END IF;
 END $$;
+
+-- Purge what has been in the trash since before a moment: p_most tasks, or fewer where their logs are long. Who is changing something is
+-- left for the next time. Gives how many are gone.
+CREATE OR REPLACE FUNCTION trash_sweep(p_before timestamptz, p_most bigint, p_most_entries bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    due record;
+    gone bigint := 0;
+BEGIN
+    FOR due IN
+        SELECT old.user_id, array_agg(old.id) AS ids
+          FROM (SELECT t.user_id, t.id, sum(l.entries) OVER (ORDER BY t.deleted_at, t.user_id, t.id) - l.entries AS entries_before
+                  FROM (SELECT * FROM task x WHERE x.deleted_at < p_before ORDER BY x.deleted_at LIMIT p_most) t
+                       CROSS JOIN LATERAL (SELECT count(*) AS entries FROM task_log e WHERE e.user_id = t.user_id AND e.task_id = t.id) l) old
+         WHERE old.entries_before < p_most_entries GROUP BY old.user_id ORDER BY old.user_id
+    LOOP
+        PERFORM FROM user_state u WHERE u.user_id = due.user_id FOR NO KEY UPDATE SKIP LOCKED;
+        IF FOUND THEN  -- some may have been brought back just now
+            gone := gone + task_purge(due.user_id, ARRAY(
+                SELECT t.id FROM task t WHERE t.user_id = due.user_id AND t.id = ANY (due.ids) AND t.deleted_at < p_before));
+        END IF;
+    END LOOP;
+    RETURN gone;
+END $$;
