@@ -26,6 +26,7 @@ from postgres import migrate
 from postgres.batching import Batched, q
 from postgres.database import MIGRATIONS, connection_parameters, database
 from rest.errors import ChangedMeanwhile, Conflict, Failure, FieldError, Gone, InvalidInput, InvalidToken, NotFound, Problem
+from rest.idempotency import KeyReused, digest
 from scalars import login_key
 from schemas import EXAMPLE_TASK, TaskChange, TaskNew
 from schemas import Task as TaskShown
@@ -198,6 +199,12 @@ class TaskChangedMeanwhile(ChangedMeanwhile):
         return {"current": orjson.Fragment(self.current)} | ({"changed": orjson.Fragment(self.changed)} if self.changed else {})
 
 
+class TaskPurged(Gone):
+    """The task that was created under this Idempotency-Key has been purged."""
+
+    detail = "The task that was created under this Idempotency-Key has been purged, and is not created again: choose a new key."
+
+
 class Caller(NamedTuple):
     """Whose data it is, and the generation of the token that says so."""
 
@@ -247,6 +254,10 @@ async def find_account(login: str) -> Account | None:
 
 CALLER_TYPES = {"user_id": "bigint", "generation": "bigint"}
 _CREATE = Batched(fn.task_create(q.user_id, q.generation, q.wait, q.new), CALLER_TYPES | {"new": "jsonb"})
+_CREATE_ONCE = Batched(
+    fn.task_create_once(q.user_id, q.generation, q.wait, q.new, q.key, q.digest),
+    CALLER_TYPES | {"new": "jsonb", "key": "text", "digest": "text"},
+)
 _UPDATE = Batched(
     fn.task_update(q.user_id, q.generation, q.wait, q.id, q.if_match, q.change),
     CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]", "change": "jsonb"},
@@ -260,9 +271,12 @@ _CONFLICT = Batched(
 )
 
 
-async def create_task(caller: Caller, task: TaskNew) -> TaskAsStored:
-    """Make a task; its creation is its first revision and has no log entry."""
-    return await done(caller, await _CREATE(*caller, task.model_dump_json()))
+async def create_task(caller: Caller, task: TaskNew, key: str | None = None) -> TaskAsStored:
+    """Make a task; its creation is its first revision and has no log entry. Under a key it is made once. Raises KeyReused, TaskPurged."""
+    new = task.model_dump_json()
+    if key is None:
+        return await done(caller, await _CREATE(*caller, new))
+    return await done(caller, await _CREATE_ONCE(*caller, new, key, digest("POST /task", new)))
 
 
 async def update_task(caller: Caller, task_id: int, change: TaskChange, if_match: list[int] | None) -> TaskAsStored:
@@ -300,6 +314,10 @@ async def done(caller: Caller, rows: list[tuple[Any, ...]], task_id: int = 0, if
             raise NotFound(revision=task.user_revision)
         case "changed_meanwhile":
             raise await _conflict(caller, task_id, if_match)
+        case "key_reused":
+            raise KeyReused(revision=task.user_revision)
+        case "purged":
+            raise TaskPurged(revision=task.user_revision)
         case "unauthorized":
             raise InvalidToken()
         case "to_come":

@@ -11,11 +11,12 @@ import history
 import listing
 import models
 from listing import Listed, State
-from models import HistoryGone, LoginTaken, TaskAsStored, TaskChangedMeanwhile
+from models import HistoryGone, LoginTaken, TaskAsStored, TaskChangedMeanwhile, TaskPurged
 from postgres.database import database
-from rest import conditions
+from rest import conditions, idempotency
 from rest.contract import Answer, contract
 from rest.errors import EXTRA_HEADERS, NotFound, Unavailable
+from rest.idempotency import KeyReused
 from scalars import LARGEST_ID
 from schemas import (
     Credentials,
@@ -133,10 +134,10 @@ class TaskList(Resource):
         thing = self.caller, query
         return await self.page_answer(query, partial(listing.account_state, *thing), partial(listing.list_tasks, *thing))
 
-    @contract(CREATED_TASK)
+    @contract(CREATED_TASK, KeyReused, TaskPurged, takes=(idempotency.HEADER,))
     async def post(self, task: TaskNew) -> web.Response:
         """Create a task."""
-        created = await models.create_task(self.caller, task)
+        created = await models.create_task(self.caller, task, idempotency.key(self.request))
         response = self.task_answer(created, HTTPStatus.CREATED)
         response.headers["Location"] = f"/task/{created.id}"
         return response

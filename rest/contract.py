@@ -38,10 +38,11 @@ class Operation(NamedTuple):
     body: type[BaseModel] | None
     answer: Answer
     failures: tuple[type[Failure], ...]
+    takes: tuple[str, ...]
 
 
-def contract(answer: Answer, *failures: type[Failure]) -> Callable[[Method], Method]:
-    """Declare a view's method as an operation.
+def contract(answer: Answer, *failures: type[Failure], takes: tuple[str, ...] = ()) -> Callable[[Method], Method]:
+    """Declare a view's method as an operation; `takes` names the headers that it reads besides conditions.
 
     Its parameter `query`, if there is one, is a pydantic model of the query string; any other parameter is one of the
     body. Both are checked before the method runs: whoever sends what the models don't have, or a query string
@@ -52,7 +53,7 @@ def contract(answer: Answer, *failures: type[Failure]) -> Callable[[Method], Met
         inputs = {name: parameter.annotation for name, parameter in list(signature(method).parameters.items())[1:]}
         query = inputs.pop("query", None)
         [(body_name, body)] = inputs.items() or [("", None)]
-        operation = Operation("", "", getdoc(method) or "", query, body, answer, failures)
+        operation = Operation("", "", getdoc(method) or "", query, body, answer, failures, takes)
 
         @wraps(method)
         async def operate(view: web.View) -> web.StreamResponse:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 from pydantic import TypeAdapter
 
-from rest import conditions
+from rest import conditions, idempotency
 from rest.contract import Answer, Operation, contract
 from rest.errors import PROBLEM, ContentTooLarge, Failure, InvalidInput, Unauthorized, Unavailable, UnsupportedMediaType
 from rest.fields import FORM, JSON, MULTIPART
@@ -35,18 +35,28 @@ HEADERS = {  # what answers carry: words and an example
     "X-Purged": ("how many tasks are gone for good: where it differs from the last pull's, forget what the trash has no more", "0"),
     "X-Revision": ("the user's revision in the snapshot that made the answer", "7"),
 }
-CONDITIONS = {  # what requests may carry
-    "If-Match": ("the tags of which one must be the present one, or *: else 412, and nothing is changed", '"7"'),
-    "If-None-Match": ("the tags that one has: 304 where one of them is the present one", '"7"'),
-    "X-Request-ID": ("the request's name in our log: 1 to 64 letters (A-Z, a-z), digits, '.', '_', '-'; else we choose one", "request-7"),
-}
 TAGS = {"format": "entity-tags", "pattern": rf"^(\*|{conditions.LIST})$"}
+SENT = {  # what requests may carry: words, an example, the form
+    "Idempotency-Key": (
+        "any text of one's own: the same request, sent again with it within 24 hours, is done once and answered alike",
+        "3f1d0c9a-1",
+        {"pattern": f"^({idempotency.KEY})$"},
+    ),
+    "If-Match": ("the tags of which one must be the present one, or *: else 412, and nothing is changed", '"7"', TAGS),
+    "If-None-Match": ("the tags that one has: 304 where one of them is the present one", '"7"', TAGS),
+    "X-Request-ID": (
+        "the request's name in our log: 1 to 64 letters (A-Z, a-z), digits, '.', '_', '-'; else we choose one",
+        "request-7",
+        {},
+    ),
+}
 AFTER_READING = (
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.NOT_FOUND,
     HTTPStatus.GONE,
     HTTPStatus.CONFLICT,
     HTTPStatus.PRECONDITION_FAILED,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
 )  # refusals that can come of what a snapshot has
 
 
@@ -158,13 +168,8 @@ def _operation(operation: Operation, in_path: list[dict[str, Any]], guarded: boo
             *in_path,
             *(_query(operation.query) if operation.query else ()),
             *(
-                {
-                    "name": name,
-                    "in": "header",
-                    "description": CONDITIONS[name][0],
-                    "schema": _header(*CONDITIONS[name]) | (TAGS if name.startswith("If-") else {}),
-                }
-                for name in [*sent, "X-Request-ID"]
+                {"name": name, "in": "header", "description": words, "schema": {"type": "string", "examples": [example], **form}}
+                for name, (words, example, form) in ((name, SENT[name]) for name in [*sent, *operation.takes, "X-Request-ID"])
             ),
         ],
         "responses": {str(int(answer.status)): _success(answer, schemas)},

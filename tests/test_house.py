@@ -27,6 +27,7 @@ ROOMS = [  # a module imports only what stands above it
     "rest.errors",
     "rest.streaming",
     "rest.conditions",
+    "rest.idempotency",
     "rest.cursors",
     "rest.fields",
     "rest.contract",

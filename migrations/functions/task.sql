@@ -64,3 +64,30 @@ BEGIN
     id := t.id; revision := t.revision; body := t.body; user_revision := close_change(s, t.revision);
 END $$;
 
+
+-- Create a task, unless the same was asked for under this key already: then it answers what it answered. p_digest tells the same from another
+-- request. It runs in the transaction of the creation, under the user's lock, so of two at once the second sees what the first did.
+CREATE OR REPLACE FUNCTION task_create_once(p_user_id bigint, p_generation bigint, p_wait boolean, p_new jsonb, p_key text, p_digest text,
+                                            OUT refused text, OUT id bigint, OUT revision bigint, OUT body text, OUT user_revision bigint) LANGUAGE plpgsql AS $$
+DECLARE
+    s user_state := open_change(p_user_id, p_generation, p_wait);
+    known idempotency_key;
+    t task;
+BEGIN
+    IF s.user_id IS NULL THEN
+        refused := no_state(p_wait);
+        RETURN;
+    END IF;
+    SELECT * INTO known FROM idempotency_key k WHERE k.user_id = s.user_id AND k.key = p_key;
+    IF known.key IS NULL THEN
+        SELECT c.* INTO refused, id, revision, body, user_revision FROM task_create(p_user_id, p_generation, p_wait, p_new) c;
+        INSERT INTO idempotency_key (user_id, key, digest, task_id, created_at) VALUES (s.user_id, p_key, p_digest, id, now());
+        RETURN;
+    END IF;
+    SELECT * INTO t FROM task x WHERE x.user_id = s.user_id AND x.id = known.task_id;
+    refused := CASE WHEN known.digest <> p_digest THEN 'key_reused' WHEN t.id IS NULL THEN 'purged' END;
+    IF refused IS NULL THEN
+        t := task_at(t, t.created_revision);
+    END IF;
+    id := t.id; revision := t.revision; body := t.body; user_revision := s.revision;
+END $$;
