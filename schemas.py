@@ -99,9 +99,10 @@ class Page(Strict):
         """What all pages of one listing have in common, and no two listings."""
         return self.model_dump_json(exclude={"cursor"})
 
-    def following(self, cursor: str) -> dict[str, str]:
-        """Give the parameters that lead from this page's to the one that begins there."""
-        return {"cursor": cursor}
+    @property
+    def as_of(self) -> int | None:
+        """Which revision all pages of the listing show; None where each shows the present one."""
+        return None
 
 
 class AsOf(Strict):
@@ -151,9 +152,10 @@ class TaskQuery(Page, TaskMatch):
         None, description="what was changed after this revision, in the trash or not, by revision; only with limit and cursor"
     )
 
-    def following(self, cursor: str) -> dict[str, str]:
-        """Give the parameters that lead from this page's to the one that begins there: of the past, of the same revision."""
-        return super().following(cursor) | ({} if self.revision is None else {"revision": str(self.revision)})
+    @property
+    def as_of(self) -> int | None:
+        """Which revision all pages of the listing show; None where each shows the present one."""
+        return self.revision
 
     @field_validator("completion_from", "completion_to")
     @classmethod

@@ -1,10 +1,11 @@
 """HTTP on one side, one function on the other: take, call, return."""
 
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 
 from aiohttp import web
+from yarl import URL
 
 import auth
 import history
@@ -86,8 +87,7 @@ class Resource(web.View):
         listed = await page()
         response = conditions.answer(self.request, f"[{listed.json}]".encode(), self._page_tag(query, listed.state))
         if listed.cursor and response.status == HTTPStatus.OK:
-            following = self.request.rel_url.without_query_params("at").update_query(query.following(listed.cursor))
-            response.headers["Link"] = f'<{following.raw_path_qs}>; rel="next"'
+            response.headers["Link"] = f'<{_up_to_the_cursor(self.request.rel_url, query.as_of)}{listed.cursor}>; rel="next"'
         return _with_purged(response, listed.state)
 
     def _page_tag(self, query: Page, state: State) -> str:
@@ -95,6 +95,13 @@ class Resource(web.View):
         return conditions.digest_tag(
             REPRESENTATION, self.caller.user_id, self.request.path, query.listing, query.cursor, state.revision, state.purged
         )
+
+
+@lru_cache(256)
+def _up_to_the_cursor(address: URL, as_of: int | None) -> str:
+    """Give the address of a listing's next page up to its cursor's value. What began at a moment goes on at that moment's revision."""
+    first = address.without_query_params("at", "cursor")
+    return (first if as_of is None else first.update_query(revision=str(as_of))).extend_query(cursor="").raw_path_qs
 
 
 def _with_purged(response: web.Response, state: State) -> web.Response:
