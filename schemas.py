@@ -97,7 +97,7 @@ class Page(Strict):
     @cached_property
     def listing(self) -> str:
         """What all pages of one listing have in common, and no two listings."""
-        return self.model_dump_json(exclude={"cursor"})
+        return self.model_dump_json(exclude={"cursor"}, exclude_defaults=True)
 
     @property
     def as_of(self) -> int | None:
