@@ -6,6 +6,7 @@ import orjson
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+import account_views
 import auth
 import history_views
 import housekeeping
@@ -26,8 +27,8 @@ TASK = "/task/{id:[1-9][0-9]{0,18}}"
 
 
 PUBLIC = [
-    web.view("/register", views.Accounts),
-    web.view("/get-token", views.Tokens),
+    web.view("/register", account_views.Accounts),
+    web.view("/get-token", account_views.Tokens),
     web.view("/health/live", views.Live),
     web.view("/health/ready", views.Ready),
     *openapi.ROUTES,

@@ -19,7 +19,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from cachetools import LRUCache
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-import models
+import accounts
 import settings
 from models import Caller
 from rest.errors import EXTRA_HEADERS, InvalidToken, Unauthorized, Unavailable
@@ -106,12 +106,12 @@ def _peppered(password: str) -> bytes:
 async def register(hashing: Hashing, registration: Registration) -> Token:
     """Make an account and give its first token. Raises LoginTaken, Unavailable."""
     password_hash = await hashing.run(hash_password, registration.password)
-    return issue_token(await models.create_user(registration.login, password_hash, secrets.randbelow(GENERATIONS)))
+    return issue_token(await accounts.create_user(registration.login, password_hash, secrets.randbelow(GENERATIONS)))
 
 
 async def get_token(hashing: Hashing, credentials: Credentials) -> Token:
     """Give a token to whoever knows the password. Raises WrongCredentials, Unavailable; an unknown login takes as long as a known one."""
-    account = await models.find_account(credentials.login)
+    account = await accounts.find_account(credentials.login)
     right = await hashing.run(verify_password, credentials.password, account.password_hash if account else NOBODYS_HASH)
     if account is None or not right:
         raise WrongCredentials()

@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import orjson
-import peewee
 import psycopg2
 from peewee import (
     SQL,
@@ -25,9 +24,8 @@ import settings
 from postgres import migrate
 from postgres.batching import Batched, q
 from postgres.database import MIGRATIONS, connection_parameters, database
-from rest.errors import ChangedMeanwhile, Conflict, Failure, FieldError, Gone, InvalidInput, InvalidToken, NotFound, Problem
+from rest.errors import ChangedMeanwhile, Failure, FieldError, Gone, InvalidInput, InvalidToken, NotFound, Problem
 from rest.idempotency import KeyReused, digest
-from scalars import login_key
 from schemas import EXAMPLE_TASK, TaskChange, TaskNew
 from schemas import Task as TaskShown
 
@@ -148,13 +146,6 @@ class ImportRow(Stored):
         primary_key = CompositeKey("user", "import_id", "line")
 
 
-class LoginTaken(Conflict):
-    """Somebody has this login, or one that differs only in case or Unicode form."""
-
-    problem = "login-taken"
-    detail = "This login is taken: choose another one."
-
-
 class HistoryProblem(Problem):
     """What is known of the history that there is."""
 
@@ -212,13 +203,6 @@ class Caller(NamedTuple):
     generation: int
 
 
-class Account(NamedTuple):
-    """What the door needs to know of a user."""
-
-    caller: Caller
-    password_hash: str
-
-
 class TaskAsStored(NamedTuple):
     """A task as PostgreSQL gave it: the JSON goes out as it is."""
 
@@ -226,30 +210,6 @@ class TaskAsStored(NamedTuple):
     revision: int
     json: str
     user_revision: int
-
-
-async def create_user(login: str, password_hash: str, generation: int) -> Caller:
-    """Make an account, with no tasks. Raises LoginTaken."""
-    try:
-        async with database.aio_atomic():
-            user = await User.aio_create(login=login, login_key=login_key(login), password_hash=password_hash)
-            await UserState.aio_create(user=user.id, token_generation=generation)
-    except peewee.IntegrityError as error:
-        raise LoginTaken() from error
-    return Caller(user.id, generation)
-
-
-async def find_account(login: str) -> Account | None:
-    """Give the account of this login, or None."""
-    query = (
-        User.select(User.id, User.password_hash, UserState.token_generation)
-        .join(UserState)
-        .where(User.login_key == login_key(login))
-        .tuples()
-    )
-    for user_id, password_hash, generation in await database.rows(*query.sql(), read=True):
-        return Account(Caller(user_id, generation), password_hash)
-    return None
 
 
 CALLER_TYPES = {"user_id": "bigint", "generation": "bigint"}

@@ -12,7 +12,7 @@ import history
 import listing
 import models
 from listing import Listed, State
-from models import HistoryGone, LoginTaken, TaskAsStored, TaskChangedMeanwhile, TaskPurged
+from models import HistoryGone, TaskAsStored, TaskChangedMeanwhile, TaskPurged
 from postgres.database import database
 from rest import conditions, idempotency
 from rest.contract import Answer, contract
@@ -20,19 +20,16 @@ from rest.errors import EXTRA_HEADERS, NotFound, Unavailable
 from rest.idempotency import KeyReused
 from scalars import LARGEST_ID
 from schemas import (
-    Credentials,
     Erasure,
     Health,
     LogEntry,
     LogQuery,
     Page,
-    Registration,
     Task,
     TaskChange,
     TaskMatch,
     TaskNew,
     TaskQuery,
-    Token,
 )
 
 SHOWN = ("ETag", "X-Revision")
@@ -107,28 +104,6 @@ def _up_to_the_cursor(address: URL, as_of: int | None) -> str:
 def _with_purged(response: web.Response, state: State) -> web.Response:
     response.headers["X-Purged"] = str(state.purged)
     return response
-
-
-def _token_answer(token: Token, status: int = HTTPStatus.OK) -> web.Response:
-    return web.Response(text=token.model_dump_json(), status=status, content_type="application/json", headers={"Cache-Control": "no-store"})
-
-
-class Accounts(Resource):
-    """The accounts."""
-
-    @contract(Answer(Token, HTTPStatus.CREATED), LoginTaken, Unavailable)
-    async def post(self, registration: Registration) -> web.Response:
-        """Register, and get a first token."""
-        return _token_answer(await auth.register(self.request.app[auth.HASHING], registration), HTTPStatus.CREATED)
-
-
-class Tokens(Resource):
-    """The tokens."""
-
-    @contract(Answer(Token), auth.WrongCredentials, Unavailable)
-    async def post(self, credentials: Credentials) -> web.Response:
-        """Get a token."""
-        return _token_answer(await auth.get_token(self.request.app[auth.HASHING], credentials))
 
 
 class TaskList(Resource):

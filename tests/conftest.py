@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from dotenv import load_dotenv
 
+import accounts
 import app
 import auth
 import models
@@ -217,7 +218,7 @@ async def newcomer(client: TestClient[Any, Any]) -> Callable[[str], Awaitable[Pe
 
     async def make(name: str) -> Person:
         login = f"{name}-{secrets.token_hex(6)}"
-        return Person(client, login, await models.create_user(login, "no hash, so no password", secrets.randbelow(auth.GENERATIONS)))
+        return Person(client, login, await accounts.create_user(login, "no hash, so no password", secrets.randbelow(auth.GENERATIONS)))
 
     return make
 

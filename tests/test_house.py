@@ -40,6 +40,7 @@ ROOMS = [  # a module imports only what stands above it
     "scalars",
     "schemas",
     "models",
+    "accounts",
     "filters",
     "listing",
     "history",
@@ -47,6 +48,7 @@ ROOMS = [  # a module imports only what stands above it
     "housekeeping",
     "views",
     "history_views",
+    "account_views",
     "app",
     "embedded",
 ]

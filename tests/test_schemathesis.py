@@ -18,6 +18,7 @@ from argon2 import PasswordHasher
 from hypothesis import strategies as st
 from schemathesis.engine import events, from_schema
 
+import accounts
 import app
 import auth
 import models
@@ -65,11 +66,11 @@ def url(own_pool: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, 
         async with TestServer(await app.create_app()) as server:
             password_hash = auth.hash_password(EXAMPLE["password"])
             try:
-                await models.create_user(EXAMPLE["login"], password_hash, 1)
-            except models.LoginTaken:  # another test, with another password
+                await accounts.create_user(EXAMPLE["login"], password_hash, 1)
+            except accounts.LoginTaken:  # another test, with another password
                 whose = models.User.login_key == EXAMPLE["login"]
                 await models.User.update(password_hash=password_hash).where(whose).aio_execute()
-            caller = await models.create_user(f"owner-{secrets.token_hex(6)}", "no hash, so no password", 1)
+            caller = await accounts.create_user(f"owner-{secrets.token_hex(6)}", "no hash, so no password", 1)
             task = TaskNew(name="Buy milk", description="", status="new")
             await asyncio.gather(*(models.create_task(caller, task) for _ in range(TASKS)))
             yield str(server.make_url("")).rstrip("/"), auth.issue_token(caller).access_token

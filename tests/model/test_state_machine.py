@@ -23,9 +23,9 @@ from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+import accounts
 import app
 import auth
-import models
 from tests.conftest import Answer, Person
 from tests.model.memory import FIELDS, STATUSES, Account, Json, Outcome, Place, Query, Task, replay, seconds
 
@@ -262,7 +262,7 @@ class Histories(RuleBasedStateMachine):
     def two_people_come(self, first: list[Json], second: list[Json]) -> None:
         for who, tasks in enumerate((first, second)):
             login = f"model-{secrets.token_hex(8)}"
-            caller = self.runner.run(models.create_user(login, "no hash, so no password", secrets.randbelow(auth.GENERATIONS)))
+            caller = self.runner.run(accounts.create_user(login, "no hash, so no password", secrets.randbelow(auth.GENERATIONS)))
             self.people.append(Person(self.client, login, caller))
             self.accounts.append(Account())
             for fields in tasks:
