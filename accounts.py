@@ -1,4 +1,4 @@
-"""Who has an account: how accounts are made and found. Knows nothing of HTTP."""
+"""Who has an account: how accounts are made, found, renewed and closed. Knows nothing of HTTP."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,10 @@ import peewee
 
 from models import Caller, User, UserState
 from postgres.database import database
-from rest.errors import Conflict
+from rest.errors import Conflict, InvalidToken
 from scalars import login_key
+
+CLOSED = -1  # the token generation of an account whose rows are yet to go: no token has it
 
 
 class LoginTaken(Conflict):
@@ -40,9 +42,45 @@ async def find_account(login: str) -> Account | None:
     query = (
         User.select(User.id, User.password_hash, UserState.token_generation)
         .join(UserState)
-        .where(User.login_key == login_key(login))
+        .where(User.login_key == login_key(login), UserState.token_generation >= 0)
         .tuples()
     )
     for user_id, password_hash, generation in await database.rows(*query.sql(), read=True):
         return Account(Caller(user_id, generation), password_hash)
     return None
+
+
+async def get_password_hash(caller: Caller) -> str:
+    """Give the hash of the caller's password. Raises InvalidToken."""
+    query = (
+        User.select(User.password_hash)
+        .join(UserState)
+        .where(UserState.user == caller.user_id, UserState.token_generation == caller.generation)
+        .tuples()
+    )
+    for (password_hash,) in await database.rows(*query.sql(), read=True):
+        return str(password_hash)
+    raise InvalidToken()
+
+
+async def renew_account(caller: Caller, generation: int, password_hash: str | None = None) -> Caller:
+    """Give the account another token generation, which ends all tokens up to now, and another password if given. Raises InvalidToken."""
+    async with database.aio_atomic():
+        await _set_generation(caller, generation)
+        if password_hash is not None:
+            await User.update(password_hash=password_hash).where(User.id == caller.user_id).aio_execute()
+    return Caller(caller.user_id, generation)
+
+
+async def close_account(caller: Caller) -> None:
+    """End the account: its tokens are dead and its login is free; housekeeping removes its rows. Raises InvalidToken."""
+    nobody = f" closed {caller.user_id}"  # no login has a space
+    async with database.aio_atomic():
+        await _set_generation(caller, CLOSED)
+        await User.update(login=nobody, login_key=nobody, password_hash="").where(User.id == caller.user_id).aio_execute()
+
+
+async def _set_generation(caller: Caller, generation: int) -> None:
+    whose = UserState.user == caller.user_id, UserState.token_generation == caller.generation
+    if not await UserState.update(token_generation=generation).where(*whose).aio_execute():  # somebody was faster
+        raise InvalidToken()

@@ -34,6 +34,9 @@ PUBLIC = [
     *openapi.ROUTES,
 ]
 PRIVATE = [  # auth lets nobody in without a token
+    web.view("/change-password", account_views.Password),
+    web.view("/revoke-tokens", account_views.Revocation),
+    web.view("/delete-account", account_views.AccountClosure),
     web.view("/task", views.TaskList),
     web.view(TASK, views.TaskItem),
     web.view("/task/undo", history_views.TaskUndo),

@@ -22,9 +22,9 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 import accounts
 import settings
 from models import Caller
-from rest.errors import EXTRA_HEADERS, InvalidToken, Unauthorized, Unavailable
+from rest.errors import EXTRA_HEADERS, FieldError, InvalidInput, InvalidToken, Unauthorized, Unavailable
 from rest.telemetry import USER_ID
-from schemas import Credentials, Registration, Token
+from schemas import Closure, Credentials, PasswordChange, Registration, Token
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,6 +33,7 @@ ALGORITHM = "HS256"
 MOST_REMEMBERED = 10_000  # verified tokens per worker, at some 400 bytes
 GENERATIONS = 2**53  # the largest that every JSON parser reads exactly
 CALLER = web.RequestKey("caller", Caller)
+EXPIRES_AT = web.RequestKey("expires_at", int)
 PRIVATE_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept"}
 
 hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)  # OWASP's choice for argon2id: 19 MiB
@@ -115,12 +116,35 @@ async def get_token(hashing: Hashing, credentials: Credentials) -> Token:
     right = await hashing.run(verify_password, credentials.password, account.password_hash if account else NOBODYS_HASH)
     if account is None or not right:
         raise WrongCredentials()
-    return issue_token(account.caller)
+    return issue_token(account.caller, credentials.expires_in)
 
 
-def issue_token(caller: Caller) -> Token:
-    """Sign a token for the caller."""
-    now, lifetime = int(time.time()), settings.load().token_lifetime_seconds
+async def change_password(hashing: Hashing, caller: Caller, change: PasswordChange) -> Token:
+    """Change the password and give the only good token. Raises InvalidInput where `old` is wrong, InvalidToken, Unavailable."""
+    await _prove(hashing, caller, "old", change.old)
+    password_hash = await hashing.run(hash_password, change.new)
+    return issue_token(await accounts.renew_account(caller, secrets.randbelow(GENERATIONS), password_hash))
+
+
+async def revoke_tokens(caller: Caller) -> Token:
+    """End all tokens up to now and give the only good one. Raises InvalidToken, Unavailable."""
+    return issue_token(await accounts.renew_account(caller, secrets.randbelow(GENERATIONS)))
+
+
+async def delete_account(hashing: Hashing, caller: Caller, closure: Closure) -> None:
+    """End the account. Raises InvalidInput where `password` is wrong, InvalidToken, Unavailable."""
+    await _prove(hashing, caller, "password", closure.password)
+    await accounts.close_account(caller)
+
+
+async def _prove(hashing: Hashing, caller: Caller, field: str, password: str) -> None:
+    if not await hashing.run(verify_password, password, await accounts.get_password_hash(caller)):
+        raise InvalidInput(FieldError(field, "is not the present password"))
+
+
+def issue_token(caller: Caller, lifetime_seconds: int | None = None) -> Token:
+    """Sign a token for the caller; one that lives as long as the operator says, unless another lifetime is given."""
+    now, lifetime = int(time.time()), lifetime_seconds or settings.load().token_lifetime_seconds
     claims = {"sub": str(caller.user_id), "iat": now, "exp": now + lifetime, "gen": caller.generation}
     return Token(access_token=jwt.encode(claims, settings.load().jwt_secret.get_secret_value(), ALGORITHM), expires_in=lifetime)
 
@@ -167,27 +191,26 @@ def middleware(private: Iterable[web.RouteDef]) -> Middleware:
     )
     remembered: LRUCache[str, tuple[Caller, int]] = LRUCache(MOST_REMEMBERED)  # who, and until when, by what was sent
 
-    async def caller_of(request: web.Request) -> Caller:
+    async def caller_of(request: web.Request) -> tuple[Caller, int]:
         sent: Sequence[str] = request.headers.getall("Authorization", [])
         known = remembered.get(sent[0]) if len(sent) == 1 else None
         if known and time.time() < known[1]:
-            return known[0]
+            return known
         try:
             await verified(request, _nothing)
             claims = Claims.model_validate(request["claims"])
         except (web.HTTPUnauthorized, ValidationError):
             raise InvalidToken() from None
-        caller = claims.caller()
-        remembered[sent[0]] = caller, claims.exp
-        return caller
+        remembered[sent[0]] = claims.caller(), claims.exp
+        return remembered[sent[0]]
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.match_info.handler in guarded:
             request[EXTRA_HEADERS] = dict(PRIVATE_HEADERS)
             if request.method != "OPTIONS":  # which aiohttp-jwt lets pass; no view answers it
-                caller = request[CALLER] = await caller_of(request)
-                request[USER_ID] = caller.user_id
+                request[CALLER], request[EXPIRES_AT] = await caller_of(request)
+                request[USER_ID] = request[CALLER].user_id
         return await handler(request)
 
     return authenticate

@@ -64,6 +64,12 @@ def _long_enough(value: str) -> str:
     return value
 
 
+def _not_too_long(seconds: int) -> int:
+    if seconds > settings.load().token_lifetime_most_seconds:
+        raise ValueError(f"must be at most {settings.load().token_lifetime_most_seconds} seconds")
+    return seconds
+
+
 def _number(value: object, info: ValidationInfo) -> object:
     textual = (info.context or {}).get("textual")
     if textual and isinstance(value, str) and re.fullmatch(r"0|[1-9][0-9]{0,18}", value):
@@ -196,6 +202,15 @@ NewPassword = Annotated[
 ]
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID, examples=[1])]
 Number = Annotated[Id, BeforeValidator(_number)]
+_MOST = settings.Settings.model_fields["token_lifetime_most_seconds"].default
+TokenLifetime = Annotated[
+    Number,
+    AfterValidator(_not_too_long),
+    Field(
+        description=f"for how many seconds the token is good; at most {_MOST} unless the operator set another number",
+        json_schema_extra={"maximum": _MOST, "examples": [86400]},
+    ),
+]
 Natural = Annotated[int, Field(ge=0, le=LARGEST_ID, examples=[7]), BeforeValidator(_number)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 _DAYS = "a day as DD-MM-YYYY or YYYY-MM-DD, in the years 1900 to 9999"

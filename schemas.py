@@ -25,6 +25,7 @@ from scalars import (
     Status,
     StatusFilter,
     Text,
+    TokenLifetime,
     Words,
 )
 
@@ -53,6 +54,20 @@ class Credentials(Strict):
     """An account and the proof that it is one's own."""
 
     login: Login
+    password: Password
+    expires_in: TokenLifetime | None = None
+
+
+class PasswordChange(Strict):
+    """The present password, and the one to come."""
+
+    old: Password
+    new: NewPassword
+
+
+class Closure(Strict):
+    """The proof that the account is one's own."""
+
     password: Password
 
 

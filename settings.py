@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=1, le=65535, description="the port to listen on")
     web_concurrency: int | None = Field(None, ge=1, le=256, description="worker processes; one per core where it is not set")
     token_lifetime_seconds: int = Field(30 * 86400, ge=60, le=LONGEST_TOKEN_LIFETIME_SECONDS, description="how long a token lives")
+    token_lifetime_most_seconds: int = Field(
+        365 * 86400, ge=60, le=LONGEST_TOKEN_LIFETIME_SECONDS, description="the longest that a client may ask a token to live"
+    )
     trash_lifetime_seconds: int = Field(
         30 * 86400, ge=1, le=100 * 366 * 86400, description="how long a deleted task stays in the trash before it is purged"
     )

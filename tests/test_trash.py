@@ -120,6 +120,14 @@ async def test_of_many_erasures_at_once_one_is_done(alice: Person, sql: Sql) -> 
     assert kept(sql, alice) == (2, 1, True)
 
 
+async def test_a_token_of_the_past_erases_nothing(alice: Person, sql: Sql) -> None:
+    await alice.new_task()
+    await alice.post("/revoke-tokens")
+    before = rows(sql, alice)
+    assert (await alice.delete(FOREVER)).status == 401
+    assert rows(sql, alice) == before
+
+
 async def test_mallory_erases_nothing_of_alices(alice: Person, mallory: Person, sql: Sql) -> None:
     await alice.new_task()
     before = rows(sql, alice)
