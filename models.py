@@ -1,5 +1,6 @@
-"""What is stored, and the door to it. `python models.py` makes the database and brings its schema up to date."""
+"""What is stored, and the door to it. `python models.py` brings the schema up to date, `python models.py verify` checks what is there."""
 
+import sys
 from typing import Any, NamedTuple
 
 import orjson
@@ -21,6 +22,7 @@ from playhouse.postgres_ext import BinaryJSONField, DateTimeTZField
 from pydantic import MISSING, Field
 
 import settings
+import verify
 from postgres import migrate
 from postgres.batching import Batched, q
 from postgres.database import MIGRATIONS, connection_parameters, database
@@ -296,7 +298,8 @@ def to_come(field: str, user_revision: int) -> InvalidInput:
     return InvalidInput(FieldError(field, f"must be one that there has been: the latest is {user_revision}"), revision=user_revision)
 
 
-if __name__ == "__main__":
+def upgrade() -> None:
+    """Make the database and bring its schema up to date, and say so. Exits where that can't be done."""
     try:
         schema = migrate.upgrade(settings.load().db, connection_parameters(), MIGRATIONS)
     except psycopg2.Error as error:
@@ -304,3 +307,13 @@ if __name__ == "__main__":
     if schema.words:
         raise SystemExit(schema.words)
     print("The database is there, with this version's schema.")
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case []:
+            upgrade()
+        case ["verify"]:
+            verify.verify()
+        case _:
+            raise SystemExit("Either `python models.py`, or `python models.py verify`.")

@@ -39,6 +39,7 @@ ROOMS = [  # a module imports only what stands above it
     "postgres.pages",
     "scalars",
     "schemas",
+    "verify",
     "models",
     "accounts",
     "filters",

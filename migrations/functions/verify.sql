@@ -1,0 +1,88 @@
+-- Does what is stored hang together? Of each user the log must lead from each task's creation to the task as it is.
+
+-- Tell whether a task's field can have held a value, as the log writes it.
+CREATE OR REPLACE FUNCTION log_value_fits(field text, value text) RETURNS boolean LANGUAGE sql STABLE
+RETURN CASE field WHEN 'name' THEN coalesce(char_length(value) BETWEEN 1 AND 200, false)
+                  WHEN 'description' THEN coalesce(char_length(value) <= 10000, false)
+                  WHEN 'status' THEN coalesce(value IN ('new', 'planned', 'in_work', 'completed'), false)
+                  WHEN 'completion_at' THEN value IS NULL OR (pg_input_is_valid(value, 'date') AND value ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' AND value >= '1900')
+                  ELSE value IS NULL OR (pg_input_is_valid(value, 'timestamptz') AND value ~ '^[0-9]') END;
+
+-- What is wrong with a user's tasks and logs, and where; nothing where all is well. It only reads, sorts and counts, each row a few times.
+CREATE OR REPLACE FUNCTION account_faults(p_user_id bigint) RETURNS TABLE (task_id bigint, revision bigint, fault text) LANGUAGE plpgsql STABLE
+SET timezone = 'UTC' SET datestyle = 'ISO' SET work_mem = '64MB' AS $$
+#variable_conflict use_column
+DECLARE
+    s user_state;
+BEGIN
+    SELECT * INTO s FROM user_state u WHERE u.user_id = p_user_id;
+
+    -- Each entry's old value is the new one of the entry before, and the present one is the last. What a task is now counts as an entry without a revision.
+    RETURN QUERY
+    SELECT c.task_id, c.revision, c.fault
+      FROM (SELECT e.task_id, e.revision,
+                   CASE WHEN lag(e.field) OVER chain IS NOT NULL AND e.old IS DISTINCT FROM lag(e.new) OVER chain
+                        THEN CASE WHEN e.revision IS NULL THEN 'its ' || e.field || ' is not what its last entry made it'
+                                  ELSE 'the old ' || e.field || ' is not what the entry before made it' END
+                        WHEN lag(e.field) OVER chain IS NULL AND e.field = 'deleted_at' AND e.old IS NOT NULL
+                        THEN 'it is in the trash before any entry says so'
+                        WHEN e.revision IS NULL THEN NULL  -- the table's own constraints see to the present values
+                        WHEN NOT log_value_fits(e.field, e.old) OR NOT log_value_fits(e.field, e.new)
+                        THEN 'the entry has a ' || e.field || ' that no task can have'
+                        WHEN e.old IS NOT DISTINCT FROM e.new THEN 'the entry alters nothing' END AS fault
+              FROM (SELECT l.task_id, l.revision, l.field, l.old, l.new FROM task_log l WHERE l.user_id = p_user_id
+                     UNION ALL
+                    SELECT t.id, NULL, f.field, f.value, NULL
+                      FROM task t CROSS JOIN LATERAL (VALUES
+                               ('name', t.name), ('description', t.description), ('status', t.status),
+                               ('completion_at', t.completion_at::text), ('deleted_at', t.deleted_at::text)) f (field, value)
+                     WHERE t.user_id = p_user_id) e
+            WINDOW chain AS (PARTITION BY e.task_id, e.field ORDER BY e.revision NULLS LAST)) c
+     WHERE c.fault IS NOT NULL;
+
+    -- Each revision up to the user's, from kept_from on, is one change of one task, and their moments ascend; only those of one request, which
+    -- go by the tasks' ids, share one. The revision to come closes the row.
+    RETURN QUERY
+    SELECT CASE WHEN r.fault = 'it is missing' THEN NULL ELSE r.task_id END,
+           CASE WHEN r.fault = 'it is missing' THEN greatest(r.last, s.kept_from) + 1 ELSE r.revision END, r.fault
+      FROM (SELECT c.task_id, c.revision, coalesce(lag(c.revision) OVER line, 0) AS last,
+                   CASE WHEN c.task_id IS NOT NULL AND (c.revision < 1 OR c.revision > s.revision) THEN 'the user never had this revision'
+                        WHEN c.revision = lag(c.revision) OVER line AND c.task_id <> lag(c.task_id) OVER line THEN 'it is a change of two tasks'
+                        WHEN c.revision = lag(c.revision) OVER line AND lag(c.creates) OVER line THEN 'it creates the task and changes it'
+                        WHEN c.revision = lag(c.revision) OVER line AND c.moment <> lag(c.moment) OVER line THEN 'it has two moments'
+                        WHEN c.revision > greatest(coalesce(lag(c.revision) OVER line, 0), s.kept_from) + 1 THEN 'it is missing'
+                        WHEN c.moment < lag(c.moment) OVER line THEN 'it is earlier than the revision before'
+                        WHEN c.revision > lag(c.revision) OVER line AND c.moment = lag(c.moment) OVER line AND c.task_id <= lag(c.task_id) OVER line
+                        THEN 'it has the moment of the revision before, and is not of the same request'
+                        WHEN c.revision = s.revision AND c.moment <> s.changed_at THEN 'it has another moment than the user''s last change' END AS fault
+              FROM (SELECT t.id AS task_id, t.created_revision AS revision, t.created_at AS moment, true AS creates FROM task t WHERE t.user_id = p_user_id
+                     UNION ALL
+                    SELECT l.task_id, l.revision, l.changed_at, false FROM task_log l WHERE l.user_id = p_user_id
+                     UNION ALL
+                    SELECT NULL, s.revision + 1, 'infinity', false) c
+            WINDOW line AS (ORDER BY c.revision, c.task_id, c.creates DESC)) r
+     WHERE r.fault = 'it is missing' OR (r.fault IS NOT NULL AND r.task_id IS NOT NULL);
+
+    -- A task's own numbers and moments follow from its log.
+    RETURN QUERY
+    SELECT f.id, f.revision, f.fault
+      FROM (SELECT t.id, t.revision,
+                   CASE WHEN t.id < 1 OR t.id > s.last_task_id THEN 'the user never had this task'
+                        WHEN t.created_revision <= lag(t.created_revision) OVER (ORDER BY t.id) THEN 'it was created before a task of a lower id'
+                        WHEN l.first <= t.created_revision THEN 'it was changed before its creation'
+                        WHEN t.revision <> coalesce(l.last, t.created_revision) THEN 'its revision is not that of its last change'
+                        WHEN t.updated_at <> coalesce(l.changed_at, t.created_at) THEN 'its updated_at is not the moment of its last change'
+                        WHEN t.completed_at IS DISTINCT FROM CASE WHEN t.status = 'completed' THEN coalesce(l.status_at, t.created_at) END
+                        THEN 'its completed_at is not when it was completed' END AS fault
+              FROM task t CROSS JOIN LATERAL (
+                   SELECT min(x.revision) AS first, max(x.revision) AS last, max(x.changed_at) AS changed_at,
+                          max(x.changed_at) FILTER (WHERE x.field = 'status') AS status_at
+                     FROM task_log x WHERE x.user_id = t.user_id AND x.task_id = t.id) l
+             WHERE t.user_id = p_user_id) f
+     WHERE f.fault IS NOT NULL;
+
+    -- Ids count up without a gap, so what isn't there was purged.
+    RETURN QUERY
+    SELECT NULL::bigint, NULL::bigint, 'there are ' || n.tasks || ' tasks of ' || s.last_task_id || ', and ' || s.purged || ' were purged'
+      FROM (SELECT count(*) AS tasks FROM task t WHERE t.user_id = p_user_id) n WHERE n.tasks + s.purged <> s.last_task_id;
+END $$;
