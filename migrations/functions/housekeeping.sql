@@ -8,8 +8,8 @@ BEGIN
         RETURN 0;
     END IF;
     RETURN account_sweep(p_most_rows)
-         + trash_sweep(now() - make_interval(secs => p_trash_lifetime_seconds), p_most_tasks, p_most_rows)
-         + leftover_sweep(p_most_rows);
+         + leftover_sweep(p_most_rows)
+         + trash_sweep(now() - make_interval(secs => p_trash_lifetime_seconds), p_most_tasks, p_most_rows);  -- last: it holds users who are there
 END $$;
 
 -- Remove the rows of closed accounts, from the outermost on: a task is gone only after its log, a user after everything else.
