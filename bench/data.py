@@ -12,6 +12,7 @@ GENERATION = 2**52 + 1  # of every user's tokens
 LISTED_STATUS = "planned"
 LISTED = 20
 MOST_SAMPLED_USERS = 50
+MOST_WALKED_USERS = 5000
 FIRST_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 FIRST_DAY = date(2026, 1, 1)
 DESCRIPTION = "Ask for the figures first, compare them with those of last year, and write down in a few words what has changed."
@@ -46,8 +47,8 @@ class Size:
 
     @property
     def walked(self) -> int:
-        """The tasks that the load goes through."""
-        return (self.users - self.sampled_users) * TASKS_PER_USER
+        """The tasks that the load goes through: of no more users than whose tokens a warm-up has shown to the service."""
+        return (min(self.users, MOST_WALKED_USERS) - self.sampled_users) * TASKS_PER_USER
 
     @property
     def stride(self) -> int:
