@@ -14,6 +14,7 @@ Status = Literal["new", "planned", "in_work", "completed"]
 STATUSES: tuple[str, ...] = get_args(Status)
 LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 LARGEST_ID = 2**63 - 1
+MOST_PER_PAGE = 1000
 MOST_MARKS_IN_A_ROW = 30  # Unicode's stream-safe text (UAX #15): to normalise a run takes the square of its length
 MARKS_BY_DECOMPOSITION = "\u0f73\u0f75\u0f81"
 
@@ -212,6 +213,7 @@ TokenLifetime = Annotated[
     ),
 ]
 Natural = Annotated[int, Field(ge=0, le=LARGEST_ID, examples=[7]), BeforeValidator(_number)]
+Limit = Annotated[int, Field(ge=1, le=MOST_PER_PAGE, description="how many at the most"), BeforeValidator(_number)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 _DAYS = "a day as DD-MM-YYYY or YYYY-MM-DD, in the years 1900 to 9999"
 Day = Annotated[date, _read(_day), _text(_DAYS, "02-10-2020", format="day", pattern=f"^({_A_DAY})$")]

@@ -7,11 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import MISSING, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from scalars import (
+    MOST_PER_PAGE,
     Day,
     DayFilter,
     DayOrNone,
     Description,
     Flag,
+    Limit,
     Login,
     Moment,
     Name,
@@ -34,7 +36,6 @@ Order = Literal[
     "id", "-id", "name", "-name", "status", "-status", "completion_at", "-completion_at",
     "created_at", "-created_at", "updated_at", "-updated_at",
 ]  # fmt: skip
-MOST_PER_PAGE = 1000
 
 
 class Strict(BaseModel):
@@ -106,7 +107,7 @@ class Erasure(Strict):
 class Page(Strict):
     """Which part of a listing."""
 
-    limit: Annotated[Number, Field(le=MOST_PER_PAGE, description="how many at the most")] = MOST_PER_PAGE
+    limit: Limit = MOST_PER_PAGE
     cursor: Annotated[Text | None, Field(min_length=1, description="where the page before ended: take it from that page's Link")] = None
 
     @cached_property
@@ -201,7 +202,9 @@ class Restoration(AsOf):
 class Undo(Strict):
     """After which revision, or which moment, all is to be taken back."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"since": 7, "dry_run": True}]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"since": 7, "dry_run": True}], "anyOf": [{"required": ["since"]}, {"required": ["at"]}]}
+    )
 
     since: Natural | None = Field(None, description="what was changed after this revision is taken back")
     at: PastMoment | None = Field(None, description="what was changed after this moment; instead of since", validate_default=True)

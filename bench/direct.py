@@ -33,9 +33,11 @@ def _statement(job: str, turn: str) -> str:
     caller = f":user_id, {GENERATION}"
     match job:
         case "W1":
-            return _as_sent(_matching_task(()), ":user_id", GENERATION, ":id")
+            return _as_sent(_matching_task("live", ()), ":user_id", GENERATION, ":id")
         case "W2":
-            return _as_sent(_task_page(("status",), "id", False, "the start", short=True), ":user_id", GENERATION, LISTED, LISTED_STATUS)
+            return _as_sent(
+                _task_page("live", ("status",), "id", False, "the start", short=True), ":user_id", GENERATION, LISTED, LISTED_STATUS
+            )
         case "W3":
             return f"SELECT * FROM task_create({caller}, true, :body{turn})"
     return f"SELECT * FROM task_update({caller}, true, :id, NULL, :body{turn})"

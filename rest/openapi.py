@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from aiohttp import web
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from rest import conditions, idempotency
 from rest.contract import Answer, Operation, contract
@@ -176,7 +176,7 @@ def _operation(operation: Operation, in_path: list[dict[str, Any]], guarded: boo
     }
     if operation.body:
         made["requestBody"] = {
-            "required": any(field.is_required() for field in operation.body.model_fields.values()),
+            "required": not _may_be_empty(operation.body),
             "content": _bodies(operation.body, schemas),
         }
     if conditional:
@@ -196,6 +196,14 @@ def _query(model: Any) -> Iterator[dict[str, Any]]:
     for name, schema in _without_null(model.model_json_schema())["properties"].items():
         words = schema.pop("description", "")
         yield {"name": name, "in": "query", "description": words, "schema": schema}
+
+
+def _may_be_empty(model: Any) -> bool:
+    try:
+        model.model_validate({})
+    except ValidationError:
+        return False
+    return True
 
 
 def _bodies(model: Any, schemas: _Schemas) -> dict[str, Any]:
