@@ -29,7 +29,8 @@ def verify() -> None:
 
 def _checked() -> str:
     users = tasks = entries = last = 0
-    with closing(psycopg2.connect(dbname=settings.load().db, **connection_parameters())) as connection, connection.cursor() as cursor:
+    reached = psycopg2.connect(dbname=settings.load().db, options="-c enable_seqscan=off", **connection_parameters())
+    with closing(reached) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         while True:
             cursor.execute(CHECK, (last, USERS_AT_ONCE))

@@ -225,3 +225,13 @@ def test_it_is_a_command(of_its_own: Sql, arguments: list[str], code: int) -> No
         [sys.executable, "models.py", *arguments], cwd=HOUSE, env=environment, capture_output=True, text=True, check=False
     )
     assert (ended.returncode, bool(ended.stdout)) == (code, code == 0), ended
+
+
+def test_a_small_account_does_not_wait_until_the_large_ones_are_read(of_its_own: Sql) -> None:
+    large, small = with_tasks(of_its_own, 500), with_tasks(of_its_own, 0)
+    of_its_own("ANALYZE")
+    with rolled_back(of_its_own):
+        of_its_own("SET LOCAL plan_cache_mode = force_generic_plan")  # which is made for users of the average size
+        assert [of_its_own("SELECT * FROM account_faults(%s)", account.user_id) for account in (small, large)] == [[], []]
+        scanned = dict(of_its_own("SELECT relname::text, seq_scan FROM pg_stat_xact_user_tables"))
+    assert {table for table, scans in scanned.items() if scans} == set()

@@ -12,8 +12,9 @@ BEGIN
          + trash_sweep(now() - make_interval(secs => p_trash_lifetime_seconds), p_most_tasks, p_most_rows);  -- last: it holds users who are there
 END $$;
 
--- Remove the rows of closed accounts, from the outermost on: a task is gone only after its log, a user after everything else.
-CREATE OR REPLACE FUNCTION account_sweep(p_most bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+-- Remove the rows of closed accounts, from the outermost on: a task is gone only after its log, a user after everything else. Without
+-- seq scans, which one plan for users of all sizes could come to.
+CREATE OR REPLACE FUNCTION account_sweep(p_most bigint) RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     closed bigint;
     most bigint := p_most;  -- how many more
