@@ -30,6 +30,12 @@ async def client() -> AsyncIterator[TestClient[Any, Any]]:
             yield client
 
 
+@pytest.fixture(autouse=True)
+async def house_kept(client: TestClient[Any, Any]) -> None:
+    """Begin with nothing to do: other tests delete accounts, too."""
+    await housekeeping.sweep()
+
+
 @pytest.fixture
 def other_sql(server: Server) -> Iterator[Sql]:
     """A second connection."""
