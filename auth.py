@@ -33,6 +33,7 @@ ALGORITHM = "HS256"
 MOST_REMEMBERED = 10_000  # verified tokens per worker, at some 400 bytes
 GENERATIONS = 2**53  # the largest that every JSON parser reads exactly
 CALLER = web.RequestKey("caller", Caller)
+EXPIRES_AT = web.RequestKey("expires_at", int)
 PRIVATE_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept"}
 
 hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)  # OWASP's choice for argon2id: 19 MiB
@@ -167,27 +168,26 @@ def middleware(private: Iterable[web.RouteDef]) -> Middleware:
     )
     remembered: LRUCache[str, tuple[Caller, int]] = LRUCache(MOST_REMEMBERED)  # who, and until when, by what was sent
 
-    async def caller_of(request: web.Request) -> Caller:
+    async def caller_of(request: web.Request) -> tuple[Caller, int]:
         sent: Sequence[str] = request.headers.getall("Authorization", [])
         known = remembered.get(sent[0]) if len(sent) == 1 else None
         if known and time.time() < known[1]:
-            return known[0]
+            return known
         try:
             await verified(request, _nothing)
             claims = Claims.model_validate(request["claims"])
         except (web.HTTPUnauthorized, ValidationError):
             raise InvalidToken() from None
-        caller = claims.caller()
-        remembered[sent[0]] = caller, claims.exp
-        return caller
+        remembered[sent[0]] = claims.caller(), claims.exp
+        return remembered[sent[0]]
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.match_info.handler in guarded:
             request[EXTRA_HEADERS] = dict(PRIVATE_HEADERS)
             if request.method != "OPTIONS":  # which aiohttp-jwt lets pass; no view answers it
-                caller = request[CALLER] = await caller_of(request)
-                request[USER_ID] = caller.user_id
+                request[CALLER], request[EXPIRES_AT] = await caller_of(request)
+                request[USER_ID] = request[CALLER].user_id
         return await handler(request)
 
     return authenticate

@@ -21,6 +21,7 @@ from schemathesis.engine import events, from_schema
 import app
 import auth
 import models
+import streams
 from scalars import login_key
 from schemas import TaskNew
 from tests import document
@@ -53,6 +54,8 @@ FORMATS = {
 def url(own_pool: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
     """Run an application in a thread of its own; give its address and the token of somebody with many tasks."""
     monkeypatch.setattr(auth, "hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    monkeypatch.setattr(streams.Stream, "end_if_due", streams.Stream.end)  # or else a stream would be waited for without end
+    monkeypatch.setattr("events.SECONDS_BETWEEN_QUESTIONS", 0.01)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
