@@ -8,6 +8,7 @@ from aiohttp.typedefs import Middleware
 
 import account_views
 import auth
+import events
 import history_views
 import housekeeping
 import scalars
@@ -43,6 +44,7 @@ PRIVATE = [  # auth lets nobody in without a token
     web.view("/task/log", history_views.AccountHistory),
     web.view(TASK + "/log", views.TaskHistory),
     web.view(TASK + "/restore", history_views.TaskRestoration),
+    web.view("/task/events", history_views.Events),
 ]
 
 
@@ -62,7 +64,8 @@ async def create_app() -> web.Application:
     app = web.Application(middlewares=middlewares(), client_max_size=settings.load().max_body_bytes)
     app.add_routes(PUBLIC + PRIVATE)
     app[openapi.DOCUMENT] = document()
-    app.cleanup_ctx.extend([telemetry.access_lines, database.pool, auth.hashing, housekeeping.housekeeping])
+    app.cleanup_ctx.extend([telemetry.access_lines, database.pool, auth.hashing, housekeeping.housekeeping, events.watching])
+    app.on_shutdown.append(events.end_streams)
     return app
 
 

@@ -1,20 +1,26 @@
-"""The resources of the past: what was, and bringing it back."""
+"""The resources of the past: what was, bringing it back, and following what happens."""
 
 from functools import partial
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from aiohttp_sse import EventSourceResponse
 
+import auth
+import events
 import history
 import listing
+import streams
 from history import NotAsExpected, TooManyTasks
 from models import HistoryGone, TaskChangedMeanwhile
 from rest.contract import Answer, contract
-from rest.errors import NotFound
-from schemas import AccountLogEntry, Page, Restoration, Undo, Undone
+from rest.errors import EXTRA_HEADERS, NotFound
+from rest.streaming import answering
+from schemas import AccountLogEntry, Event, Page, Restoration, Resumption, Undo, Undone
 from views import PAGED, TASK, Resource
 
 UNDONE = Answer(Undone, headers=("X-Revision",))
 ACCOUNT_LOG = Answer(list[AccountLogEntry], headers=PAGED, sometimes=("Link",))
+EVENTS = Answer(Event, headers=("X-Revision",), media_type="text/event-stream")
 
 
 class TaskRestoration(Resource):
@@ -44,3 +50,32 @@ class AccountHistory(Resource):
         """List what was changed in all tasks, by revision."""
         thing = self.caller, query
         return await self.page_answer(query, partial(listing.account_state, *thing), partial(history.list_account_log, *thing))
+
+
+class Events(Resource):
+    """The caller's changes, as they happen."""
+
+    @contract(EVENTS, events.TooManyStreams, takes=("Last-Event-ID",))
+    async def get(self, query: Resumption) -> web.StreamResponse:
+        """Follow the changes as they happen.
+
+        Server-Sent Events: `revision` at the beginning, `task` for each change, with the task as it was right after, and `reset` where
+        changes are missing. The id of each is a revision; sent back as Last-Event-ID, it goes on from there.
+        """
+        last_id = self.request.headers.get("Last-Event-ID")
+        since = query.since if last_id is None else streams.revision_of(last_id)
+        watcher, expires_at = self.request.app[events.WATCHER], self.request[auth.EXPIRES_AT]
+        async with watcher.stream(self.caller, since, expires_at, self.request.transport) as stream:
+            self.request[EXTRA_HEADERS]["X-Revision"] = str(stream.user_revision)
+            response = EventSourceResponse(
+                sep="\n",
+                allow_all_methods=True,
+                ping_interval=streams.SECONDS_BETWEEN_COMMENTS,
+                send_timeout=streams.SECONDS_OF_PATIENCE,
+            )
+            if self.request.method == hdrs.METH_HEAD:
+                return web.Response(headers=response.headers)
+            async with answering(self.request, response), response:
+                async for event in stream:
+                    await response.send(event.data, id=str(event.id), event=event.kind)
+        return response

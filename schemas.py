@@ -195,6 +195,12 @@ class LogQuery(Page):
     deleted: Flag = Field(False, description="true: of a task in the trash")
 
 
+class Resumption(Strict):
+    """From where to follow the changes."""
+
+    since: Natural | None = Field(None, description="go on after this revision; Last-Event-ID, where it is sent, says it instead")
+
+
 class Restoration(AsOf):
     """To what a task is to be brought back; nothing: out of the trash, as it is."""
 
@@ -285,3 +291,17 @@ class Health(BaseModel):
     """All is well."""
 
     status: Literal["ok"] = "ok"
+
+
+class Event(BaseModel):
+    """One of a stream's Server-Sent Events, field by field."""
+
+    event: Literal["revision", "task", "reset"] = Field(
+        description="revision: where you are; task: one was changed; reset: changes are missing, read all again"
+    )
+    id: str = Field(description="the revision up to which you then have everything, for Last-Event-ID", examples=["7"])
+    data: str = Field(
+        description="JSON: of a task, the task as it was right after the change; else your present revision",
+        examples=['{"revision":7}'],
+        json_schema_extra={"contentMediaType": "application/json"},
+    )

@@ -15,6 +15,7 @@ BUSY = "busy"  # what a query says in its first column where it must not wait fo
 SECONDS_OF_PATIENCE = 0.05  # with a slow statement, before those that wait for its end go without it
 
 Row = tuple[Any, ...]
+listeners: set[Callable[[Any], None]] = set()  # called, after each statement that is no read, with whose data it was for
 
 
 class _Request:
@@ -80,14 +81,19 @@ class Batched:
 
     async def __call__(self, *arguments: Any) -> list[Row]:
         """Run it for one request and give its rows."""
+        rows: list[Row]
         if self._goes_alone or settings.load().batch_size == 1:
-            return await self._run_alone(arguments, wait=True)
-        member = _Member(arguments)
-        if arguments[0] in self._held:
-            self._held[arguments[0]].append(member)
+            rows = await self._run_alone(arguments, wait=True)
         else:
-            self._join(member)
-        rows: list[Row] = await member.answer
+            member = _Member(arguments)
+            if arguments[0] in self._held:
+                self._held[arguments[0]].append(member)
+            else:
+                self._join(member)
+            rows = await member.answer
+        if not self._read:
+            for listener in listeners:
+                listener(arguments[0])
         return rows
 
     def _join(self, member: _Member) -> None:

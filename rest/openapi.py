@@ -44,6 +44,7 @@ SENT = {  # what requests may carry: words, an example, the form
     ),
     "If-Match": ("the tags of which one must be the present one, or *: else 412, and nothing is changed", '"7"', TAGS),
     "If-None-Match": ("the tags that one has: 304 where one of them is the present one", '"7"', TAGS),
+    "Last-Event-ID": ("the id of the last event that one has: the stream goes on after it", "7", {}),
     "X-Request-ID": (
         "the request's name in our log: 1 to 64 letters (A-Z, a-z), digits, '.', '_', '-'; else we choose one",
         "request-7",

@@ -137,10 +137,11 @@ class Person:
         self.token = auth.issue_token(caller).access_token if caller else None
 
     async def __call__(self, method: str, path: str, *, headers: dict[str, str] | None = None, **body: Any) -> Answer:
-        """Send a request; `data` (form), `json` or `params` as aiohttp's client takes them."""
+        """Send a request; `data` (form), `json` or `params` as aiohttp's client takes them. Of a stream of events only the first is read."""
         authorization = {"Authorization": f"Bearer {self.token}"} if self.token else {}
         async with self.client.request(method, path, headers=authorization | (headers or {}), **body) as response:
-            text = await response.text()
+            is_stream = response.content_type == "text/event-stream" and method != "HEAD"
+            text = (await response.content.readuntil(b"\n\n")).decode() if is_stream else await response.text()
             is_json = text and response.content_type.endswith("json")
             return Answer(response.status, response.headers, await response.json(content_type=None) if is_json else None, text)
 

@@ -69,7 +69,8 @@ async def call(person: Person, method: str, route: web.RouteDef, task_id: int = 
 
 
 def without_the_moment(answer: Answer) -> tuple[int, list[tuple[str, str]], str]:
-    headers = sorted((name, value) for name, value in answer.headers.items() if name not in ("Date", "X-Request-ID"))
+    passing = ("Date", "X-Request-ID", "Transfer-Encoding")  # which HEAD may leave out (RFC 9110, section 9.3.2)
+    headers = sorted((name, value) for name, value in answer.headers.items() if name not in passing)
     return answer.status, headers, answer.text
 
 
@@ -291,7 +292,7 @@ async def test_mallory_cannot_tell_alices_task_from_one_that_never_was(
     assert ("secret" in control.text) == (
         method in ("GET", "PUT", "PATCH", "POST")
         and route.path.startswith("/task")
-        and "/log" not in route.path
+        and not route.path.endswith(("/log", "/events"))  # of which only the first event is read here
         and (method, route.path) != ("POST", "/task")
     )
 

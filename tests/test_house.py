@@ -45,6 +45,8 @@ ROOMS = [  # a module imports only what stands above it
     "filters",
     "listing",
     "history",
+    "streams",
+    "events",
     "auth",
     "housekeeping",
     "views",

@@ -23,6 +23,7 @@ import app
 import auth
 import housekeeping
 import models
+import streams
 from scalars import login_key
 from schemas import TaskNew
 from tests import document
@@ -65,6 +66,8 @@ def service(own_pool: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
     """Run an application in a thread of its own, with somebody who has many tasks."""
     monkeypatch.setattr(auth, "hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     monkeypatch.setattr(housekeeping, "SECONDS_BETWEEN_ROUNDS", 3600)  # an account that was deleted is mended, below
+    monkeypatch.setattr(streams.Stream, "end_if_due", streams.Stream.end)  # or else a stream would be waited for without end
+    monkeypatch.setattr("events.SECONDS_BETWEEN_QUESTIONS", 0.01)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

@@ -93,7 +93,7 @@ def test_a_whole_session(generated: Generated, call: Generated, account: Any) ->
     change = models.TaskChange(completion_at=None)
     late = call("patch_task_item", created.parsed.id, client=account, body=change, if_match=created.headers["ETag"])
     assert late.status_code == HTTPStatus.PRECONDITION_FAILED
-    assert isinstance(late.parsed, models.Problem)
+    assert isinstance(late.parsed, models.ConflictProblem)
 
     done = call("get_task_list", client=account, completed_from=datetime.now(UTC) - timedelta(hours=1))
     assert done.parsed == [changed.parsed]

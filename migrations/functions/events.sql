@@ -1,0 +1,79 @@
+-- Live events: what is new to open streams, and the places that these hold.
+
+-- A user's changes after one revision and up to another, by revision: each time the task as it was right after. Whoever asks sees to it
+-- that none of them has been purged. Ids ascend as creations do, and an id is never larger than the revision that created it.
+CREATE OR REPLACE FUNCTION task_changes(p_user_id bigint, p_since bigint, p_until bigint) RETURNS TABLE (revision bigint, body text) LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY
+        SELECT c.revision, past.body
+          FROM (SELECT DISTINCT l.revision, l.task_id FROM task_log l WHERE l.user_id = p_user_id AND l.revision > p_since AND l.revision <= p_until
+                 UNION ALL
+                SELECT n.created_revision, n.id FROM task n
+                 WHERE n.user_id = p_user_id AND n.created_revision > p_since AND n.created_revision <= p_until AND n.id <= p_until
+                   AND n.id > coalesce((SELECT b.id FROM task b WHERE b.user_id = p_user_id AND b.id <= p_since AND b.created_revision <= p_since
+                                         ORDER BY b.id DESC LIMIT 1), 0)) c (revision, task_id)
+          JOIN task t ON t.user_id = p_user_id AND t.id = c.task_id
+         CROSS JOIN LATERAL task_at(t, c.revision) past
+         ORDER BY c.revision;
+END $$;
+
+-- What is new to several users, each at a revision of its own: at most p_each changes of one user and p_most of all, so that nobody's many
+-- hold up the others. No user_revision: the account is gone, or the token's generation past. No revision: the changes since can't be had
+-- any more (they were purged, or an older backup is in place), and the user is at user_revision now.
+CREATE OR REPLACE FUNCTION events_since(p_user_ids bigint[], p_generations bigint[], p_since bigint[], p_each bigint, p_most bigint)
+RETURNS TABLE (n bigint, user_revision bigint, revision bigint, body text) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    asked record;
+    until bigint;
+BEGIN
+    FOR asked IN
+        SELECT a.n, a.user_id, a.since, s.revision, s.kept_from
+          FROM unnest(p_user_ids, p_generations, p_since) WITH ORDINALITY a (user_id, generation, since, n)
+          LEFT JOIN user_state s ON s.user_id = a.user_id AND s.token_generation = a.generation
+         WHERE s.revision IS DISTINCT FROM a.since
+    LOOP
+        IF asked.revision IS NULL OR asked.since NOT BETWEEN asked.kept_from AND asked.revision THEN
+            n := asked.n; user_revision := asked.revision; revision := NULL; body := NULL;
+            RETURN NEXT;
+        ELSE
+            until := least(asked.revision, asked.since + least(p_each, p_most));
+            RETURN QUERY SELECT asked.n, asked.revision, c.revision, c.body FROM task_changes(asked.user_id, asked.since, until) c;
+            p_most := p_most - (until - asked.since);
+            EXIT WHEN p_most <= 0;
+        END IF;
+    END LOOP;
+END $$;
+
+-- Take a place for a stream, and say where its user's changes are. A place whose holder didn't come back is free.
+CREATE OR REPLACE FUNCTION event_stream_open(p_user_id bigint, p_generation bigint, p_places int, p_held interval,
+                                             OUT refused text, OUT place int, OUT user_revision bigint, OUT kept_from bigint) LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT u.revision, u.kept_from INTO user_revision, kept_from FROM user_state u
+     WHERE u.user_id = p_user_id AND u.token_generation = p_generation FOR KEY SHARE;
+    IF NOT FOUND THEN
+        refused := 'unauthorized';
+        RETURN;
+    END IF;
+    FOR n IN 1..p_places LOOP
+        INSERT INTO event_stream AS e (user_id, slot, held_until) VALUES (p_user_id, n, clock_timestamp() + p_held)
+        ON CONFLICT (user_id, slot) DO UPDATE SET held_until = excluded.held_until WHERE e.held_until < clock_timestamp();
+        IF FOUND THEN
+            place := n;
+            RETURN;
+        END IF;
+    END LOOP;
+    refused := 'too_many';
+END $$;
+
+-- Keep places for longer; also those that a crash of the server has emptied out of its table. A closed account has none.
+CREATE OR REPLACE FUNCTION event_streams_hold(p_user_ids bigint[], p_places int[], p_held interval) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO event_stream (user_id, slot, held_until)
+    SELECT s.user_id, h.place, clock_timestamp() + p_held
+      FROM unnest(p_user_ids, p_places) h (user_id, place) JOIN user_state s ON s.user_id = h.user_id AND s.token_generation >= 0
+     ORDER BY s.user_id, h.place
+    ON CONFLICT (user_id, slot) DO UPDATE SET held_until = excluded.held_until
+$$;
+
+CREATE OR REPLACE FUNCTION event_stream_close(p_user_id bigint, p_place int) RETURNS void LANGUAGE sql AS $$
+    DELETE FROM event_stream e WHERE e.user_id = p_user_id AND e.slot = p_place
+$$;

@@ -1,0 +1,146 @@
+"""One open stream of events: how far it has come, what waits to be sent, and when it is over."""
+
+import asyncio
+import logging
+import re
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import NamedTuple
+
+from peewee import fn
+
+from models import Caller
+from postgres.batching import Batched, q
+
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_COMMENTS = 15  # for proxies, which cut what is silent, and to find out who isn't there any more
+SECONDS_OF_PATIENCE = 13  # with a client that takes or acknowledges nothing: one that dies just after a comment is gone within 30
+MOST_OF_ONE_USER, MOST_OF_ALL = 50, 500  # changes that one question brings
+MOST_WAITING = 4 * 1024 * 1024  # characters, for a client that reads slowly; what one question brings fits
+SURELY_READING = 16 * 1024  # bytes on their way: a connection that was told to pause has more
+NO_REVISION = -1  # what an id names that is none of ours
+
+_SINCE = Batched(
+    fn.events_since(q.user_ids, q.generations, q.since, MOST_OF_ONE_USER, MOST_OF_ALL),
+    {"user_ids": "bigint[]", "generations": "bigint[]", "since": "bigint[]"},
+    read=True,
+    alone=True,
+)
+
+
+class Event(NamedTuple):
+    """What a client gets: `revision` (where it is), `task` (one was changed) or `reset` (changes are missing: read all again)."""
+
+    kind: str
+    id: int  # the revision up to which the client then has everything
+    data: str
+
+
+class News(NamedTuple):
+    """What there is after the revision that somebody has: a change, with the task as it was right after, or why there is none."""
+
+    n: int  # whose it is: the number of the one who asked, from 1
+    user_revision: int | None  # None: the account is gone, or the token's generation past
+    revision: int | None  # None: the changes can't be had
+    body: str
+
+
+async def ask(since: Mapping[Caller, int]) -> list[News]:
+    """Ask what is new to each caller after a revision, all in one statement. Nothing comes of those to whom nothing is."""
+    user_ids, generations = zip(*since, strict=True)
+    return [News(*row) for row in await _SINCE(array(user_ids), array(generations), array(since.values()))]
+
+
+def array(numbers: Iterable[int]) -> str:
+    """Give an array as PostgreSQL reads it."""
+    return "{" + ",".join(map(str, numbers)) + "}"
+
+
+def revision_of(event_id: str) -> int:
+    """Give the revision that a Last-Event-ID names."""
+    return int(event_id) if re.fullmatch("[0-9]{1,19}", event_id) else NO_REVISION
+
+
+class Stream:
+    """An open stream. Iterate over it for its events."""
+
+    def __init__(self, caller: Caller, expires_at: int, transport: asyncio.Transport) -> None:
+        self.caller = caller
+        self.revision = NO_REVISION  # of the last event that it took
+        self.user_revision = NO_REVISION  # when it began
+        self.is_live = False  # it has caught up, and is told what happens
+        self._is_over = False
+        self._expires_at, self._transport = expires_at, transport
+        self._waiting: deque[Event] = deque()
+        self._length = 0  # of what waits
+        self._news = asyncio.Event()
+
+    def begin(self, since: int | None, kept_from: int, user_revision: int) -> None:
+        """Say where the client is: where it says, or, where the changes after that can't be had, at the present."""
+        self.user_revision = user_revision
+        where = user_revision if since is None else since
+        is_kept = kept_from <= where <= user_revision
+        self._put(Event("revision", where, _state(user_revision)) if is_kept else _reset(user_revision))
+        self.is_live = self.revision == user_revision
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        """Give what was missed, at the client's pace, then what happens, until the stream is over."""
+        while not self._is_over:
+            if self._waiting:
+                event = self._waiting.popleft()
+                self._length -= len(event.data)
+                yield event
+            elif self.is_live:
+                self._news.clear()
+                await self._news.wait()
+            else:
+                await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        since, present = self.revision, self.revision
+        for news in await ask({self.caller: since}):
+            self.take(since, news)
+            present = news.user_revision or present
+        self.is_live = self.revision == present
+
+    def take(self, since: int, news: News) -> None:
+        """Take what comes after the revision `since`, if this stream has all that comes before it, and not itself."""
+        if news.user_revision is None:
+            self.end()
+        elif news.revision is None:
+            if self.revision == since:
+                self._put(_reset(news.user_revision))
+        elif since <= self.revision < news.revision:
+            self._put(Event("task", news.revision, news.body))
+
+    def _put(self, event: Event) -> None:
+        self.revision = event.id
+        self._waiting.append(event)
+        self._length += len(event.data)
+        self._news.set()
+        if self._length > MOST_WAITING:
+            log.info("a stream was dropped: its client reads too slowly")
+            self._transport.abort()
+            self.end()
+
+    def end_if_due(self) -> None:
+        """End it where its token has ended, or its client has gone."""
+        if self._transport.is_closing() or time.time() >= self._expires_at:
+            self.end()
+
+    def end(self) -> None:
+        """Let it be over: what waits isn't sent any more, and nobody waits for a client that doesn't read."""
+        self._is_over, self.is_live = True, False
+        self._news.set()
+        if self._transport.get_write_buffer_size() > SURELY_READING:
+            self._transport.abort()
+
+
+def _reset(user_revision: int) -> Event:
+    return Event("reset", user_revision, _state(user_revision))
+
+
+def _state(user_revision: int) -> str:
+    return f'{{"revision":{user_revision}}}'

@@ -1,0 +1,172 @@
+"""Live events with real workers: many streams, changes from elsewhere, clients that are cut off, and a stop."""
+
+import asyncio
+import os
+import random
+import secrets
+import signal
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, ClientTimeout, TCPConnector
+
+import auth
+from models import Caller
+from tests.process.service import Service, running
+
+pytestmark = pytest.mark.process
+
+USERS, STREAMS_EACH = 50, 10
+CHANGES, SECONDS_BETWEEN_CHANGES = 200, 0.02
+NEW = '{"name": "Buy milk", "description": "", "status": "new"}'
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+
+
+@pytest.fixture
+def callers(sql: Sql) -> list[Caller]:
+    """Many users, without the cost of their passwords."""
+    logins = [f"follower-{secrets.token_hex(6)}" for _ in range(USERS)]
+    users = sql("INSERT INTO users (login, login_key, password_hash) SELECT l, l, '' FROM unnest(%s) l RETURNING id", logins)
+    for user in users:
+        sql("INSERT INTO user_state (user_id, token_generation) VALUES (%s, 1)", user)
+    return [Caller(user_id, 1) for (user_id,) in users]
+
+
+class Follower:
+    """A client that follows a user's changes, and goes on where it was whenever it is cut off."""
+
+    def __init__(self, caller: Caller) -> None:
+        self.user_id = caller.user_id
+        self.headers = {"Authorization": f"Bearer {auth.issue_token(caller).access_token}"}
+        self.got: dict[int, float] = {}  # revisions, in the order of their coming, and when each came
+        self.openings: list[int] = []
+        self.faults: list[str] = []
+        self.task: asyncio.Task[None] | None = None
+
+    async def follow(self, session: ClientSession, url: str) -> None:
+        """Follow until the stream ends."""
+        headers = self.headers | ({"Last-Event-ID": f"{max(self.got, default=0)}"} if self.openings else {})
+        async with session.get(f"{url}/task/events", headers=headers) as response:
+            if response.status != 200:
+                self.faults.append(f"{response.status} {await response.text()}")
+                return
+            async for line in response.content:
+                name, _, value = line.decode().rstrip("\n").partition(": ")
+                if name == "id":
+                    revision = int(value)
+                elif name == "event" and value == "revision":
+                    self.openings.append(revision)
+                elif name == "event":
+                    if value != "task" or revision in self.got:
+                        self.faults.append(f"{value} {revision}")
+                    self.got[revision] = time.monotonic()
+
+    def start(self, session: ClientSession, url: str) -> None:
+        self.task = asyncio.create_task(self.follow(session, url))
+
+    async def cut_off(self) -> None:
+        """Let the connection be closed, as when a train enters a tunnel."""
+        assert self.task
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def changes(sql: Sql, callers: list[Caller], count: int) -> Iterator[tuple[int, int, float]]:
+    """Change something of somebody's, as another process does; give whose, the revision, and when."""
+    for _ in range(count):
+        caller = random.choice(callers)
+        began = time.monotonic()
+        [(refused, revision)] = sql("SELECT refused, revision FROM task_create(%s, %s, true, %s)", *caller, NEW)
+        assert refused is None
+        yield caller.user_id, revision, began
+
+
+async def all_of(followers: list[Follower], holds: Callable[[Follower], bool], seconds: float) -> None:
+    """Wait until it holds for all of them, and say how many it doesn't hold for where it takes too long."""
+    for _ in range(int(seconds / 0.05)):
+        await asyncio.sleep(0.05)
+        lacking = [follower for follower in followers if not holds(follower)]
+        if not lacking:
+            return
+    raise AssertionError(f"{len(lacking)} of {len(followers)}: {[vars(follower) for follower in lacking[:3]]}")
+
+
+async def test_many_streams_on_two_workers(
+    callers: list[Caller], sql: Sql, unused_tcp_port: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    followers = [Follower(caller) for caller in callers for _ in range(STREAMS_EACH)]
+    made: dict[tuple[int, int], float] = {}
+    revisions = dict.fromkeys((caller.user_id for caller in callers), 0)
+
+    def note(user_id: int, revision: int, began: float) -> None:
+        made[user_id, revision] = began
+        revisions[user_id] = revision
+
+    def has_everything(follower: Follower) -> bool:
+        return len(follower.got) == revisions[follower.user_id]
+
+    async with ClientSession(connector=TCPConnector(limit=0), timeout=ClientTimeout(total=None)) as session:
+        with running(unused_tcp_port) as service:
+            for follower in followers:
+                follower.start(session, service.url)
+            await all_of(followers, lambda follower: bool(follower.openings), 10)
+            idle = await cpu_shares(service, 2)
+            for n, change in enumerate(changes(sql, callers, CHANGES)):
+                note(*change)
+                if n % 4 == 0:
+                    follower = random.choice([follower for follower in followers if follower.task and not follower.task.done()])
+                    await follower.cut_off()
+                    asyncio.get_running_loop().call_later(random.random(), follower.start, session, service.url)
+                await asyncio.sleep(SECONDS_BETWEEN_CHANGES)
+            await all_of(followers, has_everything, 5)
+            waits = sorted(
+                came - made[follower.user_id, revision]
+                for follower in followers
+                if len(follower.openings) == 1  # those that weren't cut off
+                for revision, came in follower.got.items()
+            )
+            began = time.monotonic()
+            assert await asyncio.to_thread(service.stop, signal.SIGTERM) == 0
+            stopped_in = time.monotonic() - began
+            assert "SIGKILL" not in service.output
+        await asyncio.wait([follower.task for follower in followers if follower.task], timeout=1)
+        assert all(follower.task and follower.task.done() for follower in followers)
+        assert sql("SELECT count(*) FROM event_stream WHERE user_id = ANY(%s)", list(revisions)) == [(0,)]
+
+        for change in changes(sql, callers, CHANGES // 2):
+            note(*change)
+        with running(unused_tcp_port) as service:
+            for follower in followers:
+                follower.start(session, service.url)
+            await all_of(followers, has_everything, 10)
+            for follower in followers:
+                await follower.cut_off()
+
+    with capsys.disabled():
+        print(
+            f"\n{len(followers)} streams, {len(made)} changes, {len(waits)} events timed: median {statistics.median(waits) * 1000:.0f} ms,"
+            f" p99 {waits[len(waits) * 99 // 100] * 1000:.0f} ms; idle workers {idle} of a core; stopped in {stopped_in:.1f} s"
+        )
+    assert [fault for follower in followers for fault in follower.faults] == []
+    for follower in followers:
+        assert [*follower.got] == list(range(1, revisions[follower.user_id] + 1))
+    assert sum(len(follower.openings) > 2 for follower in followers) > CHANGES // 8
+    assert statistics.median(waits) < 0.6
+    assert stopped_in < 5
+
+
+async def cpu_shares(service: Service, seconds: float) -> list[str]:
+    """Give the part of a core that each worker takes."""
+    before = {pid: cpu_seconds(pid) for pid in service.workers()}
+    await asyncio.sleep(seconds)
+    return [f"{(cpu_seconds(pid) - used) / seconds:.1%}" for pid, used in before.items()]
