@@ -164,6 +164,9 @@ class TaskQuery(Page, TaskMatch):
     completed_to: Moment | None = None
     q: Words | None = None
     sort: Order = "id"
+    format: Literal["json", "csv", "ics"] | None = Field(
+        None, description="as JSON, CSV or iCalendar, whatever Accept says; these two as a whole where no limit is sent", examples=["csv"]
+    )
     since: Natural | None = Field(
         None, description="what was changed after this revision, in the trash or not, by revision; only with limit and cursor"
     )

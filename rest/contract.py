@@ -1,7 +1,7 @@
 """An operation declared once: what it takes, what it answers, how it refuses, and the words for it."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache, wraps
 from http import HTTPStatus
 from inspect import getdoc, signature
@@ -19,13 +19,17 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Answer(NamedTuple):
-    """What a success looks like: the model of its body (None where it has none), and the headers that matter: always, or sometimes."""
+    """What a success looks like: the model of its body (None where it has none), and the headers that matter: always, or sometimes.
+
+    `also` gives an example of each other media type that it may have.
+    """
 
     model: Any
     status: HTTPStatus = HTTPStatus.OK
     headers: tuple[str, ...] = ()
     media_type: str = JSON
     sometimes: tuple[str, ...] = ()
+    also: Mapping[str, str] = {}
 
 
 class Operation(NamedTuple):

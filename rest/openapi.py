@@ -219,7 +219,9 @@ def _success(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
     made: dict[str, Any] = {"description": answer.status.phrase, "headers": _headers(answer.headers, answer.sometimes)}
     if answer.model is not None:
         schema = schemas.of(answer.model)
-        made["content"] = {answer.media_type: {"schema": schema, "example": schemas.example(schema)}}
+        made["content"] = {answer.media_type: {"schema": schema, "example": schemas.example(schema)}} | {
+            media_type: {"schema": {"type": "string"}, "example": example} for media_type, example in answer.also.items()
+        }
     return made
 
 
