@@ -13,6 +13,7 @@ import history_views
 import housekeeping
 import scalars
 import settings
+import transfer_views
 import views
 from postgres import database
 from rest import aiohttp_mends, errors, openapi, telemetry
@@ -45,6 +46,7 @@ PRIVATE = [  # auth lets nobody in without a token
     web.view(TASK + "/log", views.TaskHistory),
     web.view(TASK + "/restore", history_views.TaskRestoration),
     web.view("/task/events", history_views.Events),
+    web.view("/export", transfer_views.Export),
 ]
 
 

@@ -1,16 +1,19 @@
-"""Tasks on their way out and in: listings in other forms."""
+"""Tasks on their way out: listings in other forms, and the whole account."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import orjson
+from peewee import JOIN, SQL, Select, fn
 
+import account_format
 import calendar_format
 import listing
 import spreadsheet
 from listing import Listed, State
-from models import Caller, User, UserState
+from models import Caller, HistoryGone, User, UserState
+from postgres.batching import Batched, q
 from rest.errors import Conflict, InvalidToken
 from rest.fields import JSON
 from schemas import EXAMPLE_TASK, TaskQuery
@@ -71,6 +74,49 @@ def _written(form: Form, json: str, uid: str) -> bytes:
     return form.tasks(task | {"uid": f"{task['id']}-{uid}"} for task in orjson.loads(f"[{json}]"))
 
 
+class Account(NamedTuple):
+    """What an account counted as an export began, as JSON too."""
+
+    revision: int
+    purged: int
+    json: str
+
+
+async def export(caller: Caller) -> tuple[Account, AsyncGenerator[bytes]]:
+    """Give what the account counts, and the whole of it as of this moment: every task, every log entry. Raises InvalidToken.
+
+    No transaction is held open meanwhile. If the account is closed, or a task purged, the body ends with an exception.
+    """
+    for row in await _ACCOUNT(*caller):
+        account = Account(*row)
+        return account, _exported(caller, account)
+    raise InvalidToken()
+
+
+async def _exported(caller: Caller, account: Account) -> AsyncGenerator[bytes]:
+    yield account_format.HEAD.format(account=account.json).encode()
+    async for part in _parts(_EXPORTED_TASKS, caller, account, 0):
+        yield part
+    yield account_format.BETWEEN.encode()
+    async for part in _parts(_EXPORTED_LOG, caller, account, 0, ""):
+        yield part
+    yield account_format.END.encode()
+
+
+async def _parts(statement: Batched, caller: Caller, account: Account, *start: object) -> AsyncGenerator[bytes]:
+    after: Sequence[object] = start
+    separator = ""
+    while rows := await statement(*caller, account.revision, *after):
+        [(purged, kept_from, revision, lines, *after)] = rows
+        if purged != account.purged:
+            raise HistoryGone(kept_from, revision)
+        if lines is None:
+            return
+        yield (separator + lines).encode()
+        separator = ",\n"
+    raise InvalidToken()
+
+
 async def account_uid(caller: Caller) -> str:
     """Give what stands in the UIDs of an account's tasks and of no other's. Raises InvalidToken."""
     for (uid,) in await _ACCOUNT_UID(*caller):
@@ -82,4 +128,17 @@ EXAMPLES = {
     form.media_type: (form.head + _written(form, EXAMPLE_TASK, "6fa459ea-ee8a-4ca4-894e-db77e160355e") + form.end).decode("utf-8-sig")
     for form in FORMS.values()
 }
+_ACCOUNT = listing.of_caller(UserState.select(UserState.revision, UserState.purged, fn.account_json(UserState)), {})
+
+
+def _part(function: Any, types: dict[str, str]) -> Batched:
+    part = Select([function], [SQL("*")]).alias("part")
+    state = UserState.select(UserState.purged, UserState.kept_from, UserState.revision, SQL("part.*")).join(part, JOIN.CROSS)
+    return listing.of_caller(state, {"as_of": "bigint"} | types)
+
+
+_EXPORTED_TASKS = _part(fn.export_tasks(q.user_id, q.as_of, q.after), {"after": "bigint"})
+_EXPORTED_LOG = _part(
+    fn.export_log(q.user_id, q.as_of, q.after_revision, q.after_field), {"after_revision": "bigint", "after_field": "text"}
+)
 _ACCOUNT_UID = listing.of_caller(UserState.select(User.uid).join(User), {})

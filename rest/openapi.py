@@ -26,6 +26,7 @@ POLICY = (
 )
 
 HEADERS = {  # what answers carry: words and an example
+    "Content-Disposition": ("the name of the file that it is", 'attachment; filename="tasks.json"'),
     "ETag": ("the tag of what is shown, for If-Match and If-None-Match", '"7"'),
     "Link": ('where the next page is, if one follows: <...>; rel="next"', '</task?limit=1&cursor=abc>; rel="next"'),
     "Location": ("where the new thing is", "/task/1"),
@@ -125,8 +126,9 @@ class _Schemas:
             return self.example(self.named[schema["$ref"].rpartition("/")[2]])
         if known := schema.get("examples", schema.get("enum", [schema["const"]] if "const" in schema else [])):
             return known[0]
-        if "anyOf" in schema:
-            return self.example(schema["anyOf"][0])
+        for choice in ("anyOf", "oneOf"):
+            if choice in schema:
+                return self.example(schema[choice][0])
         if schema.get("type") == "array":
             return [self.example(schema["items"])]
         if "properties" in schema:

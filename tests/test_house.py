@@ -43,6 +43,7 @@ ROOMS = [  # a module imports only what stands above it
     "schemas",
     "spreadsheet",
     "calendar_format",
+    "account_format",
     "verify",
     "models",
     "accounts",
@@ -57,6 +58,7 @@ ROOMS = [  # a module imports only what stands above it
     "views",
     "history_views",
     "account_views",
+    "transfer_views",
     "app",
     "embedded",
 ]

@@ -1,17 +1,20 @@
-"""In and out: listings as CSV and iCalendar."""
+"""In and out: listings as CSV and iCalendar, whole accounts."""
 
 import asyncio
 import csv
 import io
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import icalendar
 import pytest
+from aiohttp import ClientPayloadError
 
 import listing
 import transfer
+from account_format import Export
 from rest.errors import Conflict
 from rest.fields import JSON
 from schemas import MOST_PER_PAGE, TaskQuery
@@ -209,3 +212,109 @@ async def test_a_reader_that_takes_nothing_is_given_up(
     writer.close()
     assert not received.endswith(b"\r\n0\r\n\r\n")
     assert "the client took too long" in caplog.text
+
+
+# The whole account
+
+
+async def busy(person: Person) -> None:
+    """Make somebody's account one in which everything has happened: texts of all kinds, the trash, a purge, an undo."""
+    for number, name in enumerate(("Купить молоко", '"=1+1"\n\\', "👩‍👩‍👧 e\u0301", "\u0001\u007f\u2028", "to be purged", "deleted")):
+        await person.new_task(name=name, description=name * number, status="completed" if number % 2 else "new")
+    await person.patch("/task/1", json={"name": "Купить хлеб", "completion_at": "29-02-2024", "status": "planned"})
+    await person.patch("/task/1", json={"description": "x" * 10_000, "completion_at": None, "status": "completed"})
+    await person.delete("/task/2")
+    await person.post("/task/2/restore")
+    await person.delete("/task/5?forever=true")
+    await person.delete("/task/6")
+    await person.post("/task/undo", json={"since": (await person.get("/task")).headers["X-Revision"]})
+    await person.post("/task/2/restore", json={"revision": 2})
+    await person.patch("/task/3", json={"status": "in_work"})
+
+
+async def exported(person: Person) -> list[bytes]:
+    assert person.caller
+    return [part async for part in (await transfer.export(person.caller))[1]]
+
+
+async def test_an_export_has_everything_each_on_its_line(alice: Person) -> None:
+    await busy(alice)
+    answer = await alice.get("/export")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json; charset=utf-8")
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="tasks.json"'
+    account, tasks, log = answer.json["account"], answer.json["tasks"], answer.json["log"]
+    Export.model_validate_json(answer.text)
+    assert (account["revision"], account["last_task_id"], account["purged"]) == (int(answer.headers["X-Revision"]), 6, 1)
+    assert account["kept_from"] == next(entry for entry in log if entry["task_id"] == 6)["revision"] - 1
+    listed = (await alice.get("/task")).json + (await alice.get("/task?deleted=true")).json
+    assert [{name: task[name] for name in task if name != "created_revision"} for task in tasks] == listed
+    whole_log = (await alice.get("/task/log")).json
+    assert sorted(log, key=repr) == sorted(whole_log, key=repr)
+    lines = answer.text.split("\n")
+    assert [json.loads(line.removesuffix(",")) for line in lines if line.startswith('{"id"')] == tasks
+    assert [json.loads(line.removesuffix(",")) for line in lines if line.startswith('{"task_id"')] == log
+    assert (await alice.get("/export")).text == answer.text
+
+
+async def test_an_empty_account_has_an_export_too(alice: Person) -> None:
+    answer = await alice.get("/export")
+    assert (answer.json["tasks"], answer.json["log"], answer.json["account"]["revision"]) == ([], [], 0)
+
+
+async def test_an_export_is_as_of_the_revision_at_its_start(alice: Person, sql: Sql) -> None:
+    make_tasks(sql, alice, 1001)
+    await alice.patch("/task/1001", json={"name": "before"})
+    await alice.delete("/task/1000")
+    whole = b"".join(await exported(alice))
+    assert alice.caller
+    _, body = await transfer.export(alice.caller)
+    begun = [await anext(body), await anext(body)]
+    assert b'{"id":1001,' not in b"".join(begun)
+    await alice.patch("/task/1001", json={"name": "after", "status": "completed"})
+    await alice.post("/task/1000/restore")
+    await alice.delete("/task/1")
+    await alice.new_task()
+    assert b"".join([*begun, *[part async for part in body]]) == whole
+
+
+async def test_a_long_log_goes_out_in_parts(alice: Person) -> None:
+    await alice.new_task()
+    for n in range(40):
+        await alice.patch("/task/1", json={"description": f"{n}" + "\x01" * 9_000, "name": f"{n}"})
+    parts = await exported(alice)
+    assert max(map(len, parts)) < 500_000
+    assert len(json.loads(b"".join(parts))["log"]) == 80
+
+
+@pytest.mark.parametrize("how", ["a purge", "a purge from the trash", "another generation"])
+async def test_what_would_make_an_export_wrong_breaks_the_connection(
+    alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    for _ in range(3):
+        await alice.new_task()
+    await alice.delete("/task/1")
+    await alice.patch("/task/3", json={"name": "later"})
+    assert alice.caller
+    user_id = alice.caller.user_id
+    statement = transfer._EXPORTED_LOG
+
+    async def meanwhile(*arguments: Any) -> Any:
+        if how == "another generation":
+            sql("UPDATE user_state SET token_generation = token_generation + 1 WHERE user_id = %s", user_id)
+        else:
+            assert (await alice.delete(f"/task/{1 if 'trash' in how else 2}?forever=true")).status == 204
+        return await statement(*arguments)
+
+    monkeypatch.setattr(transfer, "_EXPORTED_LOG", meanwhile)
+    with pytest.raises(ClientPayloadError):
+        await alice.get("/export")
+
+
+async def test_an_export_has_a_tag(alice: Person) -> None:
+    await alice.new_task()
+    tag = (await alice.get("/export")).headers["ETag"]
+    for known in (tag, "*"):
+        answer = await alice.get("/export", headers={"If-None-Match": known})
+        assert (answer.status, answer.text, answer.headers["ETag"], answer.headers["X-Revision"]) == (304, "", tag, "1")
+    await alice.delete("/task/1?forever=true")
+    assert (await alice.get("/export", headers={"If-None-Match": tag})).status == 200
