@@ -84,7 +84,6 @@ REFUSED = dict.fromkeys(("RRULE", "RDATE", "EXRULE", "RECURRENCE-ID"), "a task o
     "DURATION": "say by DUE when the task is to be completed"
 }  # all other properties are passed over
 PASSED_OVER = ("VTIMEZONE", "VALARM", "X-")  # components, by how their names begin
-BOM = b"\xef\xbb\xbf"
 _NAME = re.compile(rb"([A-Za-z0-9-]{1,64})[;:]")
 _COMPONENT = re.compile(rb"(?:BEGIN|END):[ \t]*([A-Za-z0-9-]{1,64})[ \t]*", re.IGNORECASE)
 _DAY = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})(?:T[0-9]{6}Z?)?")
@@ -100,7 +99,7 @@ class Todos:
 
     def feed(self, line: Line) -> Iterator[Entry]:
         """Give the entry that the line before completes, if it does. Raises InvalidInput where what follows can't be understood."""
-        text = (line.text.removeprefix(BOM) if line.number == 1 else line.text).rstrip(b"\r\n")
+        text = line.text.rstrip(b"\r\n")
         if text.startswith((b" ", b"\t")) and self._number:
             if len(self._text) <= LONGEST_LINE_BYTES:  # what is longer isn't taken, and may be passed over
                 self._text += text[1:]

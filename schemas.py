@@ -273,6 +273,14 @@ class AccountLogEntry(LogEntry):
     task_id: int = Field(examples=[1])
 
 
+class Imported(BaseModel):
+    """What an import did."""
+
+    before: int = Field(description="the user's revision before it: undo since this to take the import back", examples=[9])
+    revision: int = Field(description="the user's revision after it", examples=[10])
+    count: int = Field(description="how many tasks it created or altered", examples=[1])
+
+
 class Undone(BaseModel):
     """What an undo did, or would do."""
 

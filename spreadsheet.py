@@ -6,19 +6,18 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rest.errors import InvalidInput
-from rest.lines import LONGEST_LINE_BYTES, Entry, Line, at_line
+from rest.lines import BOM, LONGEST_LINE_BYTES, Entry, Line, at_line
 from schemas import Task
 
 COLUMNS = ("uid", *Task.model_fields)
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is taken for one
 MARK = "'"  # goes before such a cell, and before one that begins with a mark itself
-BOM = b"\xef\xbb\xbf"  # by which spreadsheets know UTF-8
 DELIMITERS = ",;\t"  # where numbers have commas in them, spreadsheets save with semicolons
 
 
 def head() -> bytes:
     """Give the first line, which names the columns."""
-    return BOM + _csv([COLUMNS])
+    return BOM + _csv([COLUMNS])  # or spreadsheets would take it for another encoding
 
 
 def rows(tasks: Iterable[dict[str, Any]]) -> bytes:
@@ -76,7 +75,7 @@ class Rows:
         if len(self._text) > LONGEST_LINE_BYTES:
             raise self._fault("is too long")
         try:
-            text = self._text.removeprefix(b"" if self._columns else BOM).decode()
+            text = self._text.decode()
         except UnicodeDecodeError:
             raise self._fault("is not UTF-8") from None
         if not self._columns:

@@ -1,16 +1,29 @@
-"""What takes an account out as a whole."""
+"""What takes an account out as a whole, and files in."""
+
+import asyncio
 
 from aiohttp import web
 
+import imports
+import settings
 import transfer
 from account_format import Export as ExportShown
-from rest import conditions, streaming
+from imports import AccountInUse
+from rest import conditions, fields, idempotency, streaming
 from rest.contract import Answer, contract
-from rest.errors import EXTRA_HEADERS
+from rest.errors import EXTRA_HEADERS, UnsupportedMediaType
+from rest.fields import JSON
+from rest.idempotency import KeyReused
+from rest.lines import read_lines
+from schemas import Imported
 from views import SHOWN, Resource
 
 EXPORT = Answer(ExportShown, headers=SHOWN, sometimes=("Content-Disposition",))
-REPRESENTATION = 1  # goes into the ETag: raise it when the same account comes to look different
+IMPORTED = Answer(Imported, headers=("X-Revision",))
+FILES = {JSON: ExportShown, **transfer.EXAMPLES}
+REPRESENTATION = 1  # goes into the ETag of an export: raise it when the same account comes to look different
+IMPORTS_AT_ONCE = 2  # of a worker: each takes one of its connections while it is done
+TURNS = web.AppKey("turns", asyncio.Semaphore)
 
 
 class Export(Resource):
@@ -30,3 +43,19 @@ class Export(Resource):
             "Content-Disposition": 'attachment; filename="tasks.json"',
         }
         return await streaming.send(self.request, web.StreamResponse(headers=headers), body)
+
+
+class Import(Resource):
+    """Files that come in."""
+
+    @contract(IMPORTED, AccountInUse, KeyReused, takes=(idempotency.HEADER,), files=FILES)
+    async def post(self) -> web.Response:
+        """Restore an export in a new account, or create and change tasks as a sheet or a calendar says: all of it or nothing."""
+        key, media_type = idempotency.key(self.request), fields.media_type(self.request)
+        fields.refuse_coding(self.request)
+        if media_type not in FILES:
+            raise UnsupportedMediaType(f"A file must be of type {', '.join(FILES)}.")
+        lines = read_lines(self.request, settings.load().import_max_bytes)
+        turns = self.request.app[TURNS]
+        imported = await imports.import_file(self.caller, media_type, lines, key, turns)
+        return web.Response(text=imported.json, content_type=JSON, headers={"X-Revision": str(imported.user_revision)})

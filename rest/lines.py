@@ -10,6 +10,7 @@ from rest.errors import ContentTooLarge, FieldError, InvalidInput, RequestTimeou
 
 IDLE_SECONDS = 15.0  # from one piece of the body to the next
 LONGEST_LINE_BYTES = 128 * 1024
+BOM = b"\xef\xbb\xbf"  # with which some programs begin what is UTF-8
 
 
 class Line(NamedTuple):
@@ -53,12 +54,16 @@ async def read_lines(request: web.Request, most_bytes: int) -> AsyncIterator[lis
         if received > most_bytes:
             raise ContentTooLarge()
         *texts, beginning = (beginning + piece).split(b"\n")
-        yield [Line(n, text + b"\n") for n, text in enumerate(texts, start=number)]
+        yield [_line(n, text + b"\n") for n, text in enumerate(texts, start=number)]
         number += len(texts)
         if len(beginning) > LONGEST_LINE_BYTES:
             raise InvalidInput(at_line(number, "is too long"))
     if beginning:
-        yield [Line(number, beginning)]
+        yield [_line(number, beginning)]
+
+
+def _line(number: int, text: bytes) -> Line:
+    return Line(number, text.removeprefix(BOM) if number == 1 else text)
 
 
 async def _piece(request: web.Request) -> bytes:

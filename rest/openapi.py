@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rest import conditions, idempotency
 from rest.contract import Answer, Operation, contract
-from rest.errors import PROBLEM, ContentTooLarge, Failure, InvalidInput, Unauthorized, Unavailable, UnsupportedMediaType
+from rest.errors import PROBLEM, ContentTooLarge, Failure, InvalidInput, RequestTimeout, Unauthorized, Unavailable, UnsupportedMediaType
 from rest.fields import FORM, JSON, MULTIPART
 
 REFERENCE = "#/components/schemas/{model}"
@@ -160,7 +160,8 @@ def _of_text(schema: dict[str, Any]) -> dict[str, Any]:
 def _operation(operation: Operation, in_path: list[dict[str, Any]], guarded: bool, schemas: _Schemas) -> dict[str, Any]:
     answer = operation.answer
     failures: list[type[Failure]] = [InvalidInput, *operation.failures]
-    failures += [ContentTooLarge, UnsupportedMediaType] if operation.body else []
+    failures += [ContentTooLarge, UnsupportedMediaType] if operation.body or operation.files else []
+    failures += [RequestTimeout] if operation.files else []
     failures += [Unauthorized, Unavailable] if guarded else []
     conditional = operation.method == "get" and "ETag" in answer.headers
     sent = ["If-None-Match"] if conditional else ["If-Match"] if HTTPStatus.PRECONDITION_FAILED in {f.status for f in failures} else []
@@ -182,6 +183,9 @@ def _operation(operation: Operation, in_path: list[dict[str, Any]], guarded: boo
             "required": not _may_be_empty(operation.body),
             "content": _bodies(operation.body, schemas),
         }
+    if operation.files:
+        content = {media_type: _file(kind, schemas) for media_type, kind in operation.files.items()}
+        made["requestBody"] = {"required": True, "content": content}
     if conditional:
         made["responses"]["304"] = {
             "description": "Not Modified: what the client has is the present one",
@@ -217,12 +221,19 @@ def _bodies(model: Any, schemas: _Schemas) -> dict[str, Any]:
     return made
 
 
+def _file(kind: Any, schemas: _Schemas) -> dict[str, Any]:
+    if isinstance(kind, str):
+        return {"schema": {"type": "string"}, "example": kind}
+    schema = schemas.of(kind, sent=True)
+    return {"schema": schema, "example": schemas.example(schema)}
+
+
 def _success(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
     made: dict[str, Any] = {"description": answer.status.phrase, "headers": _headers(answer.headers, answer.sometimes)}
     if answer.model is not None:
         schema = schemas.of(answer.model)
         made["content"] = {answer.media_type: {"schema": schema, "example": schemas.example(schema)}} | {
-            media_type: {"schema": {"type": "string"}, "example": example} for media_type, example in answer.also.items()
+            media_type: _file(example, schemas) for media_type, example in answer.also.items()
         }
     return made
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import spreadsheet
 from rest.errors import InvalidInput
-from rest.lines import LONGEST_LINE_BYTES, Entry, Line
+from rest.lines import BOM, LONGEST_LINE_BYTES, Entry, Line
 from schemas import Task
 
 TASK = {
@@ -56,7 +56,8 @@ TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0")) | st.samp
 
 
 def lines(text: bytes) -> list[Line]:
-    return [Line(n, line) for n, line in enumerate(re.findall(rb"[^\n]*\n|[^\n]+", text), start=1)]
+    found = re.findall(rb"[^\n]*\n|[^\n]+", text.removeprefix(BOM))
+    return [Line(n, line) for n, line in enumerate(found, start=1)]
 
 
 def entries(text: bytes) -> Iterator[Entry]:
