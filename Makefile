@@ -39,7 +39,7 @@ requirements: .venv/dev.installed ## Write the requirements*.txt from the *.in; 
 	$(COMPILE) -c requirements-dev.txt requirements.in -o requirements.txt
 
 clean: ## Remove what make made, but not .data, which has your tasks
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis .coverage
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/%.installed: requirements-%.txt $(VENV_PYTHON)

@@ -1,5 +1,6 @@
 """Read me first: what there is, who guards it, and how it starts. `python app.py` runs one process for development."""
 
+import asyncio
 from functools import cache
 
 import orjson
@@ -13,6 +14,7 @@ import history_views
 import housekeeping
 import scalars
 import settings
+import transfer_views
 import views
 from postgres import database
 from rest import aiohttp_mends, errors, openapi, telemetry
@@ -45,6 +47,8 @@ PRIVATE = [  # auth lets nobody in without a token
     web.view(TASK + "/log", views.TaskHistory),
     web.view(TASK + "/restore", history_views.TaskRestoration),
     web.view("/task/events", history_views.Events),
+    web.view("/export", transfer_views.Export),
+    web.view("/import", transfer_views.Import),
 ]
 
 
@@ -64,6 +68,7 @@ async def create_app() -> web.Application:
     app = web.Application(middlewares=middlewares(), client_max_size=settings.load().max_body_bytes)
     app.add_routes(PUBLIC + PRIVATE)
     app[openapi.DOCUMENT] = document()
+    app[transfer_views.TURNS] = asyncio.Semaphore(transfer_views.IMPORTS_AT_ONCE)
     app.cleanup_ctx.extend([telemetry.access_lines, database.pool, auth.hashing, housekeeping.housekeeping, events.watching])
     app.on_shutdown.append(events.end_streams)
     return app

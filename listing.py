@@ -49,9 +49,12 @@ class Source(NamedTuple):
     types: dict[str, str]
 
 
-async def list_tasks(caller: Caller, query: TaskQuery) -> Listed:
-    """Give a page of the tasks that match. Raises InvalidInput (not a cursor of this listing; a revision to come), HistoryGone."""
-    scope = f"{caller.user_id} tasks {query.listing}"
+async def list_tasks(caller: Caller, query: TaskQuery, part_of: TaskQuery | None = None) -> Listed:
+    """Give a page of the tasks that match. Raises InvalidInput (not a cursor of this listing; a revision to come), HistoryGone.
+
+    Its cursors are those of the listing that it is `part_of`, where that is another one in the same order.
+    """
+    scope = f"{caller.user_id} tasks {(part_of or query).listing}"
     place = place_of(scope, query)
     if query.since is not None:
         after = query.since if place is None else place[1]

@@ -134,13 +134,13 @@ class EventStream(Stored):
 
 
 class ImportRow(Stored):
-    """A line on its way in, until all of them have been checked."""
+    """Some lines on their way in, until all of them have been checked."""
 
     user = ForeignKeyField(UserState, lazy_load=False)
     import_id = UUIDField()
-    line = BigIntegerField()
+    line = BigIntegerField()  # the first of them
     kind = TextField()
-    content = BinaryJSONField()
+    content = BinaryJSONField()  # an array of what they say
     created_at = DateTimeTZField(constraints=[SQL("DEFAULT now()")])
 
     class Meta:

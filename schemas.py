@@ -164,6 +164,9 @@ class TaskQuery(Page, TaskMatch):
     completed_to: Moment | None = None
     q: Words | None = None
     sort: Order = "id"
+    format: Literal["json", "csv", "ics"] | None = Field(
+        None, description="as JSON, CSV or iCalendar, whatever Accept says; these two as a whole where no limit is sent", examples=["csv"]
+    )
     since: Natural | None = Field(
         None, description="what was changed after this revision, in the trash or not, by revision; only with limit and cursor"
     )
@@ -268,6 +271,14 @@ class AccountLogEntry(LogEntry):
     """One field that one change of one of the tasks altered."""
 
     task_id: int = Field(examples=[1])
+
+
+class Imported(BaseModel):
+    """What an import did."""
+
+    before: int = Field(description="the user's revision before it: undo since this to take the import back", examples=[9])
+    revision: int = Field(description="the user's revision after it", examples=[10])
+    count: int = Field(description="how many tasks it created or altered", examples=[1])
 
 
 class Undone(BaseModel):

@@ -56,6 +56,7 @@ class Settings(BaseSettings):
     hashing_threads: int = Field(2, ge=1, le=64, description="passwords hashed at once, per worker (19 MiB and a core each)")
     hashing_queue: int = Field(64, ge=0, le=10000, description="passwords waiting for that, per worker; beyond it the answer is 503")
     max_body_bytes: int = Field(128 * 1024, ge=1024, le=64 * 1024 * 1024, description="the largest request body")
+    import_max_bytes: int = Field(512 * 1024 * 1024, ge=1024, le=64 * 1024**3, description="the largest file that can be imported")
     undo_most_tasks: int = Field(10_000, ge=1, le=1_000_000, description="the most tasks that one undo alters")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     data_dir: Path = Field(Path(".data"), description="where `make run` keeps its own PostgreSQL; unused where DB_HOST is set")

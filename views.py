@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 from http import HTTPStatus
+from typing import TypeVar
 
 from aiohttp import web
 from yarl import URL
@@ -11,10 +12,11 @@ import auth
 import history
 import listing
 import models
+import transfer
 from listing import Listed, State
 from models import HistoryGone, TaskAsStored, TaskChangedMeanwhile, TaskPurged
 from postgres.database import database
-from rest import conditions, idempotency
+from rest import conditions, idempotency, negotiation, streaming
 from rest.contract import Answer, contract
 from rest.errors import EXTRA_HEADERS, NotFound, Unavailable
 from rest.idempotency import KeyReused
@@ -31,6 +33,9 @@ from schemas import (
     TaskNew,
     TaskQuery,
 )
+from transfer import Form
+
+AnyResponse = TypeVar("AnyResponse", bound=web.StreamResponse)
 
 SHOWN = ("ETag", "X-Revision")
 PAGED = (*SHOWN, "X-Purged")
@@ -38,7 +43,7 @@ TASK = Answer(Task, headers=SHOWN)
 CREATED_TASK = Answer(Task, HTTPStatus.CREATED, (*SHOWN, "Location"))
 CHANGED_TASK = Answer(Task, headers=("X-Revision",))
 DELETED = Answer(None, HTTPStatus.NO_CONTENT, ("X-Revision",))
-TASKS = Answer(list[Task], headers=PAGED, sometimes=("Link",))
+TASKS = Answer(list[Task], headers=PAGED, sometimes=("Link",), also=transfer.EXAMPLES)
 HEALTH = Answer(Health)
 LOG = Answer(list[LogEntry], headers=PAGED, sometimes=("Link",))
 REPRESENTATION = 1  # goes into the ETag of a listing: raise it when the same rows come to look different
@@ -76,22 +81,30 @@ class Resource(web.View):
 
     async def page_answer(self, query: Page, state: Callable[[], Awaitable[State]], page: Callable[[], Awaitable[Listed]]) -> web.Response:
         """Answer with a page of a listing, its tag and a link to the next; or with 304 to a client that has it, for whom it isn't made."""
-        if "If-None-Match" in self.request.headers:
-            present = await state()
-            tag = self._page_tag(query, present)
-            if conditions.names(self.request, tag):
-                return _with_purged(conditions.not_modified(tag), present)
+        if known := await self._known(query, state):
+            return known
         listed = await page()
         response = conditions.answer(self.request, f"[{listed.json}]".encode(), self._page_tag(query, listed.state))
         if listed.cursor and response.status == HTTPStatus.OK:
-            response.headers["Link"] = f'<{_up_to_the_cursor(self.request.rel_url, query.as_of)}{listed.cursor}>; rel="next"'
+            self._link(response, query, listed.cursor)
         return _with_purged(response, listed.state)
 
-    def _page_tag(self, query: Page, state: State) -> str:
+    async def _known(self, query: Page, state: Callable[[], Awaitable[State]], *form: object) -> web.Response | None:
+        if "If-None-Match" in self.request.headers:
+            present = await state()
+            tag = self._page_tag(query, present, *form)
+            if conditions.names(self.request, tag):
+                return _with_purged(conditions.not_modified(tag), present)
+        return None
+
+    def _page_tag(self, query: Page, state: State, *form: object) -> str:
         self.request[EXTRA_HEADERS]["X-Revision"] = str(state.user_revision)
         return conditions.digest_tag(
-            REPRESENTATION, self.caller.user_id, self.request.path, query.listing, query.cursor, state.revision, state.purged
+            REPRESENTATION, self.caller.user_id, self.request.path, query.listing, query.cursor, state.revision, state.purged, *form
         )
+
+    def _link(self, response: web.StreamResponse, query: Page, cursor: str) -> None:
+        response.headers["Link"] = f'<{_up_to_the_cursor(self.request.rel_url, query.as_of)}{cursor}>; rel="next"'
 
 
 @lru_cache(256)
@@ -101,7 +114,7 @@ def _up_to_the_cursor(address: URL, as_of: int | None) -> str:
     return (first if as_of is None else first.update_query(revision=str(as_of))).extend_query(cursor="").raw_path_qs
 
 
-def _with_purged(response: web.Response, state: State) -> web.Response:
+def _with_purged(response: AnyResponse, state: State) -> AnyResponse:
     response.headers["X-Purged"] = str(state.purged)
     return response
 
@@ -110,9 +123,11 @@ class TaskList(Resource):
     """The caller's tasks."""
 
     @contract(TASKS, HistoryGone)
-    async def get(self, query: TaskQuery) -> web.Response:
+    async def get(self, query: TaskQuery) -> web.StreamResponse:
         """List the tasks that match: as they are, as they were, or as they have changed since."""
         query = await listing.settled(self.caller, query)
+        if form := transfer.form_of(query, partial(negotiation.preferred, self.request)):
+            return await self._answer_in_form(query, form)
         thing = self.caller, query
         return await self.page_answer(query, partial(listing.account_state, *thing), partial(listing.list_tasks, *thing))
 
@@ -123,6 +138,19 @@ class TaskList(Resource):
         response = self.task_answer(created, HTTPStatus.CREATED)
         response.headers["Location"] = f"/task/{created.id}"
         return response
+
+    async def _answer_in_form(self, query: TaskQuery, form: Form) -> web.StreamResponse:
+        whole = "limit" not in query.model_fields_set
+        if known := await self._known(query, partial(listing.account_state, self.caller, query), form.media_type, whole):
+            return known
+        first, body = await transfer.list_in_form(self.caller, query, form, whole=whole)
+        tag = self._page_tag(query, first.state, form.media_type, whole)
+        if conditions.is_known(self.request, tag):
+            return _with_purged(conditions.not_modified(tag), first.state)
+        response = web.StreamResponse(headers={"ETag": tag, "Content-Type": f"{form.media_type}; charset=utf-8"})
+        if first.cursor and not whole:
+            self._link(response, query, first.cursor)
+        return await streaming.send(self.request, _with_purged(response, first.state), body)
 
 
 class TaskItem(Resource):

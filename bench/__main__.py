@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import cluster, costs, generators, growth, machine, report, results, rounds, starts
+from bench import cluster, costs, generators, growth, machine, report, results, rounds, starts, transfer
 from bench.cluster import Cluster
 from bench.data import Size
 from bench.jobs import JOBS
@@ -35,7 +35,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--growth", action="store_true", help=f"only the growth from {growth.TASKS[0]} to {growth.TASKS[-1]} tasks; some GB"
     )
-    parser.add_argument("--tasks", help="sizes for --growth, with commas between")
+    parser.add_argument("--tasks", help="sizes for --growth, with commas between; the size for --transfer")
+    parser.add_argument("--transfer", action="store_true", help="only how a long history goes out and comes in; some GB")
     parser.add_argument("--report", action="store_true", help="only write the page again, from the results of before")
     parser.add_argument("--data-dir", type=Path, help="keep PostgreSQL's data there for the next run")
     return parser.parse_args()
@@ -82,6 +83,9 @@ def measure(server: Cluster, given: argparse.Namespace, directory: Path) -> bool
             return False
         results.keep("growth", where, grown, tasks=tasks, connections=growth.CONNECTIONS, turns=growth.TURNS, seconds=growth.SECONDS)
         return True
+    if given.transfer:
+        transfer.run(server, directory, int(given.tasks or transfer.TASKS))
+        return False
     if given.costs:
         results.keep("costs", where, costs.run())
         return True

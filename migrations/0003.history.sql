@@ -34,13 +34,13 @@ CREATE UNLOGGED TABLE event_stream (
     PRIMARY KEY (user_id, slot)
 );
 
--- What is on its way in, before it is checked as a whole. After a crash the import is to be sent again.
+-- What is on its way in, some lines to a row, before it is checked as a whole. After a crash the import is to be sent again.
 CREATE UNLOGGED TABLE import_row (
     user_id    bigint NOT NULL REFERENCES user_state,
     import_id  uuid NOT NULL,
-    line       bigint NOT NULL,
+    line       bigint NOT NULL,                         -- the first of them
     kind       text NOT NULL,
-    content    jsonb NOT NULL,
+    content    jsonb NOT NULL,                          -- an array of what they say
     created_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (user_id, import_id, line)
 );

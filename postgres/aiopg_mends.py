@@ -99,8 +99,8 @@ def take_free(pool: Any) -> Any:
     return None
 
 
-async def execute(connection: Any, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Run a statement on a connection and give its rows."""
+async def execute(connection: Any, sql: str, values: Sequence[Any], timeout: float | None = None) -> list[tuple[Any, ...]]:
+    """Run a statement on a connection and give its rows. Raises TimeoutError where it takes longer than usual, or than `timeout`."""
     waiter = connection._create_waiter("execute")
     cursor = connection.raw.cursor()
     try:
@@ -108,5 +108,5 @@ async def execute(connection: Any, sql: str, values: Sequence[Any]) -> list[tupl
     except BaseException:
         connection._waiter = None
         raise
-    await connection._poll(waiter, connection.timeout)
+    await connection._poll(waiter, connection.timeout if timeout is None else timeout)
     return cursor.fetchall() if cursor.description else []

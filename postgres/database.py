@@ -103,6 +103,18 @@ class Database(peewee_async.PostgresqlDatabase):
             finally:
                 await self.pool_backend.release(connection)
 
+    async def run_long(self, sql: str, values: Sequence[Any], seconds: float) -> Rows:
+        """Run a statement that may take longer than others do, in a transaction of its own, and give its rows."""
+        with self._trouble_is_unavailable():
+            connection = await self.pool_backend.acquire()
+            try:
+                await aiopg_mends.execute(connection, f"BEGIN; SET LOCAL statement_timeout = {int(seconds * 1000)}", ())
+                rows = await aiopg_mends.execute(connection, sql, values, seconds + 1)
+                await aiopg_mends.execute(connection, "COMMIT", ())
+                return rows
+            finally:
+                await self.pool_backend.release(connection)  # where the transaction hasn't ended, this closes it, which ends it
+
     async def _prepare(self, connection: Any, statement: Statement) -> None:
         """Let the connection plan the statement, unless it has; what it planned first goes where that becomes too much."""
         prepared = self._prepared.setdefault(connection, {})

@@ -42,6 +42,11 @@ def names(request: web.Request, etag: str) -> bool:
     return "If-None-Match" in request.headers and etag in [tag.removeprefix("W/") for tag in _tags(request, "If-None-Match") or []]
 
 
+def is_known(request: web.Request, etag: str) -> bool:
+    """Tell whether the client has this representation, or is content with any. Raises InvalidInput where the field is malformed."""
+    return names(request, etag) or request.headers.get("If-None-Match") == "*"
+
+
 def not_modified(etag: str) -> web.Response:
     """Answer that the client has it."""
     return web.Response(status=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag})
@@ -49,7 +54,7 @@ def not_modified(etag: str) -> web.Response:
 
 def answer(request: web.Request, body: bytes, etag: str, status: int = HTTPStatus.OK) -> web.Response:
     """Answer with JSON and its tag, or with 304 to a client that has it."""
-    if request.method in ("GET", "HEAD") and (names(request, etag) or request.headers.get("If-None-Match") == "*"):
+    if request.method in ("GET", "HEAD") and is_known(request, etag):
         return not_modified(etag)
     return web.Response(body=body, status=status, content_type="application/json", charset="utf-8", headers={"ETag": etag})
 

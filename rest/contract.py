@@ -1,7 +1,7 @@
 """An operation declared once: what it takes, what it answers, how it refuses, and the words for it."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache, wraps
 from http import HTTPStatus
 from inspect import getdoc, signature
@@ -19,13 +19,17 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Answer(NamedTuple):
-    """What a success looks like: the model of its body (None where it has none), and the headers that matter: always, or sometimes."""
+    """What a success looks like: the model of its body (None where it has none), and the headers that matter: always, or sometimes.
+
+    `also` gives an example of each other media type that it may have.
+    """
 
     model: Any
     status: HTTPStatus = HTTPStatus.OK
     headers: tuple[str, ...] = ()
     media_type: str = JSON
     sometimes: tuple[str, ...] = ()
+    also: Mapping[str, str] = {}
 
 
 class Operation(NamedTuple):
@@ -39,11 +43,15 @@ class Operation(NamedTuple):
     answer: Answer
     failures: tuple[type[Failure], ...]
     takes: tuple[str, ...]
+    files: Mapping[str, Any]
 
 
-def contract(answer: Answer, *failures: type[Failure], takes: tuple[str, ...] = ()) -> Callable[[Method], Method]:
+def contract(
+    answer: Answer, *failures: type[Failure], takes: tuple[str, ...] = (), files: Mapping[str, Any] | None = None
+) -> Callable[[Method], Method]:
     """Declare a view's method as an operation; `takes` names the headers that it reads besides conditions.
 
+    One that reads a body of any length by itself has `files`: the media types that it takes, each with a model of the body or an example.
     Its parameter `query`, if there is one, is a pydantic model of the query string; any other parameter is one of the
     body. Both are checked before the method runs: whoever sends what the models don't have, or a query string
     to a method without `query`, gets InvalidInput.
@@ -53,7 +61,7 @@ def contract(answer: Answer, *failures: type[Failure], takes: tuple[str, ...] = 
         inputs = {name: parameter.annotation for name, parameter in list(signature(method).parameters.items())[1:]}
         query = inputs.pop("query", None)
         [(body_name, body)] = inputs.items() or [("", None)]
-        operation = Operation("", "", getdoc(method) or "", query, body, answer, failures, takes)
+        operation = Operation("", "", getdoc(method) or "", query, body, answer, failures, takes, files or {})
 
         @wraps(method)
         async def operate(view: web.View) -> web.StreamResponse:
@@ -88,13 +96,14 @@ def validate(model: type[Model], fields: Fields) -> Model:
     try:
         made = model.model_validate(values, context={"textual": fields.textual})
     except ValidationError as error:
-        errors += [_explain(fault) for fault in error.errors(include_url=False, include_input=False)]
+        errors += [explain(fault) for fault in error.errors(include_url=False, include_input=False)]
     if errors:
         raise InvalidInput(*errors)
     return made
 
 
-def _explain(fault: Any) -> FieldError:
+def explain(fault: Any) -> FieldError:
+    """Say in our words what pydantic found."""
     name = printable(str(fault["loc"][0])) if fault["loc"] else "body"
     limits = fault.get("ctx", {})
     words = {

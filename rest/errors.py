@@ -140,6 +140,13 @@ class ChangedMeanwhile(Failure):
     detail = "It has changed since the revision that you named: read it again."
 
 
+class RequestTimeout(Failure):
+    """The body didn't go on coming."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    detail = "The body stopped coming: send it again."
+
+
 class UnsupportedMediaType(Failure):
     """The body is of a type, or in a coding, that nobody here reads."""
 

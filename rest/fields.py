@@ -39,15 +39,14 @@ def read_query(query_string: str) -> Fields:
 
 async def read_body(request: web.Request) -> Fields:
     """Give the body's fields, whichever of the three types it has. Raises InvalidInput, UnsupportedMediaType."""
-    if "Content-Encoding" in request.headers:
-        raise UnsupportedMediaType("A body must be sent as it is, without Content-Encoding.")
+    refuse_coding(request)
     try:
         body = await request.read()
     except (web.RequestPayloadError, ConnectionError):
         _malformed("The body is broken, or ended before its end.")
     if not body and request.headers.get("Content-Type", UNKNOWN) == UNKNOWN:
         return Fields([])
-    content_type = _content_type(request)
+    content_type = media_type(request)
     if content_type == FORM:
         return Fields(_form(_text(body), "The form"))
     if content_type == JSON:
@@ -57,7 +56,14 @@ async def read_body(request: web.Request) -> Fields:
     raise UnsupportedMediaType(f"A body must be of type {FORM}, {MULTIPART} or {JSON}.")
 
 
-def _content_type(request: web.Request) -> str | None:
+def refuse_coding(request: web.Request) -> None:
+    """Raise UnsupportedMediaType where the body is in a coding."""
+    if "Content-Encoding" in request.headers:
+        raise UnsupportedMediaType("A body must be sent as it is, without Content-Encoding.")
+
+
+def media_type(request: web.Request) -> str | None:
+    """Give the type of the body; None where it has none, or none that can be read."""
     try:
         return request.content_type if "Content-Type" in request.headers else None
     except ValueError:  # Python's email package, which reads it, fails at a parameter with too many digits in its name

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from rest import conditions, idempotency
 from rest.contract import Answer, Operation, contract
-from rest.errors import PROBLEM, ContentTooLarge, Failure, InvalidInput, Unauthorized, Unavailable, UnsupportedMediaType
+from rest.errors import PROBLEM, ContentTooLarge, Failure, InvalidInput, RequestTimeout, Unauthorized, Unavailable, UnsupportedMediaType
 from rest.fields import FORM, JSON, MULTIPART
 
 REFERENCE = "#/components/schemas/{model}"
@@ -26,6 +26,7 @@ POLICY = (
 )
 
 HEADERS = {  # what answers carry: words and an example
+    "Content-Disposition": ("the name of the file that it is", 'attachment; filename="tasks.json"'),
     "ETag": ("the tag of what is shown, for If-Match and If-None-Match", '"7"'),
     "Link": ('where the next page is, if one follows: <...>; rel="next"', '</task?limit=1&cursor=abc>; rel="next"'),
     "Location": ("where the new thing is", "/task/1"),
@@ -125,8 +126,9 @@ class _Schemas:
             return self.example(self.named[schema["$ref"].rpartition("/")[2]])
         if known := schema.get("examples", schema.get("enum", [schema["const"]] if "const" in schema else [])):
             return known[0]
-        if "anyOf" in schema:
-            return self.example(schema["anyOf"][0])
+        for choice in ("anyOf", "oneOf"):
+            if choice in schema:
+                return self.example(schema[choice][0])
         if schema.get("type") == "array":
             return [self.example(schema["items"])]
         if "properties" in schema:
@@ -158,7 +160,8 @@ def _of_text(schema: dict[str, Any]) -> dict[str, Any]:
 def _operation(operation: Operation, in_path: list[dict[str, Any]], guarded: bool, schemas: _Schemas) -> dict[str, Any]:
     answer = operation.answer
     failures: list[type[Failure]] = [InvalidInput, *operation.failures]
-    failures += [ContentTooLarge, UnsupportedMediaType] if operation.body else []
+    failures += [ContentTooLarge, UnsupportedMediaType] if operation.body or operation.files else []
+    failures += [RequestTimeout] if operation.files else []
     failures += [Unauthorized, Unavailable] if guarded else []
     conditional = operation.method == "get" and "ETag" in answer.headers
     sent = ["If-None-Match"] if conditional else ["If-Match"] if HTTPStatus.PRECONDITION_FAILED in {f.status for f in failures} else []
@@ -180,6 +183,9 @@ def _operation(operation: Operation, in_path: list[dict[str, Any]], guarded: boo
             "required": not _may_be_empty(operation.body),
             "content": _bodies(operation.body, schemas),
         }
+    if operation.files:
+        content = {media_type: _file(kind, schemas) for media_type, kind in operation.files.items()}
+        made["requestBody"] = {"required": True, "content": content}
     if conditional:
         made["responses"]["304"] = {
             "description": "Not Modified: what the client has is the present one",
@@ -215,11 +221,20 @@ def _bodies(model: Any, schemas: _Schemas) -> dict[str, Any]:
     return made
 
 
+def _file(kind: Any, schemas: _Schemas) -> dict[str, Any]:
+    if isinstance(kind, str):
+        return {"schema": {"type": "string"}, "example": kind}
+    schema = schemas.of(kind, sent=True)
+    return {"schema": schema, "example": schemas.example(schema)}
+
+
 def _success(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
     made: dict[str, Any] = {"description": answer.status.phrase, "headers": _headers(answer.headers, answer.sometimes)}
     if answer.model is not None:
         schema = schemas.of(answer.model)
-        made["content"] = {answer.media_type: {"schema": schema, "example": schemas.example(schema)}}
+        made["content"] = {answer.media_type: {"schema": schema, "example": schemas.example(schema)}} | {
+            media_type: _file(example, schemas) for media_type, example in answer.also.items()
+        }
     return made
 
 

@@ -1,14 +1,18 @@
 """An answer that is written piece by piece: its head goes out before its end is known."""
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 
 from aiohttp import web
 
 from rest import errors, telemetry
 
 log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 15.0  # in which a client must have taken a piece
+BYTES_PER_PIECE = 64 * 1024
 
 
 @asynccontextmanager
@@ -31,6 +35,19 @@ async def answering(request: web.Request, response: web.StreamResponse) -> Async
     except Exception:
         log.exception("unexpected failure in the middle of an answer")
         _break(request)
+
+
+async def send(request: web.Request, response: web.StreamResponse, body: AsyncGenerator[bytes]) -> web.StreamResponse:
+    """Send an answer whose body is made as it is taken; for HEAD none of it is. A client that takes nothing for a while is given up."""
+    async with answering(request, response), aclosing(body):
+        if request.method != "HEAD":
+            async for part in body:
+                for start in range(0, len(part), BYTES_PER_PIECE):
+                    async with asyncio.timeout(IDLE_SECONDS):
+                        await response.write(part[start : start + BYTES_PER_PIECE])
+        async with asyncio.timeout(IDLE_SECONDS):
+            await response.write_eof()
+    return response
 
 
 def _break(request: web.Request) -> None:

@@ -88,7 +88,7 @@ def is_problem(answer: Answer, status: int, kind: str = "about:blank") -> None:
         assert set(error) == {"field", "message"}
         assert error["message"]
     leaks = re.compile(
-        r"traceback|exception|psycopg|peewee|pydantic|aiohttp|\.py\b|line \d|\bselect\b|\binsert\b|object at 0x", re.IGNORECASE
+        r"traceback|exception|psycopg|peewee|pydantic|aiohttp|\.py\b|, line \d|\bselect\b|\binsert\b|object at 0x", re.IGNORECASE
     )
     assert not leaks.search(answer.text), answer.text
 

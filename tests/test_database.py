@@ -130,6 +130,23 @@ async def test_a_statement_over_its_limit_is_unavailable(running: Running) -> No
         assert await database.rows("SELECT 1", ()) == [(1,)]
 
 
+async def test_a_long_statement_has_a_limit_of_its_own_and_leaves_that_of_the_others(running: Running) -> None:
+    async with running(STATEMENT_TIMEOUT_SECONDS="0.1", DB_POOL_SIZE="1"):
+        assert await database.run_long("SELECT 1 FROM pg_sleep(1.5)", (), 3) == [(1,)]
+        with pytest.raises(Unavailable):
+            await database.rows("SELECT pg_sleep(1)", ())
+        with pytest.raises(Unavailable):
+            await database.run_long("SELECT pg_sleep(5)", (), 0.2)
+        assert await database.rows("SELECT current_setting('statement_timeout')", ()) == [("100ms",)]
+
+
+async def test_a_long_statement_that_fails_leaves_nothing(running: Running) -> None:
+    async with running(DB_POOL_SIZE="1"):
+        with pytest.raises(psycopg2.errors.DivisionByZero):
+            await database.run_long("SELECT set_config('x.y', 'kept', false), 1 / 0", (), 3)
+        assert await database.rows("SELECT current_setting('x.y', true)", ()) in ([(None,)], [("",)])
+
+
 async def test_a_pool_without_a_free_connection_is_unavailable(running: Running) -> None:
     async with running(DB_POOL_SIZE="1", DB_WAIT_SECONDS="0.1"):
         async with database.aio_connection():

@@ -17,7 +17,7 @@ from tests.conftest import Person
 
 DOCUMENT: dict[str, Any] = json.loads(app.document())
 OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
-GUARDED = ("/task", "/change-password", "/revoke-tokens", "/delete-account")
+GUARDED = ("/task", "/change-password", "/revoke-tokens", "/delete-account", "/export", "/import")
 METHODS = ("get", "post", "put", "patch", "delete")
 
 

@@ -1,0 +1,222 @@
+-- Whole accounts on their way out, and files on their way in.
+
+CREATE OR REPLACE FUNCTION account_json(s user_state) RETURNS text LANGUAGE sql STABLE
+RETURN '{"revision":' || s.revision
+    || ',"last_task_id":' || s.last_task_id
+    || ',"kept_from":' || s.kept_from
+    || ',"kept_from_at":"' || moment_text(s.kept_from_at)
+    || '","purged":' || s.purged
+    || ',"changed_at":"' || moment_text(s.changed_at) || '"}';
+
+-- The next tasks by id, those in the trash too, as they were at a revision; NULL where none follow. A part closes as it gets long.
+CREATE OR REPLACE FUNCTION export_tasks(p_user_id bigint, p_revision bigint, p_after bigint, OUT lines text, OUT last bigint) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    t task;
+    made text[];
+    length bigint := 0;
+BEGIN
+    FOR t IN SELECT * FROM task x WHERE x.user_id = p_user_id AND x.id > p_after AND x.created_revision <= p_revision ORDER BY x.id LIMIT 1000 LOOP
+        t := task_at(t, p_revision);
+        made := made || (left(t.body, -1) || ',"created_revision":' || t.created_revision || '}');
+        last := t.id;
+        length := length + octet_length(t.body);
+        EXIT WHEN length > 250000;
+    END LOOP;
+    lines := array_to_string(made, E',\n');
+END $$;
+
+-- The next log entries up to a revision, by revision and field.
+CREATE OR REPLACE FUNCTION export_log(p_user_id bigint, p_revision bigint, p_after_revision bigint, p_after_field text,
+                                      OUT lines text, OUT last_revision bigint, OUT last_field text) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    entry record;
+    made text[];
+    length bigint := 0;
+BEGIN
+    FOR entry IN
+        SELECT l.revision, l.field, account_log_json(l) AS line FROM task_log l
+         WHERE l.user_id = p_user_id AND (l.revision, l.field) > (p_after_revision, p_after_field) AND l.revision <= p_revision
+         ORDER BY l.revision, l.field LIMIT 1000
+    LOOP
+        made := made || entry.line;
+        last_revision := entry.revision; last_field := entry.field;
+        length := length + octet_length(entry.line);
+        EXIT WHEN length > 250000;
+    END LOOP;
+    lines := array_to_string(made, E',\n');
+END $$;
+
+-- Put some lines of a file aside, where they count for nothing until all have come. False: the token is of the past.
+CREATE OR REPLACE FUNCTION import_keep(p_user_id bigint, p_generation bigint, p_import_id uuid, p_line bigint, p_kind text, p_content jsonb)
+RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO import_row (user_id, import_id, line, kind, content)
+    SELECT s.user_id, p_import_id, p_line, p_kind, p_content FROM user_state s WHERE s.user_id = p_user_id AND s.token_generation = p_generation;
+    RETURN FOUND;
+END $$;
+
+CREATE OR REPLACE FUNCTION import_drop(p_user_id bigint, p_import_id uuid) RETURNS void LANGUAGE sql AS $$
+    DELETE FROM import_row i WHERE i.user_id = p_user_id AND i.import_id = p_import_id
+$$;
+
+-- Lock the account for an import of which p_kept parts were put aside. `answer` is there where its key has been answered already.
+CREATE OR REPLACE FUNCTION import_open(p_user_id bigint, p_generation bigint, p_import_id uuid, p_kept bigint, p_key text, p_digest text,
+                                       OUT s user_state, OUT refused text, OUT answer text) LANGUAGE plpgsql AS $$
+DECLARE
+    known idempotency_key;
+BEGIN
+    s := open_change(p_user_id, p_generation, true);
+    SELECT * INTO known FROM idempotency_key k WHERE k.user_id = s.user_id AND k.key = p_key;
+    answer := known.answer;
+    refused := CASE WHEN s.user_id IS NULL THEN 'unauthorized'
+                    WHEN known.digest <> p_digest THEN 'key_reused'
+                    WHEN known.key IS NULL AND p_kept <> (SELECT count(*) FROM import_row i WHERE i.user_id = s.user_id AND i.import_id = p_import_id)
+                    THEN 'swept' END;  -- it took so long that housekeeping, or a crash, took a part away
+END $$;
+
+-- Put down an account's state after an import and, under its key, the answer.
+CREATE OR REPLACE FUNCTION import_close(s user_state, p_before bigint, p_count bigint, p_key text, p_digest text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    answer text := '{"before":' || p_before || ',"revision":' || s.revision || ',"count":' || p_count || '}';
+BEGIN
+    IF s.revision > p_before THEN
+        UPDATE user_state u
+           SET (revision, last_task_id, kept_from, kept_from_at, purged, changed_at)
+             = ROW (s.revision, s.last_task_id, s.kept_from, s.kept_from_at, s.purged, s.changed_at)
+         WHERE u.user_id = s.user_id;
+    END IF;
+    IF p_key IS NOT NULL THEN
+        INSERT INTO idempotency_key (user_id, key, digest, answer, created_at) VALUES (s.user_id, p_key, p_digest, answer, now());
+    END IF;
+    RETURN answer;
+END $$;
+
+-- What was put aside of a sheet or a calendar. Inlined by the planner.
+CREATE OR REPLACE FUNCTION import_changes(p_user_id bigint, p_import_id uuid)
+RETURNS TABLE (line bigint, task_id bigint, change jsonb, alike jsonb) LANGUAGE sql STABLE AS $$
+    SELECT x.* FROM import_row i CROSS JOIN LATERAL jsonb_to_recordset(i.content) x (line bigint, task_id bigint, change jsonb, alike jsonb)
+     WHERE i.user_id = p_user_id AND i.import_id = p_import_id
+$$;
+
+-- Change the tasks whose ids are named, by their ids, and create the others, by their lines, all in one moment. What is in the trash comes back;
+-- what has been purged is created anew; a status that is one of `alike` stays. `faults` are lines that can't be done, and why: then nothing is.
+CREATE OR REPLACE FUNCTION import_tasks(p_user_id bigint, p_generation bigint, p_import_id uuid, p_kept bigint, p_key text, p_digest text,
+                                        OUT refused text, OUT answer text, OUT user_revision bigint, OUT faults jsonb) LANGUAGE plpgsql AS $$
+DECLARE
+    opened record;
+    s user_state;
+    count bigint := 0;
+    created bigint;
+    asked record;
+    old task;
+    wanted task;
+BEGIN
+    SELECT * INTO opened FROM import_open(p_user_id, p_generation, p_import_id, p_kept, p_key, p_digest);
+    s := opened.s; refused := opened.refused; answer := opened.answer; user_revision := s.revision;
+    IF refused IS NOT NULL OR answer IS NOT NULL THEN
+        RETURN;
+    END IF;
+    SELECT jsonb_agg(jsonb_build_object('line', f.line, 'message', f.message) ORDER BY f.line) INTO faults
+      FROM (SELECT c.line, CASE WHEN c.line > c.first THEN 'has the UID of line ' || c.first
+                                ELSE 'is of a task that is gone: to create it anew, it needs name, description and status' END AS message
+              FROM (SELECT x.line, x.change, t.id, min(x.line) OVER (PARTITION BY x.task_id) AS first
+                      FROM import_changes(p_user_id, p_import_id) x LEFT JOIN task t ON t.user_id = p_user_id AND t.id = x.task_id
+                     WHERE x.task_id IS NOT NULL) c
+             WHERE c.line > c.first OR (c.id IS NULL AND NOT c.change ?& ARRAY['name', 'description', 'status'])
+             ORDER BY c.line LIMIT 100) f;
+    IF faults IS NOT NULL THEN
+        RETURN;
+    END IF;
+    FOR asked IN SELECT * FROM import_changes(p_user_id, p_import_id) x WHERE x.task_id IS NOT NULL ORDER BY x.task_id LOOP
+        SELECT * INTO old FROM task t WHERE t.user_id = p_user_id AND t.id = asked.task_id;
+        CONTINUE WHEN NOT FOUND;
+        wanted := jsonb_populate_record(old, CASE WHEN asked.alike ? old.status THEN asked.change - 'status' ELSE asked.change END);
+        wanted.deleted_at := NULL;
+        wanted := task_save(old, wanted, s.revision + 1, s.changed_at);
+        IF wanted.revision > s.revision THEN
+            s.revision := wanted.revision;
+            count := count + 1;
+        END IF;
+    END LOOP;
+    INSERT INTO task (user_id, id, name, description, status, completion_at, created_at, updated_at, completed_at, created_revision, revision)
+    SELECT p_user_id, s.last_task_id + n.place, n.name, n.description, n.status, n.completion_at, s.changed_at, s.changed_at,
+           CASE WHEN n.status = 'completed' THEN s.changed_at END, s.revision + n.place, s.revision + n.place
+      FROM (SELECT c.*, row_number() OVER (ORDER BY x.line) AS place
+              FROM import_changes(p_user_id, p_import_id) x
+                   LEFT JOIN task t ON t.user_id = p_user_id AND t.id = x.task_id
+                   CROSS JOIN LATERAL jsonb_to_record(x.change) c (name text, description text, status text, completion_at date)
+             WHERE t.id IS NULL) n;
+    GET DIAGNOSTICS created = ROW_COUNT;
+    s.revision := s.revision + created;
+    s.last_task_id := s.last_task_id + created;
+    answer := import_close(s, user_revision, count + created, p_key, p_digest);
+    user_revision := s.revision;
+END $$;
+
+-- Restore an account that never had a task to what was put aside of an export. It is verified as a whole; where anything is wrong with it,
+-- `faults` says with which lines, and all is rolled back.
+CREATE OR REPLACE FUNCTION import_account(p_user_id bigint, p_generation bigint, p_import_id uuid, p_kept bigint, p_key text, p_digest text,
+                                          OUT refused text, OUT answer text, OUT user_revision bigint, OUT faults jsonb) LANGUAGE plpgsql AS $$
+DECLARE
+    opened record;
+    s user_state;
+    count bigint;
+BEGIN
+    SELECT * INTO opened FROM import_open(p_user_id, p_generation, p_import_id, p_kept, p_key, p_digest);
+    s := jsonb_populate_record(opened.s, (
+        SELECT i.content -> 0 FROM import_row i WHERE i.user_id = p_user_id AND i.import_id = p_import_id AND i.kind = 'account'));
+    refused := coalesce(opened.refused, CASE WHEN opened.answer IS NULL AND (opened.s).last_task_id > 0 THEN 'in_use' END);
+    answer := opened.answer; user_revision := (opened.s).revision;
+    IF refused IS NOT NULL OR answer IS NOT NULL THEN
+        RETURN;
+    END IF;
+    INSERT INTO task (user_id, id, name, description, status, completion_at, created_at, updated_at, completed_at, deleted_at, created_revision, revision)
+    SELECT p_user_id, t.id, t.name, t.description, t.status, t.completion_at, t.created_at, t.updated_at, t.completed_at, t.deleted_at, t.created_revision, t.revision
+      FROM import_row i CROSS JOIN LATERAL jsonb_populate_recordset(NULL::task, i.content) t
+     WHERE i.user_id = p_user_id AND i.import_id = p_import_id AND i.kind = 'task' ORDER BY i.line;
+    GET DIAGNOSTICS count = ROW_COUNT;
+    SELECT jsonb_agg(jsonb_build_object('line', f.line, 'message', 'is of a task that there isn''t') ORDER BY f.line) INTO faults
+      FROM (SELECT x.line FROM import_entries(p_user_id, p_import_id) x
+             WHERE NOT EXISTS (SELECT FROM task t WHERE t.user_id = p_user_id AND t.id = x.task_id) ORDER BY x.line LIMIT 100) f;
+    IF faults IS NULL THEN
+        INSERT INTO task_log (user_id, revision, field, task_id, changed_at, old, new)
+        SELECT p_user_id, l.revision, l.field, l.task_id, l.changed_at,
+               CASE l.field WHEN 'deleted_at' THEN l.old::timestamptz::text ELSE l.old END,
+               CASE l.field WHEN 'deleted_at' THEN l.new::timestamptz::text ELSE l.new END
+          FROM import_row i CROSS JOIN LATERAL jsonb_populate_recordset(NULL::task_log, i.content) l
+         WHERE i.user_id = p_user_id AND i.import_id = p_import_id AND i.kind = 'entry' ORDER BY i.line;
+        answer := import_close(s, user_revision, count, p_key, p_digest);
+        faults := import_faults(p_user_id, p_import_id, clock_timestamp());
+    END IF;
+    IF faults IS NOT NULL THEN
+        RAISE SQLSTATE 'IMPRT';
+    END IF;
+    user_revision := s.revision;
+EXCEPTION WHEN SQLSTATE 'IMPRT' THEN
+    answer := NULL;  -- nothing has happened
+END $$;
+
+CREATE OR REPLACE FUNCTION import_entries(p_user_id bigint, p_import_id uuid)
+RETURNS TABLE (line bigint, task_id bigint, revision bigint) LANGUAGE sql STABLE AS $$
+    SELECT x.* FROM import_row i CROSS JOIN LATERAL jsonb_to_recordset(i.content) x (line bigint, task_id bigint, revision bigint)
+     WHERE i.user_id = p_user_id AND i.import_id = p_import_id AND i.kind = 'entry'
+$$;
+
+-- What is wrong with an account that was just restored, and on which of its lines that stands: with what isn't there, on the first.
+CREATE OR REPLACE FUNCTION import_faults(p_user_id bigint, p_import_id uuid, p_now timestamptz) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM user_state u WHERE u.user_id = p_user_id AND u.changed_at > p_now + interval '1 day') THEN
+        RETURN '[{"line": 1, "message": "changed_at must not lie in the future"}]';
+    END IF;
+    IF NOT EXISTS (SELECT FROM account_faults(p_user_id)) THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT jsonb_agg(jsonb_build_object('line', w.line, 'message', w.message) ORDER BY w.line)
+              FROM (SELECT DISTINCT coalesce(e.line, t.line, 1) AS line,
+                           concat_ws(', ', 'task ' || f.task_id, 'revision ' || f.revision) || ': ' || f.fault AS message
+                      FROM account_faults(p_user_id) f
+                           LEFT JOIN import_entries(p_user_id, p_import_id) e ON e.task_id = f.task_id AND e.revision = f.revision
+                           LEFT JOIN (SELECT x.* FROM import_row i CROSS JOIN LATERAL jsonb_to_recordset(i.content) x (line bigint, id bigint)
+                                       WHERE i.user_id = p_user_id AND i.import_id = p_import_id AND i.kind = 'task') t ON t.id = f.task_id
+                     ORDER BY 1 LIMIT 100) w);
+END $$;

@@ -1,0 +1,76 @@
+"""The lines of a body that is read as it comes, so that it may be longer than what fits into memory."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from aiohttp import web
+
+from rest.errors import ContentTooLarge, FieldError, InvalidInput, RequestTimeout
+
+IDLE_SECONDS = 15.0  # from one piece of the body to the next
+LONGEST_LINE_BYTES = 128 * 1024
+BOM = b"\xef\xbb\xbf"  # with which some programs begin what is UTF-8
+
+
+class Line(NamedTuple):
+    """A line with its end, and which one it is, from 1 on."""
+
+    number: int
+    text: bytes
+
+
+class Entry(NamedTuple):
+    """What some lines say of one thing: the line at which it begins, its fields, and what can't be taken of it."""
+
+    line: int
+    fields: dict[str, Any]
+    places: Mapping[str, tuple[int, str]] = {}  # the fields that stand elsewhere, or under another name: the line and the name
+    faults: Sequence[FieldError] = ()
+
+
+class Reader(Protocol):
+    """Makes entries of lines. Both methods raise InvalidInput where what follows can't be understood."""
+
+    def feed(self, line: Line) -> Iterator[Entry]:
+        """Give the entry that this line completes, if it does."""
+
+    def end(self) -> Iterator[Entry]:
+        """Give the entry that the end of the file completes, if it does."""
+
+
+def at_line(line: int, message: str) -> FieldError:
+    """Say what is wrong with a line."""
+    return FieldError(f"line {line}", message)
+
+
+async def read_lines(request: web.Request, most_bytes: int) -> AsyncIterator[list[Line]]:
+    """Give the body's lines, as many at a time as have come. Raises ContentTooLarge, InvalidInput, RequestTimeout."""
+    if (request.content_length or 0) > most_bytes:
+        raise ContentTooLarge()
+    number, received, beginning = 1, 0, b""
+    while piece := await _piece(request):
+        received += len(piece)
+        if received > most_bytes:
+            raise ContentTooLarge()
+        *texts, beginning = (beginning + piece).split(b"\n")
+        yield [_line(n, text + b"\n") for n, text in enumerate(texts, start=number)]
+        number += len(texts)
+        if len(beginning) > LONGEST_LINE_BYTES:
+            raise InvalidInput(at_line(number, "is too long"))
+    if beginning:
+        yield [_line(number, beginning)]
+
+
+def _line(number: int, text: bytes) -> Line:
+    return Line(number, text.removeprefix(BOM) if number == 1 else text)
+
+
+async def _piece(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(IDLE_SECONDS):
+            return await request.content.readany()
+    except TimeoutError:
+        raise RequestTimeout() from None
+    except (web.RequestPayloadError, ConnectionError):
+        raise InvalidInput(detail="The body is broken, or ended before its end.") from None

@@ -1,0 +1,37 @@
+"""Accept: which form of an answer a client gets."""
+
+import pytest
+
+from rest.negotiation import _best
+
+OFFERED = ("application/json", "text/csv", "text/calendar")
+JSON, CSV, CALENDAR = OFFERED
+
+
+@pytest.mark.parametrize(
+    ("accept", "best"),
+    [
+        ("*/*", JSON),
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", JSON),
+        ("image/png", JSON),
+        ("", JSON),
+        ("nonsense", JSON),
+        ("text/csv", CSV),
+        ("Text/CSV; header=present; charset=utf-8", CSV),
+        ("text/calendar", CALENDAR),
+        ("text/*", CSV),
+        ("text/*, text/csv;q=0.5", CALENDAR),
+        ("text/csv;q=0.5, text/calendar;q=0.6", CALENDAR),
+        ("text/csv, application/json", JSON),
+        ("text/csv, application/json;q=0.9", CSV),
+        ("text/csv, */*", CSV),
+        ("text/csv;q=0.1, */*;q=0.2", JSON),
+        ("text/csv;q=0", JSON),
+        ("application/json;q=0, */*;q=0.1", CSV),
+        ("text/csv;q=2, text/calendar", CALENDAR),
+        ("text/csv;charset=utf-8;q=0.5 , text/calendar ; q=0.25", CSV),
+        ("text/calendar,,", CALENDAR),
+    ],
+)
+def test_a_client_gets_what_it_likes_best(accept: str, best: str) -> None:
+    assert _best(accept, OFFERED) == best

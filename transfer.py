@@ -1,0 +1,144 @@
+"""Tasks on their way out: listings in other forms, and the whole account."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+from peewee import JOIN, SQL, Select, fn
+
+import account_format
+import calendar_format
+import listing
+import spreadsheet
+from listing import Listed, State
+from models import Caller, HistoryGone, User, UserState
+from postgres.batching import Batched, q
+from rest.errors import Conflict, InvalidToken
+from rest.fields import JSON
+from schemas import EXAMPLE_TASK, TaskQuery
+
+
+class Form(NamedTuple):
+    """Another form of a listing than JSON: how it begins, what it says of some tasks, each with its `uid`, and how it ends."""
+
+    media_type: str
+    head: bytes
+    tasks: Callable[[Iterable[dict[str, Any]]], bytes]
+    end: bytes
+
+
+FORMS = {
+    "csv": Form("text/csv", spreadsheet.head(), spreadsheet.rows, b""),
+    "ics": Form("text/calendar", calendar_format.HEAD, calendar_format.todos, calendar_format.END),
+}
+
+
+def form_of(query: TaskQuery, preferred: Callable[[tuple[str, ...]], str]) -> Form | None:
+    """Give the form in which a listing is asked for, and None for JSON: the query says it, or else of the media types that is preferred."""
+    if query.format or query.since is not None:
+        return FORMS.get(query.format or "json")
+    forms = {form.media_type: form for form in FORMS.values()}
+    return forms.get(preferred((JSON, *forms)))
+
+
+async def list_in_form(caller: Caller, query: TaskQuery, form: Form, *, whole: bool) -> tuple[Listed, AsyncGenerator[bytes]]:
+    """Give a listing's first page, and the body that has it in another form; the `whole` listing is as of that page's revision."""
+    uid = await account_uid(caller)
+    first = await listing.list_tasks(caller, query)
+    return first, _in_form(caller, query, form, uid, first, whole)
+
+
+async def _in_form(caller: Caller, query: TaskQuery, form: Form, uid: str, first: Listed, whole: bool) -> AsyncGenerator[bytes]:
+    asked, page = query, first
+    yield form.head
+    while True:
+        yield await asyncio.to_thread(_written, form, page.json, uid)  # a page takes up to 0.2 s
+        if not whole or page.cursor is None:
+            break
+        asked = asked.model_copy(update={"cursor": page.cursor})
+        page = await listing.list_tasks(caller, asked, query)
+        if asked.revision is None and _moved_on(page.state, first.state):
+            if asked.deleted:
+                raise Conflict("What is in the trash has changed meanwhile.")
+            asked = asked.model_copy(update={"revision": first.state.user_revision})
+            page = await listing.list_tasks(caller, asked, query)
+    yield form.end
+
+
+def _moved_on(state: State, begun: State) -> bool:
+    return (state.user_revision, state.purged) != (begun.user_revision, begun.purged)
+
+
+def _written(form: Form, json: str, uid: str) -> bytes:
+    return form.tasks(task | {"uid": f"{task['id']}-{uid}"} for task in orjson.loads(f"[{json}]"))
+
+
+class Account(NamedTuple):
+    """What an account counted as an export began, as JSON too."""
+
+    revision: int
+    purged: int
+    json: str
+
+
+async def export(caller: Caller) -> tuple[Account, AsyncGenerator[bytes]]:
+    """Give what the account counts, and the whole of it as of this moment: every task, every log entry. Raises InvalidToken.
+
+    No transaction is held open meanwhile. If the account is closed, or a task purged, the body ends with an exception.
+    """
+    for row in await _ACCOUNT(*caller):
+        account = Account(*row)
+        return account, _exported(caller, account)
+    raise InvalidToken()
+
+
+async def _exported(caller: Caller, account: Account) -> AsyncGenerator[bytes]:
+    yield account_format.HEAD.format(account=account.json).encode()
+    async for part in _parts(_EXPORTED_TASKS, caller, account, 0):
+        yield part
+    yield account_format.BETWEEN.encode()
+    async for part in _parts(_EXPORTED_LOG, caller, account, 0, ""):
+        yield part
+    yield account_format.END.encode()
+
+
+async def _parts(statement: Batched, caller: Caller, account: Account, *start: object) -> AsyncGenerator[bytes]:
+    after: Sequence[object] = start
+    separator = ""
+    while rows := await statement(*caller, account.revision, *after):
+        [(purged, kept_from, revision, lines, *after)] = rows
+        if purged != account.purged:
+            raise HistoryGone(kept_from, revision)
+        if lines is None:
+            return
+        yield (separator + lines).encode()
+        separator = ",\n"
+    raise InvalidToken()
+
+
+async def account_uid(caller: Caller) -> str:
+    """Give what stands in the UIDs of an account's tasks and of no other's. Raises InvalidToken."""
+    for (uid,) in await _ACCOUNT_UID(*caller):
+        return str(uid)
+    raise InvalidToken()
+
+
+EXAMPLES = {
+    form.media_type: (form.head + _written(form, EXAMPLE_TASK, "6fa459ea-ee8a-4ca4-894e-db77e160355e") + form.end).decode("utf-8-sig")
+    for form in FORMS.values()
+}
+_ACCOUNT = listing.of_caller(UserState.select(UserState.revision, UserState.purged, fn.account_json(UserState)), {})
+
+
+def _part(function: Any, types: dict[str, str]) -> Batched:
+    part = Select([function], [SQL("*")]).alias("part")
+    state = UserState.select(UserState.purged, UserState.kept_from, UserState.revision, SQL("part.*")).join(part, JOIN.CROSS)
+    return listing.of_caller(state, {"as_of": "bigint"} | types)
+
+
+_EXPORTED_TASKS = _part(fn.export_tasks(q.user_id, q.as_of, q.after), {"after": "bigint"})
+_EXPORTED_LOG = _part(
+    fn.export_log(q.user_id, q.as_of, q.after_revision, q.after_field), {"after_revision": "bigint", "after_field": "text"}
+)
+_ACCOUNT_UID = listing.of_caller(UserState.select(User.uid).join(User), {})

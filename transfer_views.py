@@ -1,0 +1,61 @@
+"""What takes an account out as a whole, and files in."""
+
+import asyncio
+
+from aiohttp import web
+
+import imports
+import settings
+import transfer
+from account_format import Export as ExportShown
+from imports import AccountInUse
+from rest import conditions, fields, idempotency, streaming
+from rest.contract import Answer, contract
+from rest.errors import EXTRA_HEADERS, UnsupportedMediaType
+from rest.fields import JSON
+from rest.idempotency import KeyReused
+from rest.lines import read_lines
+from schemas import Imported
+from views import SHOWN, Resource
+
+EXPORT = Answer(ExportShown, headers=SHOWN, sometimes=("Content-Disposition",))
+IMPORTED = Answer(Imported, headers=("X-Revision",))
+FILES = {JSON: ExportShown, **transfer.EXAMPLES}
+REPRESENTATION = 1  # goes into the ETag of an export: raise it when the same account comes to look different
+IMPORTS_AT_ONCE = 2  # of a worker: each takes one of its connections while it is done
+TURNS = web.AppKey("turns", asyncio.Semaphore)
+
+
+class Export(Resource):
+    """The caller's account as a whole."""
+
+    @contract(EXPORT)
+    async def get(self) -> web.StreamResponse:
+        """Take out the whole account, log included, as it is now: to be kept, or imported into a new account."""
+        account, body = await transfer.export(self.caller)
+        self.request[EXTRA_HEADERS]["X-Revision"] = str(account.revision)
+        tag = conditions.digest_tag("export", REPRESENTATION, self.caller.user_id, account.revision, account.purged)
+        if conditions.is_known(self.request, tag):
+            return conditions.not_modified(tag)
+        headers = {
+            "ETag": tag,
+            "Content-Type": "application/json; charset=utf-8",
+            "Content-Disposition": 'attachment; filename="tasks.json"',
+        }
+        return await streaming.send(self.request, web.StreamResponse(headers=headers), body)
+
+
+class Import(Resource):
+    """Files that come in."""
+
+    @contract(IMPORTED, AccountInUse, KeyReused, takes=(idempotency.HEADER,), files=FILES)
+    async def post(self) -> web.Response:
+        """Restore an export in a new account, or create and change tasks as a sheet or a calendar says: all of it or nothing."""
+        key, media_type = idempotency.key(self.request), fields.media_type(self.request)
+        fields.refuse_coding(self.request)
+        if media_type not in FILES:
+            raise UnsupportedMediaType(f"A file must be of type {', '.join(FILES)}.")
+        lines = read_lines(self.request, settings.load().import_max_bytes)
+        turns = self.request.app[TURNS]
+        imported = await imports.import_file(self.caller, media_type, lines, key, turns)
+        return web.Response(text=imported.json, content_type=JSON, headers={"X-Revision": str(imported.user_revision)})
