@@ -17,7 +17,7 @@ import transfer
 from account_format import Export
 from rest.errors import Conflict
 from rest.fields import JSON
-from schemas import MOST_PER_PAGE, TaskQuery
+from scalars import MOST_PER_PAGE, TaskQuery
 from tests.conftest import Answer, Person
 from tests.test_bodies import is_problem
 
