@@ -16,6 +16,7 @@ from rest import conditions, idempotency
 from rest.contract import Answer, Operation, contract
 from rest.errors import PROBLEM, ContentTooLarge, Failure, InvalidInput, Unauthorized, Unavailable, UnsupportedMediaType
 from rest.fields import FORM, JSON, MULTIPART
+from rest.overload import TooSlow
 
 REFERENCE = "#/components/schemas/{model}"
 DOCUMENT = web.AppKey("document", bytes)
@@ -158,7 +159,7 @@ def _of_text(schema: dict[str, Any]) -> dict[str, Any]:
 def _operation(operation: Operation, in_path: list[dict[str, Any]], guarded: bool, schemas: _Schemas) -> dict[str, Any]:
     answer = operation.answer
     failures: list[type[Failure]] = [InvalidInput, *operation.failures]
-    failures += [ContentTooLarge, UnsupportedMediaType] if operation.body else []
+    failures += [TooSlow, ContentTooLarge, UnsupportedMediaType] if operation.body else []
     failures += [Unauthorized, Unavailable] if guarded else []
     conditional = operation.method == "get" and "ETag" in answer.headers
     sent = ["If-None-Match"] if conditional else ["If-Match"] if HTTPStatus.PRECONDITION_FAILED in {f.status for f in failures} else []
@@ -252,7 +253,7 @@ def _header(_: str, example: str) -> dict[str, Any]:
 class Document(web.View):
     """The document."""
 
-    @contract(Answer(dict[str, Any], headers=("ETag",)))
+    @contract(Answer(dict[str, Any], headers=("ETag",)), Unavailable)
     async def get(self) -> web.Response:
         """Give this document."""
         document = self.request.app[DOCUMENT]
