@@ -17,7 +17,7 @@ import settings
 import transfer_views
 import views
 from postgres import database
-from rest import aiohttp_mends, errors, openapi, telemetry
+from rest import aiohttp_mends, errors, openapi, overload, telemetry
 
 aiohttp_mends.apply()
 
@@ -52,9 +52,12 @@ PRIVATE = [  # auth lets nobody in without a token
 ]
 
 
-def middlewares() -> list[Middleware]:
-    """Give the middlewares, outermost first: whatever happens further in is named, logged and answered."""
-    return [telemetry.middleware, errors.middleware, auth.middleware(PRIVATE)]
+ALWAYS = (views.Live, views.Ready)  # answered however much there is to do
+
+
+def middlewares(under_way: overload.UnderWay) -> list[Middleware]:
+    """Give the middlewares, outermost first: whatever happens further in is named, logged and answered, and nothing takes too long."""
+    return [telemetry.middleware, errors.middleware, under_way.middleware, auth.middleware(PRIVATE)]
 
 
 @cache
@@ -65,8 +68,11 @@ def document() -> bytes:
 
 async def create_app() -> web.Application:
     """Make the application; gunicorn calls this in each worker."""
-    app = web.Application(middlewares=middlewares(), client_max_size=settings.load().max_body_bytes)
+    given = settings.load()
+    under_way = overload.UnderWay(given.max_requests_at_once, given.request_timeout_seconds, ALWAYS)
+    app = web.Application(middlewares=middlewares(under_way), client_max_size=given.max_body_bytes)
     app.add_routes(PUBLIC + PRIVATE)
+    app[overload.UNDER_WAY] = under_way
     app[openapi.DOCUMENT] = document()
     app[transfer_views.TURNS] = asyncio.Semaphore(transfer_views.IMPORTS_AT_ONCE)
     app.cleanup_ctx.extend([telemetry.access_lines, database.pool, auth.hashing, housekeeping.housekeeping, events.watching])

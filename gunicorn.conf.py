@@ -1,22 +1,22 @@
 """How gunicorn runs the service: https://gunicorn.org/reference/settings/."""
 
+import math
 import os
 import signal
 from typing import Any
 
 import settings
-from rest import telemetry
+from rest import serving, telemetry
 
 _settings = settings.load()
 telemetry.log_to_stdout(_settings.log_level)  # before the workers are made, so that they have it too
 
 bind = _settings.address
 workers = _settings.web_concurrency or os.cpu_count() or 1
-worker_class = "aiohttp.GunicornUVLoopWebWorker"
+worker_class = serving.Worker
 preload_app = True  # read once and shared; pools are made in the workers
-keepalive = 75  # seconds; longer than most proxies keep theirs
-timeout = 30  # seconds without a sign of life from the event loop, then the worker is replaced
-graceful_timeout = 8  # seconds for what is under way; Docker kills after 10
+graceful_timeout = math.ceil(_settings.request_timeout_seconds) + 3  # seconds for what is under way, and to close what a worker holds
+timeout = max(30, 2 * graceful_timeout)  # seconds without a sign of life from the event loop, then the worker is replaced
 control_socket_disable = True  # it would want a home directory to write to
 accesslog = None  # rest/telemetry.py writes the lines
 

@@ -45,6 +45,14 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="the address to listen on")
     port: int = Field(8080, ge=1, le=65535, description="the port to listen on")
     web_concurrency: int | None = Field(None, ge=1, le=256, description="worker processes; one per core where it is not set")
+    request_timeout_seconds: float = Field(
+        10, gt=0, le=600, description="how long a request's head may take to arrive, and then its body and the answer together"
+    )
+    keepalive_seconds: float = Field(
+        75, gt=0, le=3600, description="how long a connection may be idle; a proxy in front must close its own sooner"
+    )
+    max_connections: int = Field(800, ge=1, le=100_000, description="connections of clients per worker, at most")
+    max_requests_at_once: int = Field(256, ge=1, le=100_000, description="requests at work per worker; beyond it the answer is 503")
     token_lifetime_seconds: int = Field(30 * 86400, ge=60, le=LONGEST_TOKEN_LIFETIME_SECONDS, description="how long a token lives")
     token_lifetime_most_seconds: int = Field(
         365 * 86400, ge=60, le=LONGEST_TOKEN_LIFETIME_SECONDS, description="the longest that a client may ask a token to live"
@@ -57,6 +65,7 @@ class Settings(BaseSettings):
     hashing_queue: int = Field(64, ge=0, le=10000, description="passwords waiting for that, per worker; beyond it the answer is 503")
     max_body_bytes: int = Field(128 * 1024, ge=1024, le=64 * 1024 * 1024, description="the largest request body")
     import_max_bytes: int = Field(512 * 1024 * 1024, ge=1024, le=64 * 1024**3, description="the largest file that can be imported")
+    max_header_bytes: int = Field(8190, ge=1024, le=1024 * 1024, description="the longest line of a request's head")
     undo_most_tasks: int = Field(10_000, ge=1, le=1_000_000, description="the most tasks that one undo alters")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     data_dir: Path = Field(Path(".data"), description="where `make run` keeps its own PostgreSQL; unused where DB_HOST is set")

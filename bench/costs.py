@@ -26,6 +26,7 @@ LAYERS = {
     "handler": "a handler that answers 200 bytes",
     "telemetry": "the request's id, its access line",
     "errors": "whatever fails is answered; the headers that every answer has",
+    "overload": "no more at once than can be served, and none for ever",
     "auth": "the token, remembered",
     "operation": "the operation: what was sent is checked, the answer is made; PostgreSQL and the way to it left out",
 }
@@ -46,11 +47,12 @@ async def _measure() -> list[Record]:
     import auth
     from models import Caller
     from postgres.batching import Batched
-    from rest import errors, telemetry
+    from rest import errors, overload, telemetry
 
     routes = [web.route(request.method, request.path.split("?")[0], hello) for request in REQUESTS.values()]
-    middlewares = [telemetry.middleware, errors.middleware, auth.middleware(routes)]
-    applications = [web.Application(middlewares=middlewares[:count]) for count in range(4)]
+    under_way = overload.UnderWay(256, 10, ())
+    middlewares = [telemetry.middleware, errors.middleware, under_way.middleware, auth.middleware(routes)]
+    applications = [web.Application(middlewares=middlewares[:count]) for count in range(5)]
     for application in applications:
         application.add_routes(routes)
     applications.append(await app.create_app())

@@ -1,15 +1,19 @@
-"""Four faults of aiopg 1.4.0, mended until it mends them itself. Each has a test that fails without its mend."""
+"""Faults of aiopg 1.4.0, mended until it mends them itself. Each has a test that fails without its mend."""
 
 import asyncio
 from collections.abc import Sequence
+from socket import SOCK_STREAM
 from typing import Any
 
 import aiopg.connection
 import aiopg.pool
+import psycopg2
 from aiopg.utils import create_completed_future
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
 
 CONNECT_TRIES = 3
+PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4)  # before a server that restarts is called again
+SECONDS_BETWEEN_LOOKS = 0.2  # at a connection from which nothing comes
 
 aiopgs_poll = aiopg.connection.Connection._poll
 aiopgs_connect = aiopg.connection.connect
@@ -28,10 +32,12 @@ def apply() -> None:
 async def poll(self: Any, waiter: "asyncio.Future[None]", timeout: float) -> None:
     """Wait for PostgreSQL's answer. An error passes as it is (aiopg #537).
 
-    aiopg's own turns a cancelled statement into a CancelledError, which ends the request without any answer.
+    aiopg's own turns a cancelled statement into a CancelledError, which ends the request without any answer. And it waits in vain where a
+    backend was killed: its last words and the end of the connection come at once, and uvloop tells of a connection in error only once.
     """
     self._ready(self._weakref)
-    timer = self._loop.call_later(timeout, _expire, waiter)
+    pause = min(timeout, SECONDS_BETWEEN_LOOKS)
+    timer = self._loop.call_later(pause, _look, self, waiter, timeout - pause)
     try:
         await waiter
     except (asyncio.CancelledError, TimeoutError):
@@ -42,13 +48,23 @@ async def poll(self: Any, waiter: "asyncio.Future[None]", timeout: float) -> Non
         self._waiter = None
 
 
-def _expire(waiter: "asyncio.Future[None]") -> None:
-    if not waiter.done():
+def _look(connection: Any, waiter: "asyncio.Future[None]", seconds_left: float) -> None:
+    if waiter.done():
+        return
+    if seconds_left <= 0:
         waiter.set_exception(TimeoutError("PostgreSQL didn't answer in time"))
+        return
+    connection._ready(connection._weakref)
+    pause = min(seconds_left, SECONDS_BETWEEN_LOOKS)
+    connection._loop.call_later(pause, _look, connection, waiter, seconds_left - pause)
 
 
 async def connect(*args: Any, **options: Any) -> aiopg.connection.Connection:
-    """Connect, and again where uvloop stumbles over the remains of a connection that was refused (aiopg #856, #909)."""
+    """Connect, and again where uvloop stumbles over the remains of a connection that was refused (aiopg #856, #909).
+
+    The name is looked up beforehand: libpq would hold up the event loop with it, for seconds where a name server is away.
+    """
+    options |= await _addresses(options.get("host", ""), options.get("port"))
     for last in (False,) * (CONNECT_TRIES - 1) + (True,):
         try:
             return await aiopgs_connect(*args, **options)
@@ -56,6 +72,14 @@ async def connect(*args: Any, **options: Any) -> aiopg.connection.Connection:
             if last or "handler is closed" not in str(error):
                 raise
     raise AssertionError("unreachable")
+
+
+async def _addresses(host: str, port: Any) -> dict[str, str]:
+    if not host or host.startswith(("/", "@")) or "," in host:  # sockets, and what libpq alone understands
+        return {}
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+    return {"host": ",".join([host] * len(addresses)), "hostaddr": ",".join(addresses)}
 
 
 def release(self: Any, connection: aiopg.connection.Connection) -> "asyncio.Future[None]":
@@ -76,9 +100,19 @@ def release(self: Any, connection: aiopg.connection.Connection) -> "asyncio.Futu
 
 
 async def fill(self: Any, override_min: bool) -> None:
-    """Have a free connection. One that was given back and died while another was being made would be handed out, and fail an assertion."""
+    """Have a free connection; whoever waits for one waits meanwhile, so that a server that restarts isn't called by all of them.
+
+    One that was given back and died while another was being made would be handed out, and fail an assertion.
+    """
+    pauses = iter(PAUSES_SECONDS)
     while True:
-        await aiopgs_fill(self, override_min)
+        try:
+            await aiopgs_fill(self, override_min)
+        except (psycopg2.OperationalError, OSError):
+            if (pause := next(pauses, None)) is None:
+                raise
+            await asyncio.sleep(pause)
+            continue
         dead = [connection for connection in self._free if connection.closed]
         for connection in dead:
             self._free.remove(connection)

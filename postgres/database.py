@@ -22,7 +22,7 @@ from rest.errors import Unavailable
 log = logging.getLogger(__name__)
 
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
-PAUSES_SECONDS = (0.05, 0.1, 0.2)  # before a read is tried again
+PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4)  # before a read is tried again
 SECONDS_FOR_THE_FIRST_CONTACT = 3  # then the service starts without its database, and answers 503
 SECONDS_BETWEEN_ATTEMPTS = 0.5  # to bring the schema up to date
 MOST_PREPARED = 100  # statements per connection: a plan of a listing takes PostgreSQL some 100 KiB
@@ -36,11 +36,18 @@ class Pool(AioPgPoolBackend):
     """aiopg's pool, with a wait for a connection that is shorter than the one for an answer."""
 
     async def acquire(self) -> Any:
-        """Give a connection. Raises TimeoutError where none gets free in time."""
+        """Give a connection. Raises NoConnectionError where none gets free, or none can be made, in time."""
         if self.pool is not None and (connection := aiopg_mends.take_free(self.pool)):
             return connection
-        async with asyncio.timeout(settings.load().db_wait_seconds):
-            return await super().acquire()
+        try:
+            async with asyncio.timeout(settings.load().db_wait_seconds):
+                return await super().acquire()
+        except (psycopg2.OperationalError, OSError) as error:
+            raise NoConnectionError(str(error).strip() or "no connection got free in time") from error
+
+
+class NoConnectionError(ConnectionError):
+    """There is no connection, after several attempts: nothing was sent, and it is too late to try again."""
 
 
 class Statement:
@@ -85,7 +92,7 @@ class Database(peewee_async.PostgresqlDatabase):
                 yield
 
     async def rows(self, sql: str, params: Sequence[Any], *, read: bool = False) -> Rows:
-        """Run a statement and give its rows. A `read` is tried again on another connection where one was broken."""
+        """Run a statement and give its rows. A `read` is tried again where the connection broke, anything where nothing of it happened."""
         return await _tried(lambda: self.aio_execute_sql(sql, params, fetchall), read=read)
 
     async def run(self, statement: Statement, values: Sequence[Any], *, read: bool = False) -> Rows:
@@ -162,19 +169,24 @@ TROUBLE = (
 
 
 async def _tried(attempt: Callable[[], Awaitable[Rows]], *, read: bool) -> Rows:
-    for pause in PAUSES_SECONDS if read else ():
+    for pause in PAUSES_SECONDS if read else PAUSES_SECONDS[:1]:
         try:
             return await attempt()
         except Unavailable as error:
-            if not _connection_broke(error.__cause__):
+            if not (_was_a_deadlock(error.__cause__) or (read and _connection_broke(error.__cause__))):
                 raise
             await asyncio.sleep(pause)
     return await attempt()
 
 
+def _was_a_deadlock(error: BaseException | None) -> bool:
+    """Tell whether PostgreSQL took everything back for another's sake: then it may be tried again, a change too."""
+    return (_code(error) or "").startswith("40")
+
+
 def _connection_broke(error: BaseException | None) -> bool:
     """Tell a broken connection from a limit that was reached."""
-    if error is None or isinstance(error, TimeoutError):
+    if error is None or isinstance(error, TimeoutError | NoConnectionError):
         return False
     code = _code(error)
     return code is None or _is_of_connection(code)

@@ -141,10 +141,13 @@ class ChangedMeanwhile(Failure):
 
 
 class RequestTimeout(Failure):
-    """The body didn't go on coming."""
+    """The request took too long to arrive."""
 
     status = HTTPStatus.REQUEST_TIMEOUT
-    detail = "The body stopped coming: send it again."
+    detail = "The request took too long to arrive: send it again."
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail, headers={"Connection": "close"})  # RFC 9110, section 15.5.9
 
 
 class UnsupportedMediaType(Failure):

@@ -8,6 +8,7 @@ from aiohttp import web
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from rest import overload
 from rest.errors import FieldError, InvalidInput, UnsupportedMediaType
 
 FORM, MULTIPART, JSON = "application/x-www-form-urlencoded", "multipart/form-data", "application/json"
@@ -38,10 +39,10 @@ def read_query(query_string: str) -> Fields:
 
 
 async def read_body(request: web.Request) -> Fields:
-    """Give the body's fields, whichever of the three types it has. Raises InvalidInput, UnsupportedMediaType."""
+    """Give the body's fields, whichever of the three types it has. Raises InvalidInput, UnsupportedMediaType, Unavailable."""
     refuse_coding(request)
     try:
-        body = await request.read()
+        body = await overload.read(request)
     except (web.RequestPayloadError, ConnectionError):
         _malformed("The body is broken, or ended before its end.")
     if not body and request.headers.get("Content-Type", UNKNOWN) == UNKNOWN:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 from aiohttp import web
 
+from rest import overload
 from rest.errors import ContentTooLarge, FieldError, InvalidInput, RequestTimeout
 
 IDLE_SECONDS = 15.0  # from one piece of the body to the next
@@ -45,9 +46,13 @@ def at_line(line: int, message: str) -> FieldError:
 
 
 async def read_lines(request: web.Request, most_bytes: int) -> AsyncIterator[list[Line]]:
-    """Give the body's lines, as many at a time as have come. Raises ContentTooLarge, InvalidInput, RequestTimeout."""
+    """Give the body's lines, as many at a time as have come: they may take as long as they go on coming.
+
+    Raises ContentTooLarge, InvalidInput, RequestTimeout.
+    """
     if (request.content_length or 0) > most_bytes:
         raise ContentTooLarge()
+    overload.let_take_its_time(request)
     number, received, beginning = 1, 0, b""
     while piece := await _piece(request):
         received += len(piece)

@@ -160,8 +160,7 @@ def _of_text(schema: dict[str, Any]) -> dict[str, Any]:
 def _operation(operation: Operation, in_path: list[dict[str, Any]], guarded: bool, schemas: _Schemas) -> dict[str, Any]:
     answer = operation.answer
     failures: list[type[Failure]] = [InvalidInput, *operation.failures]
-    failures += [ContentTooLarge, UnsupportedMediaType] if operation.body or operation.files else []
-    failures += [RequestTimeout] if operation.files else []
+    failures += [RequestTimeout, ContentTooLarge, UnsupportedMediaType] if operation.body or operation.files else []
     failures += [Unauthorized, Unavailable] if guarded else []
     conditional = operation.method == "get" and "ETag" in answer.headers
     sent = ["If-None-Match"] if conditional else ["If-Match"] if HTTPStatus.PRECONDITION_FAILED in {f.status for f in failures} else []
@@ -267,7 +266,7 @@ def _header(_: str, example: str) -> dict[str, Any]:
 class Document(web.View):
     """The document."""
 
-    @contract(Answer(dict[str, Any], headers=("ETag",)))
+    @contract(Answer(dict[str, Any], headers=("ETag",)), Unavailable)
     async def get(self) -> web.Response:
         """Give this document."""
         document = self.request.app[DOCUMENT]

@@ -7,7 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 
 from aiohttp import web
 
-from rest import errors, telemetry
+from rest import errors, overload, telemetry
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,9 @@ async def answering(request: web.Request, response: web.StreamResponse) -> Async
 
     What fails inside can't be answered any more: the log has it, and the connection breaks, so that nobody takes a part for the whole.
     That goes for a TimeoutError too, by which whoever writes may give up a client that takes nothing. One that went away is no failure.
+    The deadline that other answers have is no longer one.
     """
+    overload.let_take_its_time(request)
     response.headers["X-Request-ID"] = telemetry.request_id.get() or ""
     errors.add_headers(request, response)
     await response.prepare(request)

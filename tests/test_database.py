@@ -3,9 +3,10 @@
 import asyncio
 import re
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from contextvars import Context
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import app
 import settings
 from models import User
 from postgres import aiopg_mends, migrate
-from postgres.database import MIGRATIONS, connection_parameters, database
+from postgres.database import MIGRATIONS, NoConnectionError, connection_parameters, database
 from rest.errors import Unavailable
 from tests.conftest import Person, Running, Server, contents
 
@@ -113,6 +114,65 @@ def test_under_uvloop_every_refused_connection_says_so(unused_tcp_port: int) -> 
         assert RuntimeError in runner.run(errors(aiopg_mends.aiopgs_connect))
 
 
+class LastWords(asyncio.Protocol):
+    """A backend that is killed: it takes a connection and, without reading what it is asked, warns and is gone."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: Any = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.pause_reading()
+        warning = b"SWARNING\0C57P02\0Mterminating connection because of crash of another server process\0\0"
+        greeting = [(b"R", bytes(4)), (b"S", b"client_encoding\0UTF8\0"), (b"S", b"DateStyle\0ISO, MDY\0"), (b"Z", b"I")]
+        self._transport.write(b"".join(self._message(*each) for each in greeting))
+        asyncio.get_running_loop().call_later(0.1, self._end, self._message(b"N", warning))
+
+    @staticmethod
+    def _message(kind: bytes, content: bytes) -> bytes:
+        return kind + (len(content) + 4).to_bytes(4, "big") + content
+
+    def _end(self, words: bytes) -> None:
+        self._transport.write(words)
+        self._transport.abort()
+
+
+def error_of_last_words(directory: Path) -> type[BaseException]:
+    async def ask() -> type[BaseException]:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)  # uvloop's and aiopg's words about it
+        async with await asyncio.get_running_loop().create_unix_server(LastWords, directory / ".s.PGSQL.5432"):
+            connection = await aiopg.connect(host=str(directory), dbname="a", user="a", timeout=1, enable_hstore=False)
+            with pytest.raises((psycopg2.Error, TimeoutError)) as caught:
+                await aiopg_mends.execute(connection, "SELECT 1", ())
+            connection.close()
+            return caught.type
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(ask())
+
+
+def test_under_uvloop_the_end_of_a_killed_backend_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(prefix="task-test-") as directory:
+        assert issubclass(error_of_last_words(Path(directory)), psycopg2.OperationalError)
+        monkeypatch.setattr(aiopg_mends, "SECONDS_BETWEEN_LOOKS", 60)
+        assert error_of_last_words(Path(directory)) is TimeoutError
+
+
+async def test_a_name_is_looked_up_beside_the_event_loop(server: Server, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def look_up(host: str, port: int, **options: Any) -> list[Any]:
+        await asyncio.sleep(0)
+        assert host == "db.invalid"
+        return [(0, 0, 0, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", look_up)
+    real = connection_parameters()
+    async with way_to_the_database(unused_tcp_port, real):
+        connection = await aiopg_mends.connect(
+            dbname=server.ours, enable_hstore=False, **real | {"host": "db.invalid", "port": unused_tcp_port}
+        )
+        assert await aiopg_mends.execute(connection, "SELECT 1", ()) == [(1,)]
+        connection.close()
+
+
 # The pool
 
 
@@ -166,6 +226,46 @@ async def test_a_read_is_tried_again_on_a_broken_connection_and_a_change_is_not(
             else:
                 with pytest.raises(Unavailable):
                     await database.rows(end_oneself_once, ())
+
+
+async def test_what_was_not_sent_is_sent_when_the_server_is_back(
+    running: Running, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = connection_parameters()
+    async with AsyncExitStack() as first_life, AsyncExitStack() as second_life:
+        await first_life.enter_async_context(way_to_the_database(unused_tcp_port, real))
+        async with running(DB_HOST="127.0.0.1", DB_PORT=str(unused_tcp_port)):
+            assert await database.rows("SELECT 1", ()) == [(1,)]
+            await database.pool_backend.pool.clear()
+            await first_life.aclose()
+            change = asyncio.create_task(database.rows("SELECT 2", ()))
+            await asyncio.sleep(0.2)
+            assert not change.done()
+            await second_life.enter_async_context(way_to_the_database(unused_tcp_port, real))
+            assert await change == [(2,)]
+            await database.pool_backend.pool.clear()
+            await second_life.aclose()
+            monkeypatch.setattr(aiopg_mends, "PAUSES_SECONDS", (0.01,))
+            with pytest.raises(Unavailable) as caught:
+                await database.rows("SELECT 3", (), read=True)
+            assert isinstance(caught.value.__cause__, NoConnectionError)
+
+
+async def test_what_was_taken_back_in_a_deadlock_is_tried_again_once(running: Running, sql: Callable[..., Any]) -> None:
+    sql("CREATE SEQUENCE attempt")
+    sql(
+        "CREATE FUNCTION deadlocked(times int) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN IF nextval('attempt') <= times THEN"
+        " RAISE EXCEPTION USING ERRCODE = 'deadlock_detected'; END IF; RETURN currval('attempt'); END $$"
+    )
+    try:
+        async with running():
+            assert await database.rows("SELECT deadlocked(1)", ()) == [(2,)]
+            with pytest.raises(Unavailable):
+                await database.rows("SELECT deadlocked(9)", ())
+            assert sql("SELECT last_value FROM attempt") == [(4,)]
+    finally:
+        sql("DROP FUNCTION deadlocked")
+        sql("DROP SEQUENCE attempt")
 
 
 async def test_a_fault_of_the_statement_is_not_taken_for_trouble_of_the_database(running: Running) -> None:

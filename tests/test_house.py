@@ -16,7 +16,7 @@ import auth
 import models
 import scalars
 import schemas
-from rest import errors, telemetry
+from rest import errors, overload, telemetry
 from settings import EXAMPLE_SECRET, Settings
 
 HOUSE = Path(app.__file__).parent
@@ -25,6 +25,8 @@ ROOMS = [  # a module imports only what stands above it
     "rest.telemetry",
     "rest.aiohttp_mends",
     "rest.errors",
+    "rest.overload",
+    "rest.serving",
     "rest.streaming",
     "rest.conditions",
     "rest.idempotency",
@@ -102,9 +104,12 @@ def test_production_never_imports_the_embedded_postgresql() -> None:
 
 
 async def test_the_middlewares_stand_in_this_order() -> None:
-    first, second, third = (await app.create_app()).middlewares
+    first, second, third, fourth = (await app.create_app()).middlewares
     assert (first, second) == (telemetry.middleware, errors.middleware)
-    assert (third.__module__, getattr(third, "__name__", "")) == (auth.__name__, "authenticate")
+    assert [(each.__module__, getattr(each, "__name__", "")) for each in (third, fourth)] == [
+        (overload.__name__, "middleware"),
+        (auth.__name__, "authenticate"),
+    ]
 
 
 def default(name: str) -> str:

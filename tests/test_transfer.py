@@ -4,7 +4,7 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -15,9 +15,11 @@ from aiohttp import ClientPayloadError
 import listing
 import transfer
 from account_format import Export
+from rest import overload
 from rest.errors import Conflict
 from rest.fields import JSON
-from scalars import MOST_PER_PAGE, TaskQuery
+from scalars import MOST_PER_PAGE
+from schemas import TaskQuery
 from tests.conftest import Answer, Person
 from tests.test_bodies import is_problem
 
@@ -318,3 +320,16 @@ async def test_an_export_has_a_tag(alice: Person) -> None:
         assert (answer.status, answer.text, answer.headers["ETag"], answer.headers["X-Revision"]) == (304, "", tag, "1")
     await alice.delete("/task/1?forever=true")
     assert (await alice.get("/export", headers={"If-None-Match": tag})).status == 200
+
+
+async def test_a_file_may_take_longer_than_a_request(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert alice.client.app
+    monkeypatch.setattr(alice.client.app[overload.UNDER_WAY], "_seconds", 0.2)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        for piece in (b"name,description,status\r\n", b"a,,new\r\n", b"b,,new\r\n"):
+            await asyncio.sleep(0.15)
+            yield piece
+
+    answer = await alice.post("/import", data=slowly(), headers={"Content-Type": "text/csv"})
+    assert (answer.status, answer.json["count"]) == (200, 2)

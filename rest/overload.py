@@ -1,0 +1,103 @@
+"""How much is under way: what is more than can be served is refused at once, and what takes too long is given up."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from rest.errors import RequestTimeout, Unavailable
+
+FULL = "The service has as much to do as it can at this moment: try again."
+LATE = "The service couldn't do this in time: try again."
+
+
+class UnderWay:
+    """The requests under way in this process, each with the moment (in the loop's seconds) at which it came.
+
+    They stand in the order of these moments, and so of their deadlines too: one timer, for the first, does for all.
+    """
+
+    def __init__(self, most: int, seconds: float, always: Collection[Any]) -> None:
+        """Serve so many at once, each for so long; those of the handlers `always`, however many there are."""
+        self._most, self._seconds, self._always = most, seconds, always
+        self._since: dict[asyncio.Task[Any], float] = {}
+        self._given_up: set[asyncio.Task[Any]] = set()  # and not yet ended
+        self._arriving = 0  # of them: their bodies are on the way, so they cost no more than their connections do
+        self._timer: asyncio.TimerHandle | None = None
+
+    @web.middleware
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Handle a request until its time is over. Raises Unavailable then, or where there are too many; RequestTimeout for a late body."""
+        if self._at_work() >= self._most and request.match_info.handler not in self._always:
+            raise Unavailable(FULL)
+        loop, handling = asyncio.get_running_loop(), _handling()
+        self._since[handling] = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self._seconds, self._give_up)
+        try:
+            return await handler(request)
+        except asyncio.CancelledError:
+            if handling not in self._given_up:
+                raise
+            handling.uncancel()
+            raise (Unavailable(LATE) if request.content.is_eof() else RequestTimeout()) from None
+        finally:
+            self._since.pop(handling, None)
+            self._given_up.discard(handling)
+
+    def _at_work(self) -> int:
+        return len(self._since) - self._arriving
+
+    def _give_up(self) -> None:
+        """Cancel what is past its deadline, and come back at the next one."""
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        while self._since:
+            handling, came_at = next(iter(self._since.items()))
+            if came_at + self._seconds > loop.time():
+                self._timer = loop.call_at(came_at + self._seconds, self._give_up)
+                return
+            del self._since[handling]
+            self._given_up.add(handling)
+            handling.cancel()
+
+    @asynccontextmanager
+    async def arriving(self) -> AsyncIterator[None]:
+        """Wait inside for the body of the request that is being handled. Raises Unavailable where there are too many once it is there."""
+        self._arriving += 1
+        try:
+            yield
+        finally:
+            self._arriving -= 1
+        if self._at_work() > self._most:
+            raise Unavailable(FULL)
+
+    def let_take_its_time(self) -> None:
+        """Let the request that is being handled take as long as it likes, and count it no more."""
+        self._since.pop(_handling(), None)
+
+
+def _handling() -> asyncio.Task[Any]:
+    """Give what handles the present request: aiohttp makes one for each."""
+    return cast("asyncio.Task[Any]", asyncio.current_task())
+
+
+UNDER_WAY = web.AppKey("under_way", UnderWay)
+
+
+async def read(request: web.Request) -> bytes:
+    """Give a request's body, which may be long in coming: others don't wait for that. Raises Unavailable."""
+    under_way = request.app.get(UNDER_WAY)
+    if under_way is None or request.content.is_eof():
+        return await request.read()
+    async with under_way.arriving():
+        return await request.read()
+
+
+def let_take_its_time(request: web.Request) -> None:
+    """Exempt a request from the deadline: whoever answers it piece by piece, or reads its body so, sees to it that this ends."""
+    if under_way := request.app.get(UNDER_WAY):
+        under_way.let_take_its_time()

@@ -1,0 +1,263 @@
+"""How connections are held: none for ever, not too many, and to an end that loses no request."""
+
+import asyncio
+import fcntl
+import sys
+import termios
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp.worker import GunicornUVLoopWebWorker
+
+import settings
+from rest.errors import PROBLEM, Unavailable
+
+BACKLOG = 2048  # connections that wait to be taken, as gunicorn has it; aiohttp would make it 128, which a burst outgrows
+LINES_OF_A_HEAD = 8  # of the longest that there may be: so much, and one read more, is kept of a head that is still arriving
+LEAST_READ_BYTES = 64 * 1024  # by a client that is slow to take an answer, within a request's time
+MOST_UNREAD_BYTES = 64 * 1024 * 1024  # of all answers together; then whoever has been slow for longest goes
+SECONDS_TO_BE_SLOW = 1  # before that
+SECONDS_OF_LINGERING = 2  # in which the rest of a body that nobody wants is taken and thrown away, so that its sender sees the answer
+SECONDS_FOR_A_LAST_REQUEST = 2  # on a connection that is idle when the service stops
+SECONDS_BETWEEN_LOOKS = 0.02  # whether all connections have ended
+SECONDS_TO_BREAK_OFF = 1  # what goes on beyond its time when the service stops
+
+
+class Connection(RequestHandler):
+    """A client's connection."""
+
+    __slots__ = ("_begun", "_look", "slow_since")
+    _manager: "Server | None"
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._begun = 0  # bytes of a head that is arriving
+        self._look: asyncio.TimerHandle | None = None  # at a client that is slow to read
+        self.slow_since = 0.0
+
+    # A head that takes too long to arrive. aiohttp gives it as long as a connection may be idle.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        requests = self._request_count
+        super().data_received(data)
+        if self._request_count != requests:
+            self._begun = 0
+        elif data and self._waiter is not None and not self._close:
+            if not self._begun and requests:  # the first is expected since the connection was made
+                self._expect_head()
+            self._begun += len(data)
+            if self._begun > LINES_OF_A_HEAD * self.max_line_size:
+                self._refuse_head()
+
+    def _expect_head(self) -> None:
+        if self._keepalive_handle is not None:
+            self._keepalive_handle.cancel()
+        self._next_keepalive_close_time = self._loop.time() + settings.load().request_timeout_seconds
+        self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+
+    def _refuse_head(self) -> None:
+        error = HttpProcessingError(code=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message="The head of the request is too large.")
+        self._messages.append((_ErrInfo(error.code, error, error.message), EMPTY_PAYLOAD))
+        self._close = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # A client that is slow to read. aiohttp would keep its answer for as long as it likes.
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.slow_since = self._loop.time()
+        self._look_again()
+        if self._manager is not None:
+            self._manager.keep_little_unread(self)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._end_of_slowness()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._end_of_slowness()
+        super().connection_lost(exc)
+
+    def _end_of_slowness(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+            if self._manager is not None:
+                self._manager.slow.pop(self, None)
+
+    @property
+    def unread(self) -> int:
+        """How many bytes wait until the client reads them: here, and in the system's buffer, which is emptied in large steps."""
+        if self.transport is None:
+            return 0
+        number = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        return self.transport.get_write_buffer_size() + int.from_bytes(number, sys.byteorder)
+
+    def _look_again(self) -> None:
+        self._look = self._loop.call_later(settings.load().request_timeout_seconds, self._look_whether_it_reads, self.unread)
+
+    def _look_whether_it_reads(self, unread_before: int) -> None:
+        if unread_before - self.unread < LEAST_READ_BYTES:
+            self.abort()
+        else:
+            self._look_again()
+
+    def abort(self) -> None:
+        """Give the client up."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    # The end
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the client wants nothing at this moment, as far as is known."""
+        return self._waiter is not None and not self._begun and not self._messages
+
+    @property
+    def closes_at(self) -> float:
+        """When it is closed if nothing comes."""
+        return self._next_keepalive_close_time
+
+    def retire(self) -> None:
+        """Answer the request that is under way, or the next one; with that say that it was the last, and close.
+
+        aiohttp would close idle connections at once, also where a request is on its way on them; and those that aren't, after an
+        answer that promised otherwise. Of a body that is still arriving it would take no more.
+        """
+        if self._current_request is not None:
+            self._current_request._message = _last(self._current_request._message)
+        if make_request := self._request_factory:
+            self._request_factory = lambda message, *others: make_request(_last(message), *others)
+
+
+def _last(message: Any) -> Any:
+    return message._replace(should_close=True)
+
+
+class Server(web.Server):
+    """What holds the connections of a worker."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.slow: dict[Connection, None] = {}  # whose clients don't read, slowest first
+        self._is_retiring = False
+
+    def __call__(self) -> Connection:
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        """Take a connection; where there are too many, in the place of the one that is idle and would be closed next."""
+        super().connection_made(handler, transport)
+        if len(self._connections) > settings.load().max_connections:
+            idle = [connection for connection in self._ours() if connection.is_idle]
+            if idle:
+                min(idle, key=lambda connection: connection.closes_at).force_close()
+            else:
+                transport.write(_REFUSAL)
+                transport.close()
+        if self._is_retiring and isinstance(handler, Connection):
+            handler.retire()
+
+    def keep_little_unread(self, connection: Connection) -> None:
+        """Note that a client is slow to read, and give up those who have been for longest while too much is kept for all of them."""
+        self.slow[connection] = None
+        unread = sum(each.unread for each in self.slow)
+        for each in list(self.slow):
+            if unread <= MOST_UNREAD_BYTES or each.slow_since > self._loop.time() - SECONDS_TO_BE_SLOW:
+                break
+            unread -= each.unread
+            each.abort()
+
+    async def retire(self) -> None:
+        """Serve on until each client has got an answer that said that it was the last, or wants none; no longer than a request may take."""
+        self._is_retiring = True
+        for connection in self._ours():
+            connection.retire()
+        began_at = self._loop.time()
+        while self._connections and (seconds := self._loop.time() - began_at) < settings.load().request_timeout_seconds:
+            if seconds > SECONDS_FOR_A_LAST_REQUEST and all(connection.is_idle for connection in self._ours()):
+                break
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def _ours(self) -> list[Connection]:
+        return [connection for connection in self._connections if isinstance(connection, Connection)]
+
+
+_REFUSAL_BODY = orjson.dumps(Unavailable("There are too many connections: try again.").document())
+_REFUSAL = (
+    f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {PROBLEM}\r\nContent-Length: {len(_REFUSAL_BODY)}\r\n"
+    "Retry-After: 1\r\nConnection: close\r\n\r\n"
+).encode() + _REFUSAL_BODY
+
+
+class Runner(web.AppRunner):
+    """What runs an application: on connections of ours, and to an end that loses no request."""
+
+    def __init__(self, app: web.Application, **options: Any) -> None:
+        given = settings.load()
+        super().__init__(
+            app,
+            **options,
+            access_log=None,
+            auto_decompress=False,  # rest/fields.py refuses what is coded
+            keepalive_timeout=given.keepalive_seconds,
+            lingering_time=SECONDS_OF_LINGERING,
+            max_field_size=given.max_header_bytes,
+            max_line_size=given.max_header_bytes,
+            shutdown_timeout=SECONDS_TO_BREAK_OFF,
+        )
+        self._is_shut_down = False
+
+    async def _make_server(self) -> Server:
+        made = await super()._make_server()
+        return Server(made.request_handler, request_factory=made.request_factory, loop=made._loop, **made._kwargs)
+
+    def _reg_site(self, site: web.BaseSite) -> None:
+        super()._reg_site(site)
+        site._backlog = BACKLOG
+
+    async def cleanup(self) -> None:
+        """Take no new connections, serve on those that there are until they end, then stop."""
+        for site in self.sites:
+            await site.stop()
+        if isinstance(self._server, Server):
+            await self.shutdown()
+            await self._server.retire()
+        await super().cleanup()
+
+    async def shutdown(self) -> None:
+        """Tell the application, once, that it stops: what streams would go on for ever."""
+        if not self._is_shut_down:
+            self._is_shut_down = True
+            await super().shutdown()
+
+
+class Worker(GunicornUVLoopWebWorker):
+    """gunicorn's worker for aiohttp, with a runner of ours."""
+
+    wsgi: Any
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        create_app = self.wsgi
+
+        async def create_runner() -> Runner:
+            return Runner(await create_app(), logger=self.log)
+
+        self.wsgi = create_runner
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """Begin to stop at once; aiohttp's waits up to a second for its next look."""
+        super().handle_exit(sig, frame)
+        self._notify_waiter_done()

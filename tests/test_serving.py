@@ -1,0 +1,320 @@
+"""Connections: slow clients are cut off, there are never too many, and at the end no request is lost; each beside what aiohttp does."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple
+
+import pytest
+from aiohttp import web
+
+import settings
+from rest import serving
+from rest.serving import Runner
+
+HEAD = b"GET /here HTTP/1.1\r\nHost: us\r\n"
+REQUEST = HEAD + b"\r\n"
+POST = b"POST /here HTTP/1.1\r\nHost: us\r\nContent-Length: 4\r\n\r\n"
+
+
+class Wire(NamedTuple):
+    """A connection on which a test says what it likes."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def answer(self) -> bytes:
+        """Give an answer of Content-Length; nothing where the connection ended instead."""
+        async with asyncio.timeout(5):
+            try:
+                head = await self.reader.readuntil(b"\r\n\r\n")
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return b""
+            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            return head + await self.reader.readexactly(length)
+
+    async def seconds_until_closed(self) -> float:
+        loop = asyncio.get_running_loop()
+        began_at = loop.time()
+        async with asyncio.timeout(5):
+            with suppress(ConnectionError):
+                while await self.reader.read(65536):
+                    pass
+        return loop.time() - began_at
+
+
+class House:
+    """An application whose one handler does what the test says, on a port."""
+
+    def __init__(self, runner: web.BaseRunner) -> None:
+        self.runner = runner
+        self._wires: list[Wire] = []
+
+    async def call(self, **options: Any) -> Wire:
+        """Open a connection to it."""
+        wire = Wire(*await asyncio.open_connection(*self.runner.addresses[0], **options))
+        self._wires.append(wire)
+        return wire
+
+    async def hang_up(self) -> None:
+        for wire in self._wires:
+            wire.writer.close()
+            with suppress(ConnectionError):
+                await wire.writer.wait_closed()
+
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+Open = Callable[..., Any]
+
+
+async def at_once(request: web.Request) -> web.Response:
+    return web.Response(text=(await request.text())[:100])
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Open:
+    """Give a function that opens a house under some settings."""
+
+    @asynccontextmanager
+    async def run(handler: Handler = at_once, kind: Any = Runner, on_shutdown: Any = None, **environment: str) -> AsyncIterator[House]:
+        with monkeypatch.context() as patched:
+            for name, value in environment.items():
+                patched.setenv(name, value)
+            settings.load.cache_clear()
+            application = web.Application()
+            application.router.add_route("*", "/here", handler)
+            application.on_shutdown.extend([on_shutdown] if on_shutdown else [])
+            house = House(kind(application))
+            await house.runner.setup()
+            await web.TCPSite(house.runner, "127.0.0.1", 0).start()
+            try:
+                yield house
+            finally:
+                await house.hang_up()
+                await house.runner.cleanup()
+        settings.load.cache_clear()
+
+    return run
+
+
+# Slow clients
+
+
+async def test_a_head_that_does_not_come_in_time_closes_the_connection(opened: Open) -> None:
+    async with opened(REQUEST_TIMEOUT_SECONDS="0.3") as house:
+        silent, slow, second = await house.call(), await house.call(), await house.call()
+        second.send(REQUEST)
+        assert b"200 OK" in await second.answer()
+        second.send(HEAD)
+
+        async def drip() -> None:
+            with suppress(ConnectionError):
+                for byte in HEAD:
+                    slow.send(bytes([byte]))
+                    await slow.writer.drain()
+                    await asyncio.sleep(0.02)
+
+        dripping = asyncio.create_task(drip())
+        took = await asyncio.gather(*(wire.seconds_until_closed() for wire in (silent, slow, second)))
+        assert all(0.2 < seconds < 0.6 for seconds in took), took
+        await dripping
+
+
+async def test_a_connection_may_be_idle_for_longer_than_a_head_may_take(opened: Open) -> None:
+    async with opened(REQUEST_TIMEOUT_SECONDS="0.1", KEEPALIVE_SECONDS="0.6") as house:
+        wire = await house.call()
+        for _ in range(2):
+            wire.send(REQUEST)
+            assert b"200 OK" in await wire.answer()
+            await asyncio.sleep(0.3)
+        assert 0.1 < await wire.seconds_until_closed() < 0.6
+
+
+@pytest.mark.parametrize("lines", [[b"X: " + b"y" * 9000], [b"X: " + b"y" * 4000] * 17], ids=["one line", "all lines"])
+async def test_a_head_may_not_be_too_large(opened: Open, lines: list[bytes]) -> None:
+    async with opened() as house:
+        wire = await house.call()
+        wire.send(HEAD)
+        for line in lines:
+            wire.send(line + b"\r\n")
+            await asyncio.sleep(0.001)
+        answer = await wire.answer()
+        assert answer.startswith(b"HTTP/1.0 4"), answer
+        await wire.seconds_until_closed()
+
+
+LONG = 12 * 1024 * 1024  # more than the system's buffers hold
+
+
+async def long_answer(request: web.Request) -> web.Response:
+    return web.Response(body=bytes(LONG))
+
+
+async def slow_reader(house: House) -> Wire:
+    """Ask for a long answer, and read none of it."""
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    narrow.connect(house.runner.addresses[0])
+    wire = Wire(*await asyncio.open_connection(sock=narrow))
+    house._wires.append(wire)
+    wire.send(REQUEST)
+    return wire
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_client_that_does_not_read_its_answer_is_given_up(opened: Open) -> None:
+    async with opened(long_answer, REQUEST_TIMEOUT_SECONDS="0.3") as house:
+        await slow_reader(house)
+        slow = house.runner.server.slow
+        await until(lambda: len(slow) == 1)
+        await until(lambda: not slow)
+        assert not house.runner.server.connections
+
+
+async def test_a_client_that_reads_slowly_gets_all_of_it(opened: Open) -> None:
+    async with opened(long_answer, REQUEST_TIMEOUT_SECONDS="0.2") as house:
+        wire = await slow_reader(house)
+        taken = 0
+        for _ in range(10):
+            taken += len(await wire.reader.read(256 * 1024))
+            await asyncio.sleep(0.1)
+        while chunk := await wire.reader.read(1024 * 1024):
+            taken += len(chunk)
+            if taken > LONG:
+                break
+        assert taken > LONG
+
+
+async def test_of_many_that_do_not_read_those_who_began_first_are_given_up(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "MOST_UNREAD_BYTES", 2 * LONG)
+    monkeypatch.setattr(serving, "SECONDS_TO_BE_SLOW", 0)
+    async with opened(long_answer) as house:
+        for _ in range(6):
+            await slow_reader(house)
+            await asyncio.sleep(0.05)
+        slow = house.runner.server.slow
+        await until(lambda: len(slow) in (2, 3))
+        assert sum(connection.unread for connection in slow) <= 2 * LONG
+
+
+# How many
+
+
+async def test_a_new_connection_takes_the_place_of_one_that_is_idle(opened: Open) -> None:
+    async with opened(MAX_CONNECTIONS="3") as house:
+        idle = [await house.call() for _ in range(3)]
+        for wire in idle:
+            wire.send(REQUEST)
+            assert b"200 OK" in await wire.answer()
+        fourth = await house.call()
+        fourth.send(REQUEST)
+        assert b"200 OK" in await fourth.answer()
+        assert await idle[0].seconds_until_closed() < 0.5
+        for wire in idle[1:]:
+            wire.send(REQUEST)
+            assert b"200 OK" in await wire.answer()
+
+
+async def test_where_none_is_idle_a_new_connection_is_told_so(opened: Open) -> None:
+    go = asyncio.Event()
+
+    async def waits(request: web.Request) -> web.Response:
+        await go.wait()
+        return web.Response(text="done")
+
+    async with opened(waits, MAX_CONNECTIONS="2") as house:
+        busy = [await house.call() for _ in range(2)]
+        for wire in busy:
+            wire.send(REQUEST)
+        await asyncio.sleep(0.05)
+        third = await house.call()
+        answer = await third.answer()
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: 1\r\n" in answer
+        assert b"too many connections" in answer
+        go.set()
+        assert all([b"done" in await wire.answer() for wire in busy])
+
+
+# The end
+
+
+@pytest.mark.parametrize(("kind", "is_ours"), [(Runner, True), (web.AppRunner, False)], ids=["ours", "aiohttp's"])
+async def test_a_runner_that_ends_answers_every_request(opened: Open, kind: Any, is_ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "SECONDS_FOR_A_LAST_REQUEST", 0.3)
+
+    async def slowly(request: web.Request) -> web.Response:
+        text = await request.text()
+        await asyncio.sleep(0.1)
+        return web.Response(text=f"done {text}")
+
+    async with opened(slowly, kind) as house:
+        under_way, half_sent, idle, head_begun, silent = [await house.call() for _ in range(5)]
+        idle.send(REQUEST)
+        assert b"done" in await idle.answer()
+        under_way.send(REQUEST)
+        half_sent.send(POST + b"bo")
+        head_begun.send(HEAD)
+        await asyncio.sleep(0.05)
+        ending = asyncio.create_task(house.runner.cleanup())
+        await asyncio.sleep(0.02)
+        with suppress(ConnectionError):
+            half_sent.send(b"dy")
+            idle.send(REQUEST)
+            head_begun.send(b"\r\n")
+        answers = [await wire.answer() if is_ours or wire is under_way else b"" for wire in (under_way, half_sent, idle, head_begun)]
+        assert [b"done" in answer for answer in answers] == [True, is_ours, is_ours, is_ours]
+        assert [b"Connection: close" in answer for answer in answers] == [is_ours] * 4
+        assert b"done body" in answers[1] or not is_ours
+        if is_ours:
+            assert await silent.seconds_until_closed() < 0.5
+            await asyncio.wait_for(ending, 1)
+        else:
+            await house.hang_up()
+            await ending
+
+
+async def test_an_application_is_told_once_and_before_its_requests_have_ended(opened: Open) -> None:
+    told: list[str] = []
+    over = asyncio.Event()
+
+    async def goes_on(request: web.Request) -> web.Response:
+        await over.wait()
+        return web.Response(text="done")
+
+    async def tell(application: web.Application) -> None:
+        told.append("shut down")
+        over.set()
+
+    async with opened(goes_on, on_shutdown=tell) as house:
+        wire = await house.call()
+        wire.send(REQUEST)
+        await asyncio.sleep(0.05)
+        ending = asyncio.create_task(house.runner.cleanup())
+        assert b"done" in await wire.answer()
+        await ending
+    assert told == ["shut down"]
+
+
+async def test_what_goes_on_for_ever_is_broken_off(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "SECONDS_TO_BREAK_OFF", 0.1)
+
+    async def for_ever(request: web.Request) -> web.Response:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async with opened(for_ever, REQUEST_TIMEOUT_SECONDS="0.2") as house:
+        wire = await house.call()
+        wire.send(REQUEST)
+        await asyncio.sleep(0.05)
+        await asyncio.wait_for(house.runner.cleanup(), 2)
+        assert await wire.answer() == b""
