@@ -15,7 +15,7 @@ import scalars
 import settings
 import views
 from postgres import database
-from rest import aiohttp_mends, errors, openapi, telemetry
+from rest import aiohttp_mends, errors, metrics, openapi, telemetry
 
 aiohttp_mends.apply()
 
@@ -46,6 +46,7 @@ PRIVATE = [  # auth lets nobody in without a token
     web.view(TASK + "/restore", history_views.TaskRestoration),
     web.view("/task/events", history_views.Events),
 ]
+OPERATORS = [web.view("/metrics", views.Metrics)]  # there only with METRICS_TOKEN, which it needs
 
 
 def middlewares() -> list[Middleware]:
@@ -56,7 +57,7 @@ def middlewares() -> list[Middleware]:
 @cache
 def document() -> bytes:
     """Give the OpenAPI document."""
-    return orjson.dumps(openapi.make(INFO, PUBLIC, PRIVATE, {"id": scalars.Id}))
+    return orjson.dumps(openapi.make(INFO, PUBLIC, PRIVATE, OPERATORS, {"id": scalars.Id}))
 
 
 async def create_app() -> web.Application:
@@ -64,6 +65,9 @@ async def create_app() -> web.Application:
     app = web.Application(middlewares=middlewares(), client_max_size=settings.load().max_body_bytes)
     app.add_routes(PUBLIC + PRIVATE)
     app[openapi.DOCUMENT] = document()
+    if settings.load().metrics_token:
+        app.add_routes(OPERATORS)
+        app.cleanup_ctx.append(metrics.writing)
     app.cleanup_ctx.extend([telemetry.access_lines, database.pool, auth.hashing, housekeeping.housekeeping, events.watching])
     app.on_shutdown.append(events.end_streams)
     return app
