@@ -250,6 +250,16 @@ async def test_passwords_that_wait_are_seen(watched: Person, monkeypatch: pytest
     assert (await measured(watched))["passwords_waiting", frozenset()] == 0
 
 
+async def test_open_streams_are_seen(watched: Person, newcomer: Any) -> None:
+    headers = {"Authorization": f"Bearer {(await newcomer('alice')).token}"}
+    streams = "event_streams", frozenset()
+    async with watched.client.get("/task/events", headers=headers), watched.client.get("/task/events", headers=headers):
+        assert (await measured(watched))[streams] == 2
+    async with asyncio.timeout(5):
+        while (await measured(watched))[streams]:
+            await asyncio.sleep(0.05)
+
+
 async def test_the_process_is_seen(watched: Person) -> None:
     async with Difference(watched) as difference:
         await asyncio.sleep(10 * metrics.SECONDS_BETWEEN_WRITES)
