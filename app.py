@@ -17,7 +17,7 @@ import settings
 import transfer_views
 import views
 from postgres import database
-from rest import aiohttp_mends, errors, openapi, overload, telemetry
+from rest import aiohttp_mends, errors, metrics, openapi, overload, telemetry
 
 aiohttp_mends.apply()
 
@@ -50,6 +50,7 @@ PRIVATE = [  # auth lets nobody in without a token
     web.view("/export", transfer_views.Export),
     web.view("/import", transfer_views.Import),
 ]
+OPERATORS = [web.view("/metrics", views.Metrics)]  # there only with METRICS_TOKEN, which it needs
 
 
 ALWAYS = (views.Live, views.Ready)  # answered however much there is to do
@@ -63,7 +64,7 @@ def middlewares(under_way: overload.UnderWay) -> list[Middleware]:
 @cache
 def document() -> bytes:
     """Give the OpenAPI document."""
-    return orjson.dumps(openapi.make(INFO, PUBLIC, PRIVATE, {"id": scalars.Id}))
+    return orjson.dumps(openapi.make(INFO, PUBLIC, PRIVATE, OPERATORS, {"id": scalars.Id}))
 
 
 async def create_app() -> web.Application:
@@ -75,6 +76,9 @@ async def create_app() -> web.Application:
     app[overload.UNDER_WAY] = under_way
     app[openapi.DOCUMENT] = document()
     app[transfer_views.TURNS] = asyncio.Semaphore(transfer_views.IMPORTS_AT_ONCE)
+    if given.metrics_token:
+        app.add_routes(OPERATORS)
+        app.cleanup_ctx.append(metrics.writing)
     app.cleanup_ctx.extend([telemetry.access_lines, database.pool, auth.hashing, housekeeping.housekeeping, events.watching])
     app.on_shutdown.append(events.end_streams)
     return app

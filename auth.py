@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 import accounts
 import settings
 from models import Caller
+from rest import metrics
 from rest.errors import EXTRA_HEADERS, FieldError, InvalidInput, InvalidToken, Unauthorized, Unavailable
 from rest.telemetry import USER_ID
 from schemas import Closure, Credentials, PasswordChange, Registration, Token
@@ -51,6 +52,9 @@ class WrongCredentials(Unauthorized):
 
 # Passwords
 
+PASSWORDS_WAITING = metrics.Gauge("passwords_waiting", "Passwords that wait to be hashed.")
+MOST_PASSWORDS_WAITING = metrics.Gauge("passwords_waiting_most", "Passwords that may wait to be hashed.")
+
 
 class Hashing:
     """A few threads in which passwords are hashed, so that the event loop goes on; the queue before them is short."""
@@ -58,6 +62,8 @@ class Hashing:
     def __init__(self, threads: int, queue: int) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="hashing")
         self._free = threads + queue
+        PASSWORDS_WAITING.ask(lambda: max(0, queue - self._free))
+        MOST_PASSWORDS_WAITING.ask(lambda: queue)
 
     async def run(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         """Run the function in one of the threads. Raises Unavailable where too many wait already."""
@@ -214,6 +220,20 @@ def middleware(private: Iterable[web.RouteDef]) -> Middleware:
         return await handler(request)
 
     return authenticate
+
+
+def check_operator(request: web.Request) -> None:
+    """Let only in who sends METRICS_TOKEN. Raises Unauthorized."""
+    sent, given = request.headers.getall("Authorization", []), settings.load().metrics_token
+    scheme, _, token = sent[0].partition(" ") if sent else ("", "", "")
+    if scheme.lower() != "bearer":
+        raise Unauthorized()
+    if len(sent) > 1 or given is None or not hmac.compare_digest(_bytes(token.strip(" ")), _bytes(given.get_secret_value())):
+        raise InvalidToken("This is not the METRICS_TOKEN of this service.")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")
 
 
 async def _nothing(request: web.Request) -> web.StreamResponse:

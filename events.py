@@ -14,6 +14,7 @@ import streams
 from models import CALLER_TYPES, Caller
 from postgres import batching
 from postgres.batching import Batched, q
+from rest import metrics
 from rest.errors import InvalidToken, TooManyRequests, Unavailable
 from scalars import LARGEST_ID
 from streams import Stream, array
@@ -25,6 +26,8 @@ SECONDS_BETWEEN_QUESTIONS = 0.25  # about what other workers and hosts have chan
 SECONDS_AFTER_TROUBLE = 1
 SECONDS_OF_A_PLACE = 45  # it stays taken for so long when its worker crashes
 SECONDS_BETWEEN_HOLDS = 15
+
+OPEN_STREAMS = metrics.Gauge("event_streams", "Streams of events that are open.")
 
 _HELD = f"{SECONDS_OF_A_PLACE} seconds"
 _OPEN = Batched(fn.event_stream_open(q.user_id, q.generation, STREAMS_PER_USER, _HELD), CALLER_TYPES)
@@ -90,6 +93,10 @@ class Watcher:
 
     def _of(self, user_ids: Iterable[int]) -> list[Stream]:
         return [stream for user_id in user_ids for stream in self._streams.get(user_id, ())]
+
+    def open_streams(self) -> int:
+        """Tell how many streams this worker has open."""
+        return sum(map(len, self._streams.values()))
 
     def hear(self, user_id: Any) -> None:
         """Ask at once what is new to this user, of whom this worker has changed something."""
@@ -182,6 +189,7 @@ WATCHER = web.AppKey("watcher", Watcher)
 async def watching(app: web.Application) -> AsyncIterator[None]:
     """Hold the watcher while the application runs, and let it hear of what this worker changes."""
     watcher = app[WATCHER] = Watcher()
+    OPEN_STREAMS.ask(watcher.open_streams)
     batching.listeners.add(watcher.hear)
     yield
     batching.listeners.discard(watcher.hear)

@@ -6,7 +6,7 @@ import signal
 from typing import Any
 
 import settings
-from rest import serving, telemetry
+from rest import metrics, serving, telemetry
 
 _settings = settings.load()
 telemetry.log_to_stdout(_settings.log_level)  # before the workers are made, so that they have it too
@@ -20,17 +20,36 @@ timeout = max(30, 2 * graceful_timeout)  # seconds without a sign of life from t
 control_socket_disable = True  # it would want a home directory to write to
 accesslog = None  # rest/telemetry.py writes the lines
 
+if _settings.metrics_token:
+    metrics.share()
+
 _STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 
 
-def post_fork(server: object, worker: object) -> None:
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give the worker the first place among the metrics that none of the others has."""
+    worker.place = metrics.free_place(other.place for other in server.WORKERS.values())
+
+
+def post_fork(server: object, worker: Any) -> None:
     """Put off the signals that stop a worker: until its event loop runs, uvloop would lose them, and gunicorn wait in vain."""
+    metrics.take_place(worker.place)
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
 
 
 def post_worker_init(worker: Any) -> None:
     """Let them through once the loop runs."""
     worker.loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOPPING)
+
+
+def child_exit(server: object, worker: Any) -> None:
+    """Leave its place to another worker."""
+    metrics.leave_place(worker.place)
+
+
+def on_exit(server: object) -> None:
+    """Leave nothing behind."""
+    metrics.unshare()
 
 
 def when_ready(server: object) -> None:

@@ -203,7 +203,8 @@ def _changed_page(short: bool) -> Batched:
 def _page(source: Source, conditions: list[Expression], order: Order, after: After, short: bool, types: dict[str, str]) -> Batched:
     tasks = Select([source.table], [source.task.body])
     page = pages.page_of(tasks.where(*conditions) if conditions else tasks, order, after, short)
-    return of_caller(UserState.select(UserState.revision, *STATE, page.c.json, page.c.last, page.c.more).join(page, JOIN.CROSS), types)
+    state = UserState.select(UserState.revision, *STATE, page.c.json, page.c.last, page.c.more)
+    return of_caller("task_page", state.join(page, JOIN.CROSS), types)
 
 
 @cache
@@ -211,7 +212,7 @@ def _matching_task(name: SourceName, asked: tuple[str, ...]) -> Batched:
     source = one_of(name)
     state = UserState.select(source.task.id, source.task.revision, source.task.body, UserState.revision)
     types = {"id": "bigint"} | source.types | {name: filters.FILTER_TYPES[name] for name in asked}
-    return of_caller(with_task(state, source, _conditions(source, asked)), types)
+    return of_caller("task_find", with_task(state, source, _conditions(source, asked)), types)
 
 
 def with_task(state: ModelSelect, source: Source, conditions: Iterable[Expression]) -> ModelSelect:
@@ -219,10 +220,11 @@ def with_task(state: ModelSelect, source: Source, conditions: Iterable[Expressio
     return state.join(source.table, JOIN.LEFT_OUTER, on=reduce(and_, conditions, SQL("true"))).switch(UserState)
 
 
-def of_caller(state: ModelSelect, types: dict[str, str]) -> Batched:
+def of_caller(name: str, state: ModelSelect, types: dict[str, str]) -> Batched:
     """Make the statement that reads something beside the caller's state."""
-    return Batched(state.where(UserState.user == q.user_id, UserState.token_generation == q.generation), CALLER_TYPES | types, read=True)
+    known = (UserState.user == q.user_id) & (UserState.token_generation == q.generation)
+    return Batched(state.where(known), CALLER_TYPES | types, read=True, name=name)
 
 
-_ACCOUNT_STATE = of_caller(UserState.select(UserState.revision, *STATE), {})
-_REVISION_AT = of_caller(UserState.select(fn.revision_at(UserState, q.at)), {"at": "timestamptz"})
+_ACCOUNT_STATE = of_caller("account_state", UserState.select(UserState.revision, *STATE), {})
+_REVISION_AT = of_caller("revision_at", UserState.select(fn.revision_at(UserState, q.at)), {"at": "timestamptz"})

@@ -128,17 +128,17 @@ EXAMPLES = {
     form.media_type: (form.head + _written(form, EXAMPLE_TASK, "6fa459ea-ee8a-4ca4-894e-db77e160355e") + form.end).decode("utf-8-sig")
     for form in FORMS.values()
 }
-_ACCOUNT = listing.of_caller(UserState.select(UserState.revision, UserState.purged, fn.account_json(UserState)), {})
+_ACCOUNT = listing.of_caller("account_export", UserState.select(UserState.revision, UserState.purged, fn.account_json(UserState)), {})
 
 
 def _part(function: Any, types: dict[str, str]) -> Batched:
     part = Select([function], [SQL("*")]).alias("part")
     state = UserState.select(UserState.purged, UserState.kept_from, UserState.revision, SQL("part.*")).join(part, JOIN.CROSS)
-    return listing.of_caller(state, {"as_of": "bigint"} | types)
+    return listing.of_caller(function.name, state, {"as_of": "bigint"} | types)
 
 
 _EXPORTED_TASKS = _part(fn.export_tasks(q.user_id, q.as_of, q.after), {"after": "bigint"})
 _EXPORTED_LOG = _part(
     fn.export_log(q.user_id, q.as_of, q.after_revision, q.after_field), {"after_revision": "bigint", "after_field": "text"}
 )
-_ACCOUNT_UID = listing.of_caller(UserState.select(User.uid).join(User), {})
+_ACCOUNT_UID = listing.of_caller("account_uid", UserState.select(User.uid).join(User), {})

@@ -1,5 +1,6 @@
 """HTTP on one side, one function on the other: take, call, return."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 from http import HTTPStatus
@@ -16,7 +17,7 @@ import transfer
 from listing import Listed, State
 from models import HistoryGone, TaskAsStored, TaskChangedMeanwhile, TaskPurged
 from postgres.database import database
-from rest import conditions, idempotency, negotiation, streaming
+from rest import conditions, idempotency, metrics, negotiation, streaming
 from rest.contract import Answer, contract
 from rest.errors import EXTRA_HEADERS, NotFound, Unavailable
 from rest.idempotency import KeyReused
@@ -200,6 +201,18 @@ class Live(Resource):
     async def get(self) -> web.Response:
         """Say that this process answers."""
         return web.json_response(Health().model_dump())
+
+
+class Metrics(Resource):
+    """What is measured of all workers."""
+
+    @contract(Answer(str, media_type="text/plain"), NotFound)
+    async def get(self) -> web.Response:
+        """Give what is measured, for Prometheus; where METRICS_TOKEN isn't set it is 404."""
+        auth.check_operator(self.request)
+        metrics.write()
+        shown = await asyncio.to_thread(metrics.show)
+        return web.Response(body=shown, headers={"Content-Type": metrics.CONTENT_TYPE, "Cache-Control": "no-store"})
 
 
 class Ready(Resource):

@@ -9,6 +9,7 @@ from peewee import SQL, Function, Query, Select
 
 import settings
 from postgres.database import Statement, database
+from rest import metrics
 from rest.errors import Unavailable
 
 BUSY = "busy"  # what a query says in its first column where it must not wait for a lock that somebody holds
@@ -16,6 +17,10 @@ SECONDS_OF_PATIENCE = 0.05  # with a slow statement, before those that wait for 
 
 Row = tuple[Any, ...]
 listeners: set[Callable[[Any], None]] = set()  # called, after each statement that is no read, with whose data it was for
+
+SIZES = metrics.Histogram(
+    "database_batch_size", "How many requests travelled in one statement.", "statement", bounds=(1, 2, 4, 8, 16, 32, 64, 128)
+)
 
 
 class _Request:
@@ -52,11 +57,14 @@ class Batched:
     `types` gives each parameter's SQL type, in the order of the arguments; the first is whose data it is. `q.wait` is there without being
     asked for: whether the query may wait for a row lock. In a batch it may not, and says BUSY in its first column; that request is sent
     again, alone, beside the others. A `read` is tried again where a connection broke. What takes long goes `alone`, always.
+    `name` is for those who measure; a function has one.
     """
 
-    def __init__(self, query: Function | Query, types: dict[str, str], *, read: bool = False, alone: bool = False) -> None:
+    def __init__(
+        self, query: Function | Query, types: dict[str, str], *, read: bool = False, alone: bool = False, name: str | None = None
+    ) -> None:
         if isinstance(query, Function):
-            query = Select([query], [SQL("*")])
+            name, query = query.name, Select([query], [SQL("*")])
         text, constants = database.get_sql_context().sql(query).query()
         owner, *_ = types
         values = ", ".join(f"%s::{sql_type} AS {name}" for name, sql_type in types.items())
@@ -72,7 +80,7 @@ class Batched:
             constants,
         )
         self._elements = [_ELEMENTS.get(sql_type, _array_element) for sql_type in types.values()]
-        self._read, self._goes_alone = read, alone
+        self._read, self._goes_alone, self._label = read, alone, (name or "select",)
         self._queue: list[_Member] = []
         self._start: asyncio.Handle | None = None  # of the next batch
         self._under_way: set[asyncio.Task[None]] = set()
@@ -143,9 +151,11 @@ class Batched:
                 member.succeed(rows)
 
     async def _run_alone(self, arguments: Sequence[Any], *, wait: bool) -> list[Row]:
+        SIZES.observe(1, self._label)
         return await database.run(self.alone, (*arguments, wait), read=self._read)
 
     async def _run_together(self, batch: list[_Member]) -> list[list[Row]]:
+        SIZES.observe(len(batch), self._label)
         answers: list[list[Row]] = [[] for _ in batch]
         for row in await database.run(self.together, self.arrays([member.arguments for member in batch]), read=self._read):
             answers[row[0] - 1].append(row[1:])

@@ -17,6 +17,7 @@ from peewee_async.pool import AioPgPoolBackend
 
 import settings
 from postgres import aiopg_mends, migrate
+from rest import metrics
 from rest.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -32,18 +33,35 @@ Rows = list[tuple[Any, ...]]
 aiopg_mends.apply()
 
 
+CONNECTIONS = metrics.Gauge("database_connections", "Connections to PostgreSQL, by what they are doing.", "state")
+MOST_CONNECTIONS = metrics.Gauge("database_connections_most", "Connections to PostgreSQL that there may be.")
+WAITING = metrics.Gauge("database_waiting", "Statements that wait for a connection.")
+
+
 class Pool(AioPgPoolBackend):
     """aiopg's pool, with a wait for a connection that is shorter than the one for an answer."""
+
+    waiting = 0  # for a connection
 
     async def acquire(self) -> Any:
         """Give a connection. Raises NoConnectionError where none gets free, or none can be made, in time."""
         if self.pool is not None and (connection := aiopg_mends.take_free(self.pool)):
             return connection
+        self.waiting += 1
         try:
             async with asyncio.timeout(settings.load().db_wait_seconds):
                 return await super().acquire()
         except (psycopg2.OperationalError, OSError) as error:
             raise NoConnectionError(str(error).strip() or "no connection got free in time") from error
+        finally:
+            self.waiting -= 1
+
+    def tell(self) -> None:
+        """Let it be measured."""
+        CONNECTIONS.ask(lambda: self.pool.size - self.pool.freesize if self.pool else 0, ("in use",))
+        CONNECTIONS.ask(lambda: self.pool.freesize if self.pool else 0, ("free",))
+        MOST_CONNECTIONS.ask(lambda: settings.load().db_pool_size)
+        WAITING.ask(lambda: self.waiting)
 
 
 class NoConnectionError(ConnectionError):
@@ -245,6 +263,7 @@ async def pool(app: web.Application) -> AsyncIterator[None]:
             "enable_hstore": False,
         },
     )
+    database.pool_backend.tell()
     database.is_usable = False
     upgrading = asyncio.create_task(_see_to_the_schema())
     await asyncio.wait([upgrading], timeout=SECONDS_FOR_THE_FIRST_CONTACT)

@@ -10,7 +10,11 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from pydantic import MISSING, BaseModel, Field
 
+from rest import metrics
+
 log = logging.getLogger(__name__)
+
+REFUSALS = metrics.Counter("http_refusals_total", "Requests that were refused, or failed, by why.", "kind")
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -55,6 +59,9 @@ class Failure(Exception):
         self.headers = dict(headers or {})
         if revision is not None:
             self.headers["X-Revision"] = str(revision)
+
+    def __init_subclass__(cls) -> None:
+        REFUSALS.count((cls.__name__,), 0)  # who watches for a change needs to see what it was before
 
     def members(self) -> dict[str, Any]:
         """Give what the problem document holds beyond the standard members."""
@@ -219,17 +226,22 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
     try:
         response = await handler(request)
     except Failure as failure:
-        response = failure.response()
+        response = _answer(failure)
     except web.HTTPException as refusal:
-        response = _of_aiohttp(refusal).response()
+        response = _answer(_of_aiohttp(refusal))
     except Exception:
         log.exception("unexpected failure")
-        response = Unexpected().response()
+        response = _answer(Unexpected())
     if "Transfer-Encoding" in request.headers:  # aiohttp would take such a body's trailers for headers of the next request here
         response.force_close()
     if not response.prepared:
         add_headers(request, response)
     return response
+
+
+def _answer(failure: Failure) -> web.Response:
+    REFUSALS.count((type(failure).__name__,))
+    return failure.response()
 
 
 def add_headers(request: web.Request, response: web.StreamResponse) -> None:

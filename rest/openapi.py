@@ -52,6 +52,10 @@ SENT = {  # what requests may carry: words, an example, the form
         {},
     ),
 }
+SCHEMES = {
+    "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    "operator": {"type": "http", "scheme": "bearer", "description": "what the setting METRICS_TOKEN holds"},
+}
 AFTER_READING = (
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.NOT_FOUND,
@@ -70,20 +74,28 @@ class Info(NamedTuple):
     description: str
 
 
-def make(info: Info, public: Iterable[web.RouteDef], private: Iterable[web.RouteDef], parameters: dict[str, Any]) -> dict[str, Any]:
-    """Make the document. `parameters` gives the type of each name that stands in a path."""
-    public, schemas = list(public), _Schemas()
+def make(
+    info: Info,
+    public: Iterable[web.RouteDef],
+    private: Iterable[web.RouteDef],
+    operators: Iterable[web.RouteDef],
+    parameters: dict[str, Any],
+) -> dict[str, Any]:
+    """Make the document of the routes that need no token, a user's, and the operator's. `parameters` types each name in a path."""
+    schemas = _Schemas()
     paths: dict[str, dict[str, Any]] = {}
-    for route in (route for route in [*public, *private] if route not in PAGES):
+    guards = {"token": list(private), "operator": list(operators)}
+    for route in (route for route in [*public, *guards["token"], *guards["operator"]] if route not in PAGES):
         path = re.sub(r":[^/]+(?=\}(/|$))", "", route.path)
         names = re.findall(r"\{(\w+)\}", path)
         in_path = [{"name": name, "in": "path", "required": True, **_typed(parameters[name])} for name in names]
-        paths[path] = {operation.method: _operation(operation, in_path, route not in public, schemas) for operation in operations(route)}
+        guard = next((guard for guard, routes in guards.items() if route in routes), None)
+        paths[path] = {operation.method: _operation(operation, in_path, guard, schemas) for operation in operations(route)}
     return {
         "openapi": "3.1.0",
         "info": info._asdict(),
         "paths": paths,
-        "components": {"schemas": schemas.named, "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}},
+        "components": {"schemas": schemas.named, "securitySchemes": SCHEMES},
     }
 
 
@@ -157,11 +169,11 @@ def _of_text(schema: dict[str, Any]) -> dict[str, Any]:
     return schema | {"properties": properties}
 
 
-def _operation(operation: Operation, in_path: list[dict[str, Any]], guarded: bool, schemas: _Schemas) -> dict[str, Any]:
+def _operation(operation: Operation, in_path: list[dict[str, Any]], guard: str | None, schemas: _Schemas) -> dict[str, Any]:
     answer = operation.answer
     failures: list[type[Failure]] = [InvalidInput, *operation.failures]
     failures += [RequestTimeout, ContentTooLarge, UnsupportedMediaType] if operation.body or operation.files else []
-    failures += [Unauthorized, Unavailable] if guarded else []
+    failures += [Unauthorized, Unavailable] if guard else []
     conditional = operation.method == "get" and "ETag" in answer.headers
     sent = ["If-None-Match"] if conditional else ["If-Match"] if HTTPStatus.PRECONDITION_FAILED in {f.status for f in failures} else []
     made: dict[str, Any] = {
@@ -193,8 +205,8 @@ def _operation(operation: Operation, in_path: list[dict[str, Any]], guarded: boo
     for status in sorted({failure.status for failure in failures}):
         sometimes = {"X-Revision"} & {*answer.headers} if status in AFTER_READING else ()
         made["responses"][str(int(status))] = _refusal([failure for failure in failures if failure.status == status], schemas, sometimes)
-    if guarded:
-        made["security"] = [{"token": []}]
+    if guard:
+        made["security"] = [{guard: []}]
     return made
 
 

@@ -12,10 +12,12 @@ from functools import lru_cache
 from random import getrandbits
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 from pythonjsonlogger.json import JsonFormatter
+
+from rest import metrics
 
 log = logging.getLogger("access")
 
@@ -39,11 +41,33 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
         response = await handler(request)
         status = response.status
     finally:
+        seconds = time.perf_counter() - started
+        resource = request.match_info.route.resource
+        route = resource.canonical if resource else None  # the pattern: a path is the client's text
+        _measure(request.method, route, status, seconds)
         if log.isEnabledFor(logging.INFO):
-            _write_line(request, name, status, time.perf_counter() - started)
+            _write_line(request, name, route, status, seconds)
     if not response.prepared:
         response.headers["X-Request-ID"] = name
     return response
+
+
+# What is measured of it
+
+METHODS = hdrs.METH_ALL
+REQUESTS = metrics.Counter("http_requests_total", "Requests that were answered.", "method", "route", "status")
+DURATIONS = metrics.Histogram(
+    "http_request_duration_seconds",
+    "How long they took.",
+    *("method", "route"),
+    bounds=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+
+
+def _measure(method: str, route: str | None, status: int, seconds: float) -> None:
+    what = method if method in METHODS else "other", route or "none"
+    REQUESTS.count((*what, status))
+    DURATIONS.observe(seconds, what)
 
 
 # The access lines. A logging handler formats and writes each by itself, which costs more than all else that a request needs.
@@ -51,11 +75,9 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
 _lines: list[str] = []
 
 
-def _write_line(request: web.Request, name: str, status: int, seconds: float) -> None:
+def _write_line(request: web.Request, name: str, route: str | None, status: int, seconds: float) -> None:
     if not _lines:
         asyncio.get_running_loop().call_later(SECONDS_BETWEEN_WRITES, flush)
-    resource = request.match_info.route.resource
-    route = resource.canonical if resource else None  # the pattern: a path is the client's text
     what, user_id = _what(request.method, route), request.get(USER_ID, "null")
     _lines.append(f'{_when(int(time.time()))}"{name}", {what}{status}, "duration_ms": {seconds * 1000:.3f}, "user_id": {user_id}}}\n')
 

@@ -22,6 +22,7 @@ from settings import EXAMPLE_SECRET, Settings
 HOUSE = Path(app.__file__).parent
 ROOMS = [  # a module imports only what stands above it
     "settings",
+    "rest.metrics",
     "rest.telemetry",
     "rest.aiohttp_mends",
     "rest.errors",
