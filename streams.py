@@ -122,7 +122,6 @@ class Stream:
         self._news.set()
         if self._length > MOST_WAITING:
             log.info("a stream was dropped: its client reads too slowly")
-            self._transport.abort()
             self.end()
 
     def end_if_due(self) -> None:

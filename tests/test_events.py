@@ -252,6 +252,16 @@ async def test_streams_at_different_places_get_what_each_lacks(alice: Person, sq
         assert all([await stream.is_silent(0.3) for stream in opened.values()])
 
 
+async def test_an_answer_to_a_question_before_it_came_is_no_news_to_a_stream(alice: Person) -> None:
+    """Between its place and what was asked about there may be changes that it lacks."""
+    assert alice.caller
+    stream = streams.Stream(alice.caller, 2**62, asyncio.Transport())
+    stream.begin(3, 0, 9)
+    for since, revision, then in ((5, 6, 3), (3, 4, 4), (2, 3, 4), (4, 6, 6), (5, 6, 6), (5, 7, 7), (6, None, 7), (7, None, 9)):
+        stream.take(since, streams.News(1, 9, revision, ""))
+        assert stream.revision == then, (since, revision)
+
+
 @pytest.mark.parametrize("last_id", ["1", "5", "9223372036854775807", "99999999999999999999", "x", "-1", "1.5", "0x3", "٣", "3 4"])
 async def test_what_cannot_be_served_is_reset_to_the_present(alice: Person, sql: Sql, last_id: str) -> None:
     assert alice.caller
@@ -349,6 +359,7 @@ async def test_one_that_catches_up_with_a_client_that_does_not_read_ends_too(ali
     assert alice.caller
     many_tasks_elsewhere(sql, alice, 600, LONG)
     async with deaf(alice, "/task/events?since=0"):
+        await asyncio.sleep(0.5)  # until no more goes into the connection
         sql("UPDATE user_state SET token_generation = token_generation + 1 WHERE user_id = %s", alice.caller.user_id)
         await until(lambda: places(sql, alice) == [], seconds=1)
 
