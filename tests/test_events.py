@@ -355,6 +355,16 @@ async def test_it_ends_within_a_second_when_the_generation_changes(alice: Person
         sql("UPDATE user_state SET token_generation = %s WHERE user_id = %s", alice.caller.generation, alice.caller.user_id)
 
 
+async def test_it_ends_when_one_logs_out_everywhere_and_goes_on_with_the_new_token(alice: Person) -> None:
+    await alice.new_task()
+    async with followed(alice) as stream:
+        alice.token = (await alice.post("/revoke-tokens")).json["access_token"]
+        assert await stream.next(seconds=1) is None
+    task = await alice.new_task()
+    async with followed(alice, Last_Event_ID="1") as stream:
+        assert await stream.next() == ("task", 2, task)
+
+
 async def test_one_that_catches_up_with_a_client_that_does_not_read_ends_too(alice: Person, sql: Sql) -> None:
     assert alice.caller
     many_tasks_elsewhere(sql, alice, 600, LONG)
