@@ -19,14 +19,17 @@ HEAD, BETWEEN, END = (
 )  # what is between them ends with a comma and a line end
 
 
+Count = Annotated[Natural, Field(le=2**53)]  # up to which every JSON parser reads it exactly, and from which there is still room
+
+
 class AccountState(Strict):
     """What an account counts."""
 
-    revision: Natural
-    last_task_id: Natural
-    kept_from: Natural
+    revision: Count
+    last_task_id: Count
+    kept_from: Count
     kept_from_at: Moment
-    purged: Natural
+    purged: Count
     changed_at: Moment
 
 
@@ -137,6 +140,8 @@ class AccountLines:
         if state is None:
             raise InvalidInput(at_line(line.number, 'must begin an export, whose lines stay as they are: {"account":{...},'))
         account, faults = _read(_STATE, line, state[1])
+        if not faults and (account.kept_from, account.kept_from_at) > (account.revision, account.changed_at):
+            faults = [at_line(line.number, "kept_from must not be later than revision")]
         self._part = self._until(b'"tasks":[', self._tasks)
         yield Row(line.number, "account", "" if faults else account.model_dump_json(), faults)
 

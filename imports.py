@@ -55,9 +55,6 @@ class Reader(Protocol):
         """Give the row that the end of the file completes, if it does."""
 
 
-MEDIA_TYPES = (JSON, *(form.media_type for form in transfer.FORMS.values()))
-
-
 async def import_file(
     caller: Caller, media_type: str, lines: AsyncIterator[list[Line]], key: str | None, turn: AbstractAsyncContextManager[Any]
 ) -> Imported:
@@ -78,7 +75,7 @@ async def import_file(
 
 async def _reader(caller: Caller, media_type: str, key: str | None) -> Reader:
     if media_type == JSON:
-        account, _ = await transfer.export(caller)
+        account = await transfer.account_of(caller)
         if account.revision and key is None:  # with a key, this may have been answered already
             raise AccountInUse(revision=account.revision)
         return AccountLines()

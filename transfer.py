@@ -75,25 +75,25 @@ def _written(form: Form, json: str, uid: str) -> bytes:
 
 
 class Account(NamedTuple):
-    """What an account counted as an export began, as JSON too."""
+    """What an account counts, as JSON too."""
 
     revision: int
     purged: int
     json: str
 
 
-async def export(caller: Caller) -> tuple[Account, AsyncGenerator[bytes]]:
-    """Give what the account counts, and the whole of it as of this moment: every task, every log entry. Raises InvalidToken.
-
-    No transaction is held open meanwhile. If the account is closed, or a task purged, the body ends with an exception.
-    """
+async def account_of(caller: Caller) -> Account:
+    """Give what the caller's account counts. Raises InvalidToken."""
     for row in await _ACCOUNT(*caller):
-        account = Account(*row)
-        return account, _exported(caller, account)
+        return Account(*row)
     raise InvalidToken()
 
 
-async def _exported(caller: Caller, account: Account) -> AsyncGenerator[bytes]:
+async def export(caller: Caller, account: Account) -> AsyncGenerator[bytes]:
+    """Give the whole account as of then, every task and every log entry.
+
+    No transaction is held open meanwhile. Raises InvalidToken, HistoryGone in the middle of it, if the account is closed or a task purged.
+    """
     yield account_format.HEAD.format(account=account.json).encode()
     async for part in _parts(_EXPORTED_TASKS, caller, account, 0):
         yield part

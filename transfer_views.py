@@ -32,7 +32,7 @@ class Export(Resource):
     @contract(EXPORT)
     async def get(self) -> web.StreamResponse:
         """Take out the whole account, log included, as it is now: to be kept, or imported into a new account."""
-        account, body = await transfer.export(self.caller)
+        account = await transfer.account_of(self.caller)
         self.request[EXTRA_HEADERS]["X-Revision"] = str(account.revision)
         tag = conditions.digest_tag("export", REPRESENTATION, self.caller.user_id, account.revision, account.purged)
         if conditions.is_known(self.request, tag):
@@ -42,7 +42,7 @@ class Export(Resource):
             "Content-Type": "application/json; charset=utf-8",
             "Content-Disposition": 'attachment; filename="tasks.json"',
         }
-        return await streaming.send(self.request, web.StreamResponse(headers=headers), body)
+        return await streaming.send(self.request, web.StreamResponse(headers=headers), transfer.export(self.caller, account))
 
 
 class Import(Resource):

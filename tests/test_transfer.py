@@ -236,7 +236,7 @@ async def busy(person: Person) -> None:
 
 async def exported(person: Person) -> list[bytes]:
     assert person.caller
-    return [part async for part in (await transfer.export(person.caller))[1]]
+    return [part async for part in transfer.export(person.caller, await transfer.account_of(person.caller))]
 
 
 async def test_an_export_has_everything_each_on_its_line(alice: Person) -> None:
@@ -269,7 +269,7 @@ async def test_an_export_is_as_of_the_revision_at_its_start(alice: Person, sql: 
     await alice.delete("/task/1000")
     whole = b"".join(await exported(alice))
     assert alice.caller
-    _, body = await transfer.export(alice.caller)
+    body = transfer.export(alice.caller, await transfer.account_of(alice.caller))
     begun = [await anext(body), await anext(body)]
     assert b'{"id":1001,' not in b"".join(begun)
     await alice.patch("/task/1001", json={"name": "after", "status": "completed"})
