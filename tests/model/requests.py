@@ -36,7 +36,7 @@ one_field = st.sampled_from(FIELDS).flatmap(
 )
 who = st.integers(0, 2)
 which = st.integers(0, 99)
-condition = st.sampled_from(["none", "none", "none", "right", "stale", "first", "any", "several", "others", "weak", "nothing"])
+condition = st.sampled_from(["none", "none", "none", "right", "stale", "first", "earlier", "any", "several", "others", "weak", "nothing"])
 limit = st.none() | st.integers(1, 4)
 
 
@@ -120,12 +120,14 @@ def sent(body: Json, encoding: str) -> Json:
 def if_match(kind: str, task: Task | None) -> tuple[dict[str, str], Collection[int] | None]:
     """Give an If-Match for this task, and the revisions that it allows (None: any)."""
     first, last = (task.created, task.updated) if task else (1, 2)
+    earlier = [first, *(entry.revision for entry in task.log if entry.revision < last)][-1] if task else 1
     return {
         "none": ({}, None),
         "any": ({"If-Match": "*"}, None),
         "right": ({"If-Match": f'"{last}"'}, {last}),
         "stale": ({"If-Match": f'"{last - 1}"'}, {last - 1}),
         "first": ({"If-Match": f'"{first}"'}, {first}),
+        "earlier": ({"If-Match": f'"{earlier}", "{first}"'}, {earlier, first}),
         "several": ({"If-Match": f'"a,b", "{last + 1}" ,W/"3","{last}"'}, {last, last + 1}),
         "others": ({"If-Match": f'"{last + 1}", "0{last}", "{last}-gzip"'}, {last + 1}),
         "weak": ({"If-Match": f'W/"{last}"'}, set[int]()),

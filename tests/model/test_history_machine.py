@@ -25,7 +25,6 @@ from tests.model.requests import (
     encoding,
     filters,
     if_match,
-    limit,
     manner,
     moment,
     sent,
@@ -43,6 +42,9 @@ some_fields = st.fixed_dictionaries({}, optional={"name": name, "description": d
 who = st.sampled_from([0, 0, 0, 1])
 then = which | moment  # a revision, by its number or by a moment
 look = st.tuples(st.just({}) | filters(), st.sampled_from(SORTS))
+deed = st.tuples(st.sampled_from(["create", "change", "change", "change", "delete", "restore"]), which, whole_task, some_fields)
+PLAINLY = Manner("PATCH", "json", True, "none")
+MOST_PURGES = 3  # per history: each makes a part of it unknowable
 
 MISNAMED: list[tuple[str, str, Json, set[str]]] = [  # 0 in a path or a body stands for the next revision
     ("GET", "/task?revision=0", {}, {"revision"}),
@@ -72,6 +74,7 @@ class Pasts(Machine):
     def __init__(self) -> None:
         super().__init__()
         self.looks: list[tuple[Json, str]] = [({}, "id")]
+        self.purges = 0
 
     def pick_any(self, account: Account, which: int) -> int:
         """Give the id of a task: mostly of one that is there, be it in the trash."""
@@ -79,12 +82,13 @@ class Pasts(Machine):
         return ids[which % len(ids)] if ids and which < 92 else which % (account.created + 2) + 1
 
     def named(self, account: Account, then: int | Moment, parameter: str = "revision") -> tuple[Json, int]:
-        """Give the parameter that names a revision, and which one that is."""
+        """Give the parameter that names a revision, mostly one from which on history is kept, and which one that is."""
+        which = then.which if isinstance(then, Moment) else then
+        revisions = range(account.kept_from if which < 85 else 0, account.revision + 1)
         if isinstance(then, Moment) and account.moments:
-            written, exact = then.of([*account.moments.values()])
+            written, exact = then.of([account.moments[revision] for revision in revisions if revision])
             return {"at": written}, account.revision_at(exact)
-        revision = then % (account.revision + 1) if isinstance(then, int) else 0
-        return {parameter: revision}, revision
+        return {parameter: revisions[which % len(revisions)]}, revisions[which % len(revisions)]
 
     @initialize(tasks=st.lists(whole_task, min_size=3, max_size=5), looks=st.lists(look, min_size=4, max_size=4))
     def two_people_come(self, tasks: list[Json], looks: list[tuple[Json, str]]) -> None:
@@ -94,17 +98,29 @@ class Pasts(Machine):
 
     # What is done
 
-    @rule(who=who, fields=whole_task, encoding=encoding, key=st.none() | st.sampled_from(["a", '"a"', "b"]), again=st.booleans())
-    def create(self, who: int, fields: Json, encoding: str, key: str | None, again: bool) -> None:
+    @rule(who=who, deeds=st.lists(deed, min_size=1, max_size=5))
+    def do(self, who: int, deeds: list[tuple[str, int, Json, Json]]) -> None:
+        for what, number, new, fields in deeds:
+            task_id = self.pick_any(self.accounts[who], number)
+            match what:
+                case "create":
+                    self.create_task(who, new, "json", True)
+                case "change":
+                    self.change_task(who, task_id, fields, fields, PLAINLY)
+                case "delete":
+                    self.delete_task(who, task_id, "none")
+                case "restore":
+                    self.restore_task(who, task_id, {}, None, "none", "json")
+
+    @rule(who=who, fields=whole_task, encoding=encoding, key=st.sampled_from(["a", '"a"', "b"]), again=st.booleans())
+    def create(self, who: int, fields: Json, encoding: str, key: str, again: bool) -> None:
         account = self.accounts[who]
-        if key is None:
-            self.create_task(who, fields, encoding, True)
-        elif key.strip('"') not in account.answered:
+        first = account.answered.get(key.strip('"'))
+        if first:
+            self.create_again(who, first, first.fields if again else {"completion_at": None} | fields, encoding, key)
+        else:
             self.create_task(who, fields, encoding, True, **{"Idempotency-Key": key})
             account.answered[key.strip('"')] = account.tasks[account.created]
-        else:
-            first = account.answered[key.strip('"')]
-            self.create_again(who, first, first.fields if again else {"completion_at": None} | fields, encoding, key)
 
     def create_again(self, who: int, first: Task, fields: Json, encoding: str, key: str) -> None:
         body = fields | {"completion_at": as_day(fields["completion_at"])}
@@ -131,9 +147,12 @@ class Pasts(Machine):
     @rule(who=who, which=which, then=st.none() | then, condition=condition, encoding=encoding)
     def restore(self, who: int, which: int, then: int | Moment | None, condition: str, encoding: str) -> None:
         account = self.accounts[who]
-        task_id = self.pick_any(account, which)
-        before = account.tasks.get(task_id)
         named, revision = ({}, None) if then is None else self.named(account, then)
+        self.restore_task(who, self.pick_any(account, which), named, revision, condition, encoding)
+
+    def restore_task(self, who: int, task_id: int, named: Json, revision: int | None, condition: str, encoding: str) -> None:
+        account = self.accounts[who]
+        before = account.tasks.get(task_id)
         headers, allowed = if_match(condition, before)
         answer = self.ask(who, "POST", f"/task/{task_id}/restore", **with_headers(sent(named, encoding), headers))
         outcome = account.restore(task_id, allowed, revision)
@@ -143,7 +162,14 @@ class Pasts(Machine):
         if self.told(answer, account, outcome, before, allowed):
             self.has_task(answer, 200, who, account.tasks[task_id])
 
-    @rule(who=who, then=then, dry_run=st.booleans(), expected=st.sampled_from([None, None, 0, 1]), encoding=encoding, again=st.booleans())
+    @rule(
+        who=who,
+        then=then,
+        dry_run=st.sampled_from([False, False, True]),
+        expected=st.sampled_from([None, None, 0, 1]),
+        encoding=encoding,
+        again=st.booleans(),
+    )
     def undo(self, who: int, then: int | Moment, dry_run: bool, expected: int | None, encoding: str, again: bool) -> None:
         account = self.accounts[who]
         named, since = self.named(account, then, "since")
@@ -189,8 +215,10 @@ class Pasts(Machine):
 
     # What goes for good
 
+    @precondition(lambda self: self.purges < MOST_PURGES)
     @rule(who=who, which=which, condition=condition)
     def erase(self, who: int, which: int, condition: str) -> None:
+        self.purges += 1
         account = self.accounts[who]
         task_id = self.pick_any(account, which)
         before = account.tasks.get(task_id)
@@ -208,15 +236,22 @@ class Pasts(Machine):
             for path in (f"/task/{task_id}", f"/task/{task_id}?deleted=true", f"/task/{task_id}/log", f"/task/{task_id}/log?deleted=true"):
                 assert not self.told(self.ask(who, "GET", path), account, Outcome.NOT_FOUND)
 
-    @precondition(lambda self: any(account.trash() for account in self.accounts))
+    @precondition(lambda self: self.purges < MOST_PURGES and any(account.trash() for account in self.accounts))
     @rule(which=which, microseconds=st.sampled_from([-1, 0, 1]))
     def sweep_the_trash(self, which: int, microseconds: int) -> None:
+        self.purges += 1
+        self.look_at_all_trash()
         deletions = [account.moments[task.deleted] for account in self.accounts for task in account.trash() if task.deleted]
         deletion = deletions[which % len(deletions)]
         while self.sql("SELECT trash_sweep(%s::timestamptz + %s * interval '1 microsecond', 3, 1000)", deletion, microseconds) != [(0,)]:
             pass
         for account in self.accounts:
             account.purge(seconds(deletion) + Fraction(microseconds, 1_000_000))
+        self.look_at_all_trash()
+
+    def look_at_all_trash(self) -> None:
+        for number in range(len(self.accounts)):
+            self.list_tasks(number, {"deleted": "true"}, Query(deleted=True), None)
 
     # What is seen of it
 
@@ -251,33 +286,34 @@ class Pasts(Machine):
         else:
             self.has_task(answer, 200, who, task)
 
-    @rule(who=who, then=then, look=look, limit=limit, to_the_end=st.booleans())
-    def list_what_was(self, who: int, then: int | Moment, look: tuple[Json, str], limit: int | None, to_the_end: bool) -> None:
-        named, revision = self.named(self.accounts[who], then)
-        self.list_as_of(who, named, revision, look, limit, to_the_end)
+    @rule(
+        who=who,
+        what=st.sampled_from(["what was", "what was", "the trash", "the log", "what has changed"]),
+        then=then,
+        look=look,
+        limit=st.integers(1, 4),
+        to_the_end=st.booleans(),
+    )
+    def list(self, who: int, what: str, then: int | Moment, look: tuple[Json, str], limit: int, to_the_end: bool) -> None:
+        account = self.accounts[who]
+        named, revision = self.named(account, then)
+        match what:
+            case "what was":
+                self.list_what_was(who, named, revision, look, limit, to_the_end)
+            case "the trash":
+                parameters, meant = self.asked(account, look[0], account.trash(), True)
+                self.list_tasks(who, parameters | {"deleted": "true"}, Query(deleted=True, sort=look[1], **meant), limit, to_the_end)
+            case "the log":
+                self.read_pages(Open(who, f"/task/log?limit={5 * limit}", 5 * limit, WholeLog()), to_the_end)
+            case "what has changed":
+                since = 0 if revision % 3 == 0 else revision
+                self.read_pages(Open(who, f"/task?since={since}&limit={limit}", limit, Changes(since, account.revision)), to_the_end)
 
-    def list_as_of(self, who: int, named: Json, revision: int, look: tuple[Json, str], limit: int | None, to_the_end: bool) -> None:
+    def list_what_was(self, who: int, named: Json, revision: int, look: tuple[Json, str], limit: int | None, to_the_end: bool) -> None:
         account = self.accounts[who]
         chosen, sort = look
         parameters, meant = self.asked(account, chosen, account.live(revision), True)
         self.list_tasks(who, named | parameters, Query(revision=revision, sort=sort, **meant), limit, to_the_end)
-
-    @rule(who=who, look=look, limit=limit, to_the_end=st.booleans())
-    def list_the_trash(self, who: int, look: tuple[Json, str], limit: int | None, to_the_end: bool) -> None:
-        account = self.accounts[who]
-        chosen, sort = look
-        parameters, meant = self.asked(account, chosen, account.trash(), True)
-        self.list_tasks(who, parameters | {"deleted": "true"}, Query(deleted=True, sort=sort, **meant), limit, to_the_end)
-
-    @rule(who=who, limit=st.integers(1, 20), to_the_end=st.booleans())
-    def read_the_whole_log(self, who: int, limit: int, to_the_end: bool) -> None:
-        self.read_pages(Open(who, f"/task/log?limit={limit}", limit, WholeLog()), to_the_end)
-
-    @rule(who=who, which=which, limit=st.integers(1, 4), to_the_end=st.booleans())
-    def list_what_changed(self, who: int, which: int, limit: int, to_the_end: bool) -> None:
-        account = self.accounts[who]
-        since = which % (account.revision + 1)
-        self.read_pages(Open(who, f"/task?since={since}&limit={limit}", limit, Changes(since, account.revision)), to_the_end)
 
     @precondition(lambda self: self.open)
     @rule(which=st.integers(0, MOST_OPEN_LISTINGS - 1))
@@ -295,19 +331,17 @@ class Pasts(Machine):
         answer = self.ask(who, method, path.replace("=0", f"={to_come}"), **(sent(body, "json") if body else {}))
         self.refused(answer, 400)
         assert {error["field"] for error in answer.json["errors"]} == fields
-
-    @rule(who=who)
-    def pull_from_what_is_to_come(self, who: int) -> None:
-        account = self.accounts[who]
-        answer = self.ask(who, "GET", f"/task?since={account.revision + 1}")
-        assert not self.told(answer, account, Outcome.HISTORY_GONE)
+        assert not self.told(self.ask(who, "GET", f"/task?since={to_come}"), account, Outcome.HISTORY_GONE)
 
     # At the end
 
     def teardown(self) -> None:
         for number, account in enumerate(self.accounts):
             for revision in range(account.revision + 1):
-                self.list_as_of(number, {"revision": revision}, revision, self.looks[revision % len(self.looks)], None, True)
+                chosen, sort = self.looks[revision % len(self.looks)]
+                self.list_what_was(number, {"revision": revision}, revision, ({}, sort), None, True)
+                if at := account.moments.get(revision):
+                    self.list_what_was(number, {"at": at}, account.revision_at(seconds(at)), (chosen, "id"), 3, True)
             self.replay_over_http(number, account)
             self.compare_with_the_database(number, account)
 
@@ -320,4 +354,4 @@ def machine(sql: Callable[..., list[tuple[Any, ...]]]) -> Iterator[type[Pasts]]:
 
 
 def test_whatever_is_done_can_be_seen_as_it_was_and_taken_back(machine: type[Pasts]) -> None:
-    run_state_machine_as_test(machine, settings=profiles(25, 40)[os.environ.get("HYPOTHESIS_PROFILE", "default")])
+    run_state_machine_as_test(machine, settings=profiles(30, 40)[os.environ.get("HYPOTHESIS_PROFILE", "default")])

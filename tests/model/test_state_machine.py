@@ -204,7 +204,7 @@ class Histories(Machine):
             assert answer.status == 404
             return
         assert self.told(answer, account)
-        unchanged = known in ("any", "right", "several", "weak") or (known == "first" and task.created == task.updated)
+        unchanged = known in ("any", "right", "several", "weak") or (known in ("first", "earlier") and task.created == task.updated)
         if unchanged:
             assert (answer.status, answer.text, answer.headers["ETag"]) == (304, "", f'"{task.updated}"')
         elif method == "HEAD":
