@@ -57,15 +57,23 @@ async def list_tasks(caller: Caller, query: TaskQuery, part_of: TaskQuery | None
     scope = f"{caller.user_id} tasks {(part_of or query).listing}"
     place = place_of(scope, query)
     if query.since is not None:
-        after = query.since if place is None else place[1]
-        rows = await _changed_page(query.limit <= SURELY_FIT)(*caller, query.limit, after)
-    else:
-        values = _filter_values(query)
-        order = query.sort.removeprefix("-"), query.sort.startswith("-")
-        statement = _task_page(query.source, tuple(values), *order, pages.after(place), query.limit <= SURELY_FIT)
-        as_of = () if query.revision is None else (query.revision,)
-        rows = await statement(*caller, *as_of, *pages.values(query.limit, place), *values.values())
-    return listed(scope, rows, query)
+        began, after = place or (None, query.since)
+        return _changed(scope, await _changed_page(query.limit <= SURELY_FIT)(*caller, query.limit, after), query, began)
+    values = _filter_values(query)
+    order = query.sort.removeprefix("-"), query.sort.startswith("-")
+    statement = _task_page(query.source, tuple(values), *order, pages.after(place), query.limit <= SURELY_FIT)
+    as_of = () if query.revision is None else (query.revision,)
+    return listed(scope, await statement(*caller, *as_of, *pages.values(query.limit, place), *values.values()), query)
+
+
+def _changed(scope: str, rows: list[tuple[Any, ...]], query: TaskQuery, began: int | None) -> Listed:
+    """Give a page of what has changed. Its cursor holds the revision at which the pull began: what was purged since may have been shown."""
+    state = state_of(rows, query)
+    began = state.user_revision if began is None else began
+    if began < state.kept_from:
+        raise HistoryGone(state.kept_from, state.user_revision)
+    [(*before, last, more)] = rows
+    return listed(scope, [(*before, [began, last[1]] if more else None, more)], query)
 
 
 async def account_state(caller: Caller, query: Page) -> State:

@@ -422,6 +422,20 @@ async def test_sync_after_a_restored_backup_or_a_purge_begins_anew(alice: Person
     assert (await alice.get("/task?since=7")).status == 200
 
 
+async def test_a_pull_from_the_start_begins_anew_once_what_it_has_shown_may_be_purged(alice: Person, sql: Sql) -> None:
+    await all_sorts(alice)
+    first = await alice.get("/task?since=0&limit=1")
+    following = first.headers["Link"].partition("<")[2].partition(">")[0]
+    purge(sql, alice, 2)  # it was in the trash when the pull began: X-Purged tells of it
+    assert (await alice.get(following)).status == 200
+    await alice.delete("/task/4")
+    purge(sql, alice, 4)  # whoever has read the first page has it as a task that is there
+    assert problem(await alice.get(following)) == (410, "history-gone")
+    copy: dict[int, Any] = {}
+    await pull(alice, copy, 0, limit=1)
+    assert copy == await everything(alice)
+
+
 @pytest.mark.parametrize(
     "other", ["status=new", "sort=name", "deleted=true", "revision=1", "q=a", "completion_from=2020-01-01", "at=2020-01-01T00:00:00Z"]
 )

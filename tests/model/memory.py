@@ -1,4 +1,4 @@
-"""The contract in memory: what one user's account is after each request, and what it shows.
+"""The contract in memory: what one user's account is after each request, and was before.
 
 Plain Python, written from the contract alone: it knows neither HTTP nor SQL and imports nothing of the service. Moments are the
 service's own to choose; the model holds the revision of each, and what the service said about it (`Account.moments`).
@@ -10,37 +10,39 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum
 from fractions import Fraction
-from functools import cmp_to_key
 from typing import Any, NamedTuple
 
 STATUSES = ("new", "planned", "in_work", "completed")
 FIELDS = ("name", "description", "status", "completion_at")
+LOGGED_AS = {name: name for name in FIELDS} | {"deleted": "deleted_at"}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Json = dict[str, Any]
+Tasks = dict[int, "Task"]
 
 
 class Outcome(Enum):
-    """What becomes of a request to change a task."""
+    """What becomes of a request."""
 
     DONE = "done"
     NOTHING_TO_DO = "nothing to do"
     NOT_FOUND = "not found"
     CHANGED_MEANWHILE = "changed meanwhile"
+    HISTORY_GONE = "history gone"
 
 
 class Entry(NamedTuple):
-    """A field that a revision altered, old and new as the log shows them."""
+    """A field that a revision altered, old and new as the log shows them; of the deletion, the revisions that its moments are of."""
 
     revision: int
     field: str
-    old: str | None
-    new: str | None
+    old: str | int | None
+    new: str | int | None
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task as it is; its moments are the revisions that made them."""
+    """A task as it is, or was; its moments are the revisions that made them."""
 
     id: int
     name: str
@@ -50,40 +52,39 @@ class Task:
     created: int
     updated: int
     completed: int | None
-    deleted: bool = False
+    deleted: int | None = None
     log: tuple[Entry, ...] = ()
 
-    def shown(self, name: str) -> str | None:
-        """Give a field's value as the service writes it."""
+    @property
+    def fields(self) -> Json:
+        """The fields that are a user's to change."""
+        return {name: getattr(self, name) for name in FIELDS}
+
+    @property
+    def in_trash(self) -> bool:
+        """Whether it is in the trash."""
+        return self.deleted is not None
+
+    def shown(self, name: str) -> Any:
+        """Give a field's value as the service writes it, but for moments."""
         value = getattr(self, name)
         return f"{value:%d-%m-}{value.year:04}" if isinstance(value, date) else value
 
+    def altered(self, revision: int, fields: Json, in_trash: bool) -> "Task":
+        """Give the task as a revision makes it that wants these fields and this place; the same task where it is so already."""
+        wanted = fields | {"deleted": (self.deleted or revision) if in_trash else None}
+        new = {name: wanted[name] for name in LOGGED_AS if name in wanted and wanted[name] != getattr(self, name)}
+        if not new:
+            return self
+        completed = self.completed if "status" not in new else revision if new["status"] == "completed" else None
+        after = replace(self, updated=revision, completed=completed, **new)
+        entries = tuple(Entry(revision, LOGGED_AS[name], self.shown(name), after.shown(name)) for name in new)
+        return replace(after, log=self.log + entries)
 
-@dataclass(frozen=True)
-class Query:
-    """What is asked of a listing. The moments are exact seconds since 1970."""
-
-    statuses: Collection[str] | None = None
-    day: date | None = None
-    without_day: bool = False
-    day_from: date | None = None
-    day_to: date | None = None
-    completed_from: Fraction | None = None
-    completed_to: Fraction | None = None
-    q: str = ""
-    sort: str = "id"
-
-
-class Place(NamedTuple):
-    """Where a task stands in an order: its key (None: last, whichever way round) and its id."""
-
-    key: Any
-    id: int
-
-
-def lower(text: str) -> str:
-    """Give the small letters, character by character: no character becomes two."""
-    return "".join("i" if character == "İ" else character.lower() for character in text)
+    def altered_since(self, revisions: Collection[int]) -> list[str] | None:
+        """Give the fields altered since the latest of these revisions that is one of the task's, by name; None where none is."""
+        known = {self.created, *(entry.revision for entry in self.log)} & set(revisions)
+        return sorted({entry.field for entry in self.log if entry.revision > max(known)}) if known else None
 
 
 def normal(value: Any) -> Any:
@@ -98,138 +99,117 @@ def seconds(moment: str) -> Fraction:
 
 @dataclass
 class Account:
-    """A user: the tasks that there ever were, and how often they changed."""
+    """A user: the tasks that there are, those in the trash included; how all of that was at each revision; and what was answered under a key."""
 
-    revision: int = 0
-    tasks: dict[int, Task] = field(default_factory=dict)
+    tasks: Tasks = field(default_factory=dict)
+    past: list[Tasks] = field(default_factory=lambda: [{}])
+    created: int = 0
+    purged: int = 0
+    kept_from: int = 0
     moments: dict[int, str] = field(default_factory=dict)
+    answered: dict[str, Task] = field(default_factory=dict)
+
+    @property
+    def revision(self) -> int:
+        """How often the tasks changed."""
+        return len(self.past) - 1
 
     # Changes
 
     def create(self, **fields: Any) -> Task:
         """Make a task, the next by id."""
-        self.revision += 1
-        values: dict[str, Any] = {"completion_at": None} | {name: normal(value) for name, value in fields.items()}
-        completed = self.revision if values["status"] == "completed" else None
-        task = Task(id=len(self.tasks) + 1, created=self.revision, updated=self.revision, completed=completed, **values)
-        self.tasks[task.id] = task
-        return task
+        revision = self.revision + 1
+        self.created += 1
+        values: Json = {"completion_at": None} | {name: normal(value) for name, value in fields.items()}
+        completed = revision if values["status"] == "completed" else None
+        return self._put(Task(id=self.created, created=revision, updated=revision, completed=completed, **values))
 
     def change(self, task_id: int, fields: Json, if_match: Collection[int] | None) -> Outcome:
         """Change the fields given, if the task has one of these revisions (None: any) or if all of them hold already."""
-        task = self.find(task_id)
+        wanted = {name: normal(fields[name]) for name in FIELDS if name in fields}
+        return self._alter(self.find(task_id), wanted, False, if_match)
+
+    def delete(self, task_id: int, if_match: Collection[int] | None) -> Outcome:
+        """Put the task into the trash, if it has one of these revisions (None: any)."""
+        return self._alter(self.find(task_id), {}, True, if_match)
+
+    def restore(self, task_id: int, if_match: Collection[int] | None, revision: int | None = None) -> Outcome:
+        """Bring the task out of the trash, and its fields back to what they were at a revision."""
+        was = self.tasks.get(task_id) if revision is None else self.past[revision].get(task_id)
+        return self._alter(self.tasks[task_id], was.fields, False, if_match) if was else Outcome.NOT_FOUND
+
+    def undo(self, since: int) -> list[Task]:
+        """Bring everything back to what and where it was at a revision; what wasn't there goes to the trash. Give what that altered."""
+        altered = []
+        for task in list(self.tasks.values()):
+            was = self.past[since].get(task.id)
+            after = task.altered(self.revision + 1, was.fields if was else {}, was.in_trash if was else True)
+            if after != task:
+                altered.append(self._put(after))
+        return altered
+
+    def erase(self, task_id: int, if_match: Collection[int] | None) -> Outcome:
+        """Purge the task, be it live or in the trash."""
+        task = self.tasks.get(task_id)
         if task is None:
             return Outcome.NOT_FOUND
-        altered = {name: normal(fields[name]) for name in FIELDS if name in fields and normal(fields[name]) != getattr(task, name)}
-        if not altered:
+        if if_match is not None and task.updated not in if_match:
+            return Outcome.CHANGED_MEANWHILE
+        self.delete(task_id, None)
+        self._purge(task_id)
+        return Outcome.DONE
+
+    def purge(self, before: Fraction) -> None:
+        """Purge what was put into the trash before a moment."""
+        for task in list(self.tasks.values()):
+            if task.deleted and seconds(self.moments[task.deleted]) < before:
+                self._purge(task.id)
+
+    def _alter(self, task: Task | None, fields: Json, in_trash: bool, if_match: Collection[int] | None) -> Outcome:
+        if task is None:
+            return Outcome.NOT_FOUND
+        after = task.altered(self.revision + 1, fields, in_trash)
+        if after == task:
             return Outcome.NOTHING_TO_DO
         if if_match is not None and task.updated not in if_match:
             return Outcome.CHANGED_MEANWHILE
-        self.revision += 1
-        completed = task.completed
-        if "status" in altered:
-            completed = self.revision if altered["status"] == "completed" else None
-        after = replace(task, updated=self.revision, completed=completed, **altered)
-        entries = tuple(Entry(self.revision, name, task.shown(name), after.shown(name)) for name in altered)
-        self.tasks[task_id] = replace(after, log=task.log + entries)
+        self._put(after)
         return Outcome.DONE
 
-    def delete(self, task_id: int, if_match: Collection[int] | None) -> Outcome:
-        """Delete the task, if it has one of these revisions (None: any)."""
-        task = self.find(task_id)
-        if task is None:
-            return Outcome.NOT_FOUND
-        if if_match is not None and task.updated not in if_match:
-            return Outcome.CHANGED_MEANWHILE
-        self.revision += 1
-        self.tasks[task_id] = replace(task, updated=self.revision, deleted=True)
-        return Outcome.DONE
+    def _put(self, task: Task) -> Task:
+        self.tasks[task.id] = task
+        self.past.append(dict(self.tasks))
+        return task
 
-    # What is shown
+    def _purge(self, task_id: int) -> None:
+        self.purged += 1
+        self.kept_from = max(self.kept_from, self.tasks[task_id].updated)
+        for tasks in (self.tasks, *self.past):
+            tasks.pop(task_id, None)
+
+    # What there is, and was
 
     def find(self, task_id: int) -> Task | None:
-        """Give the task, unless there is none."""
-        task = self.tasks.get(task_id)
-        return None if task is None or task.deleted else task
+        """Give the task, unless there is none or it is in the trash."""
+        return next((task for task in self.live() if task.id == task_id), None)
 
-    def live(self) -> list[Task]:
-        """Give the tasks that there are."""
-        return [task for task in self.tasks.values() if not task.deleted]
+    def live(self, revision: int | None = None) -> list[Task]:
+        """Give the tasks that there are, or were at a revision."""
+        tasks = self.tasks if revision is None else self.past[revision]
+        return [task for task in tasks.values() if not task.in_trash]
 
-    def show(self, task: Task) -> Json:
-        """Give a task as the service shows it."""
-        return {"id": task.id} | {name: task.shown(name) for name in FIELDS} | {
-            "created_at": self.moments[task.created],
-            "updated_at": self.moments[task.updated],
-            "completed_at": None if task.completed is None else self.moments[task.completed],
-            "deleted_at": None,
-            "revision": task.updated,
-        }  # fmt: skip
+    def trash(self) -> list[Task]:
+        """Give the tasks in the trash."""
+        return [task for task in self.tasks.values() if task.in_trash]
 
-    def show_log(self, task: Task) -> list[Json]:
-        """Give a task's history as the service shows it."""
-        return [
-            {
-                "revision": entry.revision,
-                "changed_at": self.moments[entry.revision],
-                "field": entry.field,
-                "old": entry.old,
-                "new": entry.new,
-            }
-            for entry in task.log
-        ]
+    def revision_at(self, moment: Fraction) -> int:
+        """Give the last revision not later than a moment."""
+        return max((revision for revision, at in self.moments.items() if seconds(at) <= moment), default=0)
 
-    # Listings
-
-    def matches(self, task: Task, query: Query) -> bool:
-        """Tell whether a task is one of those asked for."""
-        day, moment = task.completion_at, None if task.completed is None else seconds(self.moments[task.completed])
-        words = normal(query.q).split()
-        return all((
-            query.statuses is None or task.status in query.statuses,
-            query.day is None or day == query.day,
-            not query.without_day or day is None,
-            query.day_from is None or (day is not None and day >= query.day_from),
-            query.day_to is None or (day is not None and day <= query.day_to),
-            query.completed_from is None or (moment is not None and moment >= query.completed_from),
-            query.completed_to is None or (moment is not None and moment < query.completed_to),
-            all(lower(word) in lower(task.name) or lower(word) in lower(task.description) for word in words),
-        ))  # fmt: skip
-
-    def place(self, task: Task, sort: str) -> Place:
-        """Tell where a task stands in an order."""
-        key: Any
-        match sort.lstrip("-"):
-            case "id":
-                key = task.id
-            case "name":
-                key = [ord(character) for character in lower(task.name).replace("ё", "е")]
-            case "status":
-                key = STATUSES.index(task.status)
-            case "completion_at":
-                key = task.completion_at
-            case "created_at":
-                key = seconds(self.moments[task.created])
-            case "updated_at":
-                key = seconds(self.moments[task.updated])
-            case _:
-                raise AssertionError(sort)
-        return Place(key, task.id)
-
-    def list(self, query: Query, after: Place | None = None) -> "list[Task]":
-        """Give the tasks asked for, in their order: those beyond a place, or all."""
-        backwards = query.sort.startswith("-")
-
-        def compare(one: Place, other: Place) -> int:
-            if (one.key is None) != (other.key is None):
-                return 1 if one.key is None else -1
-            smaller = one.id < other.id if one.key == other.key else one.key < other.key
-            return 0 if one == other else -1 if smaller != backwards else 1
-
-        found = [(self.place(task, query.sort), task) for task in self.live() if self.matches(task, query)]
-        order = cmp_to_key(compare)
-        found.sort(key=lambda pair: order(pair[0]))
-        return [task for place, task in found if after is None or compare(place, after) > 0]
+    def twin(self) -> "Account":
+        """Give an account like this one, to try on it what may not happen here."""
+        past = [dict(tasks) for tasks in self.past]
+        return replace(self, tasks=dict(self.tasks), past=past, moments=dict(self.moments), answered=dict(self.answered))
 
 
 def replay(created: Json, fields: Iterable[str], log: Iterable[Json]) -> Json:
