@@ -30,7 +30,7 @@ BEGIN
         SELECT a.n, a.user_id, a.since, s.revision, s.kept_from
           FROM unnest(p_user_ids, p_generations, p_since) WITH ORDINALITY a (user_id, generation, since, n)
           LEFT JOIN user_state s ON s.user_id = a.user_id AND s.token_generation = a.generation
-         WHERE s.revision IS DISTINCT FROM a.since
+         WHERE s.revision IS DISTINCT FROM a.since ORDER BY a.n
     LOOP
         IF asked.revision IS NULL OR asked.since NOT BETWEEN asked.kept_from AND asked.revision THEN
             n := asked.n; user_revision := asked.revision; revision := NULL; body := NULL;

@@ -15,9 +15,9 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis.stateful import RuleBasedStateMachine
 
+import accounts
 import app
 import auth
-import models
 from tests.conftest import Answer, Person
 from tests.model.memory import FIELDS, Account, Json, Outcome, Task, replay, seconds
 from tests.model.requests import Manner, Moment, as_day, if_match, sent
@@ -71,7 +71,7 @@ class Machine(RuleBasedStateMachine):
     def come(self, tasks: list[Json]) -> None:
         """Let somebody come who has these tasks."""
         login = f"model-{secrets.token_hex(8)}"
-        caller = self.runner.run(models.create_user(login, "no hash, so no password", secrets.randbelow(auth.GENERATIONS)))
+        caller = self.runner.run(accounts.create_user(login, "no hash, so no password", secrets.randbelow(auth.GENERATIONS)))
         self.people.append(Person(self.client, login, caller))
         self.accounts.append(Account())
         for fields in tasks:
