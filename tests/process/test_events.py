@@ -158,4 +158,4 @@ async def test_many_streams_on_two_workers(
         assert [*follower.got] == list(range(1, revisions[follower.user_id] + 1))
     assert sum(len(follower.openings) > 2 for follower in followers) > CHANGES // 8
     assert statistics.median(waits) < 0.6
-    assert stopped_in < 5
+    assert stopped_in < 10  # well before gunicorn would kill the workers
