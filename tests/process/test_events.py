@@ -1,14 +1,12 @@
 """Live events with real workers: many streams, changes from elsewhere, clients that are cut off, and a stop."""
 
 import asyncio
-import os
 import random
 import secrets
 import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +14,12 @@ from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
 import auth
 from models import Caller
-from tests.process.service import Service, running
+from tests.process.service import running
 
 pytestmark = pytest.mark.process
 
 USERS, STREAMS_EACH = 50, 10
-CHANGES, SECONDS_BETWEEN_CHANGES = 200, 0.02
+CHANGES, SECONDS_BETWEEN_CHANGES = 150, 0.02
 NEW = '{"name": "Buy milk", "description": "", "status": "new"}'
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -80,11 +78,6 @@ class Follower:
         await asyncio.gather(self.task, return_exceptions=True)
 
 
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def changes(sql: Sql, callers: list[Caller], count: int) -> Iterator[tuple[int, int, float]]:
     """Change something of somebody's, as another process does; give whose, the revision, and when."""
     for _ in range(count):
@@ -124,7 +117,6 @@ async def test_many_streams_on_two_workers(
             for follower in followers:
                 follower.start(session, service.url)
             await all_of(followers, lambda follower: bool(follower.openings), 10)
-            idle = await cpu_shares(service, 2)
             for n, change in enumerate(changes(sql, callers, CHANGES)):
                 note(*change)
                 if n % 4 == 0:
@@ -159,18 +151,11 @@ async def test_many_streams_on_two_workers(
     with capsys.disabled():
         print(
             f"\n{len(followers)} streams, {len(made)} changes, {len(waits)} events timed: median {statistics.median(waits) * 1000:.0f} ms,"
-            f" p99 {waits[len(waits) * 99 // 100] * 1000:.0f} ms; idle workers {idle} of a core; stopped in {stopped_in:.1f} s"
+            f" p99 {waits[len(waits) * 99 // 100] * 1000:.0f} ms; stopped in {stopped_in:.1f} s"
         )
     assert [fault for follower in followers for fault in follower.faults] == []
     for follower in followers:
         assert [*follower.got] == list(range(1, revisions[follower.user_id] + 1))
     assert sum(len(follower.openings) > 2 for follower in followers) > CHANGES // 8
     assert statistics.median(waits) < 0.6
-    assert stopped_in < 5
-
-
-async def cpu_shares(service: Service, seconds: float) -> list[str]:
-    """Give the part of a core that each worker takes."""
-    before = {pid: cpu_seconds(pid) for pid in service.workers()}
-    await asyncio.sleep(seconds)
-    return [f"{(cpu_seconds(pid) - used) / seconds:.1%}" for pid, used in before.items()]
+    assert stopped_in < 10  # well before gunicorn would kill the workers
