@@ -290,7 +290,7 @@ async def test_a_long_log_goes_out_in_parts(alice: Person) -> None:
 
 @pytest.mark.parametrize("how", ["a purge", "a purge from the trash", "another generation"])
 async def test_what_would_make_an_export_wrong_breaks_the_connection(
-    alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch, how: str
+    alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
     for _ in range(3):
         await alice.new_task()
@@ -301,6 +301,7 @@ async def test_what_would_make_an_export_wrong_breaks_the_connection(
     statement = transfer._EXPORTED_LOG
 
     async def meanwhile(*arguments: Any) -> Any:
+        monkeypatch.undo()  # it happens once
         if how == "another generation":
             sql("UPDATE user_state SET token_generation = token_generation + 1 WHERE user_id = %s", user_id)
         else:
@@ -310,6 +311,7 @@ async def test_what_would_make_an_export_wrong_breaks_the_connection(
     monkeypatch.setattr(transfer, "_EXPORTED_LOG", meanwhile)
     with pytest.raises(ClientPayloadError):
         await alice.get("/export")
+    assert ("an answer was broken off" in caplog.text, "unexpected" in caplog.text) == (True, False)
 
 
 async def test_an_export_has_a_tag(alice: Person) -> None:
