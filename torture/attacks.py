@@ -114,6 +114,17 @@ def bad_method(mallory: Mallory, choose: random.Random) -> Made:
     """A method or a path that isn't there."""
     method = choose.choice(["TRACE", "PROPFIND", "OPTIONS", "SEARCH", "MKCOL", "PURGE", "get", "Get", "CONNECT", "PRI", "X" * 50, "G\xcbT"])
     ways_to_nowhere = ["/nowhere", "/task/../task", "//task", "/task/1//log", "/%ff", "/" + "x" * 7000, "/task;x", "*", "/health/live/"]
+    if choose.random() < 0.3:  # nor are there ways in past the guard
+        past_the_guard = [
+            "/registerx",
+            "/%74ask",
+            "/task%2F1",
+            "/docs/../task",
+            "/openapi.json/../task/1",
+            "/health/live/../../task",
+            "/task?x=/register",
+        ]
+        return mallory.ask(f"GET {choose.choice(past_the_guard)}", token=""), frozenset({401, 404})
     path = choose.choice(["/task", "/task/1", *ways_to_nowhere])
     return mallory.ask(f"{method} {path}"), frozenset({400, 404, 405})
 
@@ -140,7 +151,8 @@ def smuggling(mallory: Mallory, choose: random.Random) -> Made:
         head + te + b"\r\n" + b"x" + chunked, head + te + b"\r\n-1\r\n" + chunked, head + te + b"\r\n+5\r\n" + chunked, head + te + b"\r\n5_0\r\n" + chunked,
         head + te + b"\r\n%s\r\n" % (b"f" * 40) + chunked, head + te + b"\r\n" + chunked[:-5].rstrip(b"\r\n") + b"xx\r\n0\r\n\r\n", head.replace(b"POST", b"PO\x00ST") + length + b"\r\n" + body,
         head.replace(b" HTTP/1.1", b" HTTP/9.9") + length + b"\r\n" + body, head.replace(b" HTTP/1.1", b"") + length + b"\r\n" + body, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
-        choose.randbytes(choose.randrange(20, 300)) + b"\r\n\r\n",
+        choose.randbytes(choose.randrange(20, 300)) + b"\r\n\r\n", head + te + b"\r\n" + chunked[:-2] + b"X: y\r\n" * 300 + b"\r\n",
+        head.replace(b"/task", b"/" + b"x" * 9000) + length + b"\r\n" + body,
     ])  # fmt: skip
     return (sent + BEHIND,)
 

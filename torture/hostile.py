@@ -123,6 +123,8 @@ async def _control(port: int, token: str, choose: random.Random, storm: Storm, l
     """Do what must succeed."""
     text, kind = choose.choice(TEXTS), choose.choice([FORM, MULTIPART, JSON])
     creation = _creation(token, text, kind, text * choose.randrange(20))
+    creation = creation.replace(b"Bearer ", choose.choice([b"Bearer ", b"bearer ", b"BEARER  "]), 1)
+    creation = creation.replace(kind.encode(), kind.encode() + choose.choice([b"", b"; charset=utf-8", b"; charset=bogus"]), 1)
     async with limit:
         [answer] = await wire.exchange(port, creation)
         if answer.status != 201 or answer.json["name"] != text:
