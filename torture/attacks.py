@@ -84,7 +84,7 @@ BAD_QUERIES = [
     "revision=-1", "revision=1.0", "revision=9223372036854775807", "revision=9999999", f"revision={'9' * 30}", "since=-1", "since=x", "since=1&status=new",
     "since=1&revision=1", "at=yesterday", "at=2026-02-30T00:00:00Z", "at=2026-01-01T24:00:00Z", "at=2026-01-01", "revision=1&at=2026-01-01T00:00:00Z",
     "deleted=true&revision=1", "completion_at=02-10-2020&completion_from=02-10-2020", "completed_from=0001-01-01T00:00:00", "completed_to=infinity",
-    "%00=x", "%ff=x", ";", "&".join(f"x{n}=1" for n in range(150)), "&" * 3000, "q=" + "%cc%81" * 31, "token=1", "access_token=x", "__proto__=x", "status[]=new",
+    "%00=x", "%ff=x", ";", "&".join(f"x{n}=1" for n in range(150)), "&" * 3000, "q=" + "%cc%81" * 31, "token=1", "access_token=x", "__proto__=x", "status[]=new", "format=xml", "format=csv&format=csv", "format=",
 ]  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def bad_query(mallory: Mallory, choose: random.Random) -> Made:
     query = choose.choice(BAD_QUERIES)
     if choose.random() < 0.3:
         query = f"cursor={quote(_b64(choose.randbytes(choose.randrange(1, 200))))}"
-    return (mallory.ask(f"GET /task?{query}"),)
+    return (mallory.ask(f"GET {choose.choice(['/task'] * 9 + ['/task/events'])}?{query}"),)
 
 
 def bad_header(mallory: Mallory, choose: random.Random) -> Made:
@@ -169,6 +169,7 @@ KINDS: dict[str, Callable[[Mallory, random.Random], Made]] = {
     "too large": bodies.too_large,
     "dates": bodies.bad_date,
     "queries": bad_query,
+    "files": bodies.bad_file,
     "restoring and undoing": bodies.bad_wish,
     "headers": bad_header,
     "methods and paths": bad_method,

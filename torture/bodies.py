@@ -23,12 +23,14 @@ BAD_NAMES = ["", " ", "\t\n", "x" * 201, "😀" * 201, "\u3000", "\u2003 \u2028"
 def bad_text(mallory: Mallory, choose: random.Random) -> Made:
     """A field with what is no text, or none that it may have."""
     if choose.random() < 0.2:
-        fields: dict[str, Any] = {"login": f"hostile-{choose.getrandbits(60):x}", "password": "correct horse"}
+        names = {"register": "login password", "get-token": "login password", "change-password": "old new", "delete-account": "password"}
+        call = choose.choice(list(names))
+        fields: dict[str, Any] = dict.fromkeys(names[call].split(), f"hostile-{choose.getrandbits(60):x}")
         field = choose.choice(list(fields))
         fields[field] = choose.choice([*BAD_TEXTS, "", "x" * 129])
         if field == "login" and choose.random() < 0.5:
             fields["login"] = f"a{choose.choice(FORBIDDEN_IN_LOGINS)}b"
-        line = choose.choice(["POST /register", "POST /get-token"])
+        line = f"POST /{call}"
     else:
         field, line = choose.choice(["name", "description", "status", "completion_at"]), choose.choice(WRITES)
         bad = [*BAD_TEXTS, *(BAD_NAMES if field == "name" else ["x" * 10_001] if field == "description" else ["x", "NEW"])]
@@ -143,3 +145,25 @@ def bad_wish(mallory: Mallory, choose: random.Random) -> Made:
             [{}, {"since": value}, {"since": 1} | both, {"since": 0, "expected": "x"}, {"since": 0, "dry_run": "yes"}, {"x": 1}]
         )
     return (mallory.write(line, JSON, json.dumps(fields).replace("Infinity", "1e400").encode()),)
+
+
+SHEET = b"name,description,status,completion_at\r\n"
+CALENDAR = b"BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:x\r\nBEGIN:VTODO\r\nUID:x\r\nSUMMARY:%s\r\nDUE;VALUE=DATE:%s\r\nEND:VTODO\r\nEND:VCALENDAR\r\n"
+
+
+def bad_file(mallory: Mallory, choose: random.Random) -> Made:
+    """A sheet, a calendar or an export with something in it that can't be taken: then nothing of it is."""
+    good, refused = SHEET + b"x,,new,\r\n" * choose.randrange(50), frozenset({400})
+    no_row = choose.choice(
+        [b",,new,", b"x,,old,", b"x,,new,31-02-2020", b"x", b"x,,new,,,", b'"x,,new,', b"\xff,,new,", b"\0,,new,", b"x" * 201 + b",,new,"]
+    )
+    kind, body = choose.choice([
+        ("text/csv", good + no_row + b"\r\n"), ("text/csv", good.replace(b"name", choose.choice([b"nmae", b"status", b""]))), ("text/csv", choose.randbytes(500)),
+        ("text/calendar", CALENDAR % (b"", b"20201002")), ("text/calendar", CALENDAR % (b"x", b"20200231")), ("text/calendar", b"x"), ("text/calendar", choose.randbytes(500)),
+        (JSON, b"{}"), (JSON, choose.choice(list(NO_JSON.values()))), (JSON, b'{"tasks": [%s' % (b"[" * 5000)),
+    ])  # fmt: skip
+    if choose.random() < 0.2:
+        return mallory.write("POST /import", choose.choice(["text/plain", FORM, MULTIPART, "text/xml"]), good), frozenset({415})
+    if choose.random() < 0.2:
+        return mallory.write("POST /import", kind, body, f"Content-Encoding: {choose.choice(['gzip', 'br', 'x'])}"), frozenset({415})
+    return mallory.write("POST /import", kind, body), refused | ({409} if kind == JSON else set())  # an export is for a new account

@@ -19,7 +19,8 @@ from torture.mallory import TASKS, Attack, Mallory
 AT_ONCE = 8
 HOSTILE_TO_ONE_GOOD = 9
 PASSWORD = "correct horse battery staple"  # noqa: S105 - of an account that lives for minutes
-LEAKS = re.compile(rb"traceback|exception|psycopg|peewee|pydantic|\.py\b|line \d|\bselect\b|\binsert\b|object at 0x", re.IGNORECASE)
+LEAKS = re.compile(rb"traceback|exception|psycopg|peewee|pydantic|\.py\b|(?<!:.)line \d|\bselect\b|\binsert\b|object at 0x", re.IGNORECASE)
+TABLES = ("user_state", "task", "task_log", "idempotency_key", "import_row")
 CHALLENGES = {401: "www-authenticate", 405: "allow"}
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -60,10 +61,7 @@ async def run(port: int, secret: str, sql: Sql, number: int, seed: int) -> Storm
 
 def _stored(sql: Sql, token: str) -> list[Any]:
     user_id = Mallory(token, "", random.Random()).claims["sub"]  # noqa: S311
-    return [
-        sql(f"SELECT * FROM {table} t WHERE user_id = %s ORDER BY t", user_id)
-        for table in ("user_state", "task", "task_log", "idempotency_key")
-    ]
+    return [sql(f"SELECT * FROM {table} t WHERE user_id = %s ORDER BY t", user_id) for table in TABLES]
 
 
 def _accounts(sql: Sql) -> int:

@@ -13,8 +13,9 @@ from torture.wire import request
 TASKS = 5  # that Mallory has, 1 to 5
 CREATE, CHANGE = "POST /task", "PATCH /task/1"
 WRITES = [CREATE, CHANGE, "PUT /task/2", "POST /task/3"]
-READS = ["GET /task", "GET /task/1", "GET /task/1/log", "GET /task/log"]
-PRIVATE = [*WRITES, *READS, "DELETE /task/4", "POST /task/undo", "POST /task/5/restore"]
+READS = ["GET /task", "GET /task/1", "GET /task/1/log", "GET /task/log", "GET /task/events", "GET /export"]
+ACCOUNT = ["POST /change-password", "POST /revoke-tokens", "POST /delete-account"]
+PRIVATE = [*WRITES, *READS, *ACCOUNT, "DELETE /task/4", "POST /task/undo", "POST /task/5/restore", "POST /import"]
 BAD_REQUEST = frozenset({400})
 TYPES = {"form": FORM, "multipart": MULTIPART, "json": JSON}
 LARGEST_BODY = 128 * 1024

@@ -66,7 +66,7 @@ async def run(directory: Path, seconds: float, seed: int, tell: Callable[[str], 
         outcome = judge(directory, server, service, faults.log, end)
         if code != 0:
             outcome.faults.append(f"gunicorn ended with {code}")
-        took = [1000 * seconds for _, seconds in fleet.health]
+        took = [1000 * seconds for asked_at, seconds in fleet.health if not _is_away(asked_at, faults.log)]
         outcome.counts |= {
             "ms for a health answer, median": round(figures.percentile(took, 0.5)),
             "ms for a health answer, of 99 %": round(figures.percentile(took, 0.99)),
@@ -91,6 +91,11 @@ async def storm(directory: Path, number: int, seed: int) -> Outcome:
         faults = [*found.faults, *_log(service), *([f"gunicorn ended with {code}"] if code else [])]
         counts = {**found.counts, **{f"answered {status}": count for status, count in sorted(found.statuses.items())}}
     return Outcome(faults, counts | {"MiB of a worker before": before, "MiB of a worker after": after})
+
+
+def _is_away(moment: float, faults: list[Fault]) -> bool:
+    """Tell whether there was no gunicorn, or had just been none."""
+    return any(fault.kind == "gunicorn killed" and fault.began_at - 1 < moment < fault.returned_at + 1 for fault in faults)
 
 
 def _memory(service: Service) -> int:
