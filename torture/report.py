@@ -1,0 +1,118 @@
+"""What long runs found: kept in a file, and put on a page."""
+
+import json
+import os
+import platform
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torture.answers import DEADLINE_SECONDS, SECONDS_TO_RECOVER
+from torture.faults import KINDS
+from torture.figures import spread
+from torture.ordeal import Outcome
+from torture.service import HOUSE
+
+FILE = Path(__file__).with_name("results.json")
+PAGE = HOUSE / "docs" / "reliability.md"
+LEAST_SECONDS = 600  # of a run that goes on the page
+PACKAGES = ("aiohttp", "gunicorn", "uvloop", "aiopg", "peewee-async", "psycopg2-binary")
+TEXT = """# Reliability
+
+## What is promised
+
+- **Nothing is lost.** A change that was answered is there, with its revision and its values, whatever is killed afterwards, and when. A change whose answer was lost, or was 503, has happened whole or not at all; it can be
+  sent again, a creation with `Idempotency-Key`. Every log leads from its task's creation to the task as it is, and a user's revisions have no gap.
+- **There is always an answer.** Never 500, never later than the request's deadline ({deadline} s unless set otherwise). While PostgreSQL can't be used it is 503 with `Retry-After`, and within {recover} s of its return changes are done again,
+  with no restart of the service. Only who was talking to a process that is killed loses an answer.
+- **Answers are true.** Each shows the account as it was at the revision in its `X-Revision`, never an older one than somebody had been shown before.
+
+## How it is proved
+
+`make torture` starts a PostgreSQL as it comes (fsync on) and the service under gunicorn with two workers. Clients work with it: {hot} accounts are shared by {sharing} clients each, which get in each other's way, {cold} have one client. They create (half with `Idempotency-Key`, then repeated until
+answered), change (some with `If-Match`), delete, erase, restore, undo, read, list, list the past, follow what changed and read logs; some give up in the middle. A journal on the disk has each request before it is sent, and each answer. Meanwhile one thing after
+another is broken, in an order that a seed gives, now and then two at once. At the end the journal is compared with the database:
+
+- every log is replayed to its task, in Python from the bare rows and by `python models.py verify`, and with it every task at every revision is known;
+- every answer, reads and refusals too, is compared with the tasks as they were at the revision that it shows: whole tasks, whole lists, whole logs, the 404 and the 412;
+- every revision must have been asked for by exactly one request. Each change brings a word of its own with it, so that its author is known; deletions, restorations and undos that nobody acknowledged are matched with open requests that would have had
+  exactly that effect. What was refused may not be there; what is there by half is found;
+- no answer is 500 or late; a lost one needs a killed process, a 503 needs PostgreSQL to be in trouble; the service's log has no error.
+
+The judge itself is tested: `tests/test_torture.py` plants each kind of difference and expects it to be found. A run of 20 s is part of `make test`.
+
+`make torture ARGS=--hostile` sends at least 10,000 hostile requests of {attacks} kinds (forged tokens, texts that are none, broken JSON, forms and multipart, bombs, impossible dates and ids, smuggling, ...), each of which must be refused with one answer and change nothing, and a good one after
+every nine, which must succeed.
+"""
+HEAD = "| what went wrong | times | requests meanwhile | 503 | answers lost | recovery, s: median | most |\n|---|---|---|---|---|---|---|\n"
+EXPLAINED = """
+*Meanwhile* is from its beginning to the next one's; *lost* are answers that never came, since a process was killed. *Recovery* counts from the moment when what had been broken was there again (PostgreSQL takes connections; gunicorn has its workers) until the first change that was asked for afterwards was done and
+the last refusal had been given. The clients that `clients dropped` made go away aren't counted as failures.
+"""
+
+
+def keep(part: str, seed: int, seconds: float, outcome: Outcome) -> None:
+    """Put a run beside the others; it takes the place of one with the same seed."""
+    found = {(run["part"], run["seed"]): run for run in _load()}
+    run = {"part": part, "seed": seed, "seconds": seconds, "when": f"{datetime.now(UTC):%Y-%m-%d}", "on": _machine()}
+    found[part, seed] = run | {"faults": len(outcome.faults), "counts": outcome.counts, "rows": outcome.rows}
+    FILE.write_text(json.dumps(list(found.values()), indent=1))
+
+
+def write() -> None:
+    """Write the page."""
+    from torture import attacks, fleet
+
+    runs = _load()
+    under_fire, storms = ([run for run in runs if run["part"] == part] for part in ("fire", "hostile"))
+    head = TEXT.format(
+        deadline=DEADLINE_SECONDS, recover=SECONDS_TO_RECOVER, attacks=len(attacks.KINDS), hot=fleet.HOT_USERS,
+        sharing=fleet.CLIENTS_OF_A_HOT_USER, cold=fleet.COLD_USERS,
+    )  # fmt: skip
+    parts = [head, "## What was found\n", _runs(under_fire), HEAD + "".join(_rows(under_fire)) + EXPLAINED]
+    PAGE.write_text("\n".join([*parts, *map(_storm, storms)]))
+
+
+def _runs(runs: Sequence[Any]) -> str:
+    names = list(dict.fromkeys(name for run in runs for name in run["counts"]))
+    lines = [
+        ["", *(f"seed {run['seed']}" for run in runs)],
+        ["---"] * (len(runs) + 1),
+        ["seconds under fire", *(f"{run['seconds']:g}" for run in runs)],
+    ]
+    lines += [[name, *(f"{run['counts'].get(name, 0):,}" for run in runs)] for name in names]
+    lines += [["**disagreements**", *(f"**{run['faults']}**" for run in runs)]]
+    where = ". ".join(dict.fromkeys(f"{run['when']}: {run['on']}" for run in runs))
+    return f"{where}.\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _rows(runs: Iterable[Any]) -> Iterable[str]:
+    rows = [row for run in runs for row in run["rows"]]
+    for kind in KINDS:
+        of_kind = [row for row in rows if row["kind"] == kind]
+        sums = [f"{sum(row[name] for row in of_kind):,}" for name in ("times", "requests", "unavailable", "dropped")]
+        times = [f"{seconds:.2f}" for seconds in spread([seconds for row in of_kind for seconds in row["recovery"]])]
+        yield f"| {' | '.join([kind, *sums, *times])} |\n"
+
+
+def _storm(run: Any) -> str:
+    counts = run["counts"]
+    answers = ", ".join(f"{count:,} x {name.removeprefix('answered ')}" for name, count in counts.items() if name.startswith("answered "))
+    kinds = ", ".join(f"{count:,} {name}" for name, count in counts.items() if not name.startswith(("answered", "MiB")))
+    memory = f"A worker had {counts['MiB of a worker before']} MiB before and {counts['MiB of a worker after']} MiB after"
+    return f"Hostile requests, seed {run['seed']} ({run['when']}): {kinds}. They were answered {answers}. {memory}. **{run['faults']} faults.**\n"
+
+
+def _load() -> list[Any]:
+    return json.loads(FILE.read_text()) if FILE.exists() else []
+
+
+def _machine() -> str:
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    packages = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
+    cores = len(os.sched_getaffinity(0))
+    return f"{cores} cores ({model[1] if model else platform.machine()}), {memory:.0f} GiB, Linux {platform.release().split('-')[0]}, Python {platform.python_version()}, {packages}"
