@@ -32,6 +32,7 @@ ROOMS = [  # a module imports only what stands above it
     "rest.conditions",
     "rest.idempotency",
     "rest.negotiation",
+    "rest.addresses",
     "rest.cursors",
     "rest.fields",
     "rest.lines",
@@ -116,6 +117,7 @@ async def test_the_middlewares_stand_in_this_order() -> None:
 def default(name: str) -> str:
     value = Settings.model_fields[name].default
     value = value.get_secret_value() if isinstance(value, SecretStr) else value
+    value = ",".join(map(str, value)) if isinstance(value, tuple) else value
     return "" if value is None else str(value)
 
 
