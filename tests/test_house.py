@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import peewee
 import pytest
-from playhouse.postgres_ext import BinaryJSONField, DateTimeTZField
+from playhouse.postgres_ext import ArrayField, BinaryJSONField, DateTimeTZField
 from pydantic import SecretStr
 
 import app
@@ -33,6 +33,7 @@ ROOMS = [  # a module imports only what stands above it
     "rest.idempotency",
     "rest.negotiation",
     "rest.addresses",
+    "rest.quotas",
     "rest.cursors",
     "rest.fields",
     "rest.lines",
@@ -58,6 +59,7 @@ ROOMS = [  # a module imports only what stands above it
     "events",
     "transfer",
     "imports",
+    "limits",
     "auth",
     "housekeeping",
     "views",
@@ -106,9 +108,9 @@ def test_production_never_imports_the_embedded_postgresql() -> None:
 
 
 async def test_the_middlewares_stand_in_this_order() -> None:
-    first, second, third, fourth = (await app.create_app()).middlewares
+    first, second, *others = (await app.create_app()).middlewares
     assert (first, second) == (telemetry.middleware, errors.middleware)
-    assert [(each.__module__, getattr(each, "__name__", "")) for each in (third, fourth)] == [
+    assert [(each.__module__, getattr(each, "__name__", "")) for each in others] == [
         (overload.__name__, "middleware"),
         (auth.__name__, "authenticate"),
     ]
@@ -157,6 +159,8 @@ SQL_TYPES = {
     peewee.SmallIntegerField: "smallint",
     peewee.UUIDField: "uuid",
     BinaryJSONField: "jsonb",
+    peewee.BlobField: "bytea",
+    ArrayField: "ARRAY",
 }
 
 
