@@ -4,14 +4,21 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+import accounts
 import auth
+import limits
 from accounts import LoginTaken
+from rest import quotas
 from rest.contract import Answer, contract
 from rest.errors import EXTRA_HEADERS, Unavailable
+from rest.quotas import QuotaExceeded
 from schemas import Closure, Credentials, PasswordChange, Registration, Token
 from views import Resource
 
 TOKEN = Answer(Token)
+COUNTED_TOKEN = Answer(Token, sometimes=quotas.HEADERS)
+FIRST_TOKEN = Answer(Token, HTTPStatus.CREATED, sometimes=quotas.HEADERS)
+CLOSED = Answer(None, HTTPStatus.NO_CONTENT, sometimes=quotas.HEADERS)
 
 
 class AccountResource(Resource):
@@ -31,28 +38,34 @@ class AccountResource(Resource):
 class Accounts(AccountResource):
     """The accounts."""
 
-    @contract(Answer(Token, HTTPStatus.CREATED), LoginTaken, Unavailable)
+    @contract(FIRST_TOKEN, LoginTaken, QuotaExceeded, Unavailable)
     async def post(self, registration: Registration) -> web.Response:
         """Register, and get a first token."""
-        return self.token_answer(await auth.register(self.hashing, registration), HTTPStatus.CREATED)
+        async with limits.attempt(self.request, registration.login, registers=True):
+            token = await auth.register(self.hashing, registration)
+        return self.token_answer(token, HTTPStatus.CREATED)
 
 
 class Tokens(AccountResource):
     """The tokens."""
 
-    @contract(TOKEN, auth.WrongCredentials, Unavailable)
+    @contract(COUNTED_TOKEN, auth.WrongCredentials, QuotaExceeded, Unavailable)
     async def post(self, credentials: Credentials) -> web.Response:
         """Get a token."""
-        return self.token_answer(await auth.get_token(self.hashing, credentials))
+        async with limits.attempt(self.request, credentials.login):
+            token = await auth.get_token(self.hashing, credentials)
+        return self.token_answer(token)
 
 
 class Password(AccountResource):
     """The caller's password."""
 
-    @contract(TOKEN)
+    @contract(COUNTED_TOKEN, QuotaExceeded)
     async def post(self, change: PasswordChange) -> web.Response:
         """Change the password; all tokens up to now end, and here is a new one."""
-        return self.token_answer(await auth.change_password(self.hashing, self.caller, change))
+        async with limits.attempt(self.request, await accounts.get_login(self.caller)):
+            token = await auth.change_password(self.hashing, self.caller, change)
+        return self.token_answer(token)
 
 
 class Revocation(AccountResource):
@@ -67,8 +80,9 @@ class Revocation(AccountResource):
 class AccountClosure(AccountResource):
     """The end of the caller's account."""
 
-    @contract(Answer(None, HTTPStatus.NO_CONTENT))
+    @contract(CLOSED, QuotaExceeded)
     async def post(self, closure: Closure) -> web.Response:
         """Delete the account with all that is in it; its login is free at once."""
-        await auth.delete_account(self.hashing, self.caller, closure)
+        async with limits.attempt(self.request, await accounts.get_login(self.caller)):
+            await auth.delete_account(self.hashing, self.caller, closure)
         return web.Response(status=HTTPStatus.NO_CONTENT)

@@ -50,16 +50,22 @@ async def find_account(login: str) -> Account | None:
     return None
 
 
+async def get_login(caller: Caller) -> str:
+    """Give the caller's login. Raises InvalidToken."""
+    return await _get(User.login, caller)
+
+
 async def get_password_hash(caller: Caller) -> str:
     """Give the hash of the caller's password. Raises InvalidToken."""
+    return await _get(User.password_hash, caller)
+
+
+async def _get(field: peewee.Field, caller: Caller) -> str:
     query = (
-        User.select(User.password_hash)
-        .join(UserState)
-        .where(UserState.user == caller.user_id, UserState.token_generation == caller.generation)
-        .tuples()
+        User.select(field).join(UserState).where(UserState.user == caller.user_id, UserState.token_generation == caller.generation).tuples()
     )
-    for (password_hash,) in await database.rows(*query.sql(), read=True):
-        return str(password_hash)
+    for (value,) in await database.rows(*query.sql(), read=True):
+        return str(value)
     raise InvalidToken()
 
 

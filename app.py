@@ -12,6 +12,7 @@ import auth
 import events
 import history_views
 import housekeeping
+import limits
 import scalars
 import settings
 import transfer_views
@@ -79,7 +80,7 @@ async def create_app() -> web.Application:
     if given.metrics_token:
         app.add_routes(OPERATORS)
         app.cleanup_ctx.append(metrics.writing)
-    app.cleanup_ctx.extend([telemetry.access_lines, database.pool, auth.hashing, housekeeping.housekeeping, events.watching])
+    app.cleanup_ctx.extend([telemetry.access_lines, database.pool, limits.door, auth.hashing, housekeeping.housekeeping, events.watching])
     app.on_shutdown.append(events.end_streams)
     return app
 

@@ -51,6 +51,7 @@ async def sweep() -> int:
 
 
 async def _step() -> int:
-    values = settings.load().trash_lifetime_seconds, TASKS_PER_STEP, ROWS_PER_STEP
-    [(removed,)] = await database.rows("SELECT sweep(%s, %s, %s)", values)
+    given = settings.load()
+    values = given.trash_lifetime_seconds, TASKS_PER_STEP, ROWS_PER_STEP, given.known_address_seconds, ROWS_PER_STEP
+    [(removed,)] = await database.rows("SELECT sweep(%s, %s, %s) + limits_sweep(%s, %s)", values)
     return int(removed)

@@ -9,6 +9,7 @@ from peewee import (
     SQL,
     BigAutoField,
     BigIntegerField,
+    BlobField,
     CompositeKey,
     DateField,
     ForeignKeyField,
@@ -18,7 +19,7 @@ from peewee import (
     fn,
 )
 from peewee_async import AioModel
-from playhouse.postgres_ext import BinaryJSONField, DateTimeTZField
+from playhouse.postgres_ext import ArrayField, BinaryJSONField, DateTimeTZField
 from pydantic import MISSING, Field
 
 import settings
@@ -146,6 +147,27 @@ class ImportRow(Stored):
     class Meta:
         table_name = "import_row"
         primary_key = CompositeKey("user", "import_id", "line")
+
+
+class RateLimit(Stored):
+    """When something was done under a key, the last times."""
+
+    key = BlobField(primary_key=True)
+    hits = ArrayField(DateTimeTZField, index=False)
+    ends_at = DateTimeTZField()
+
+    class Meta:
+        table_name = "rate_limit"
+
+
+class KnownAddress(Stored):
+    """A login and an address from which it has succeeded, as a key."""
+
+    key = BlobField(primary_key=True)
+    succeeded_at = DateTimeTZField()
+
+    class Meta:
+        table_name = "known_address"
 
 
 class HistoryProblem(Problem):

@@ -4,8 +4,8 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 LONGEST_TOKEN_LIFETIME_SECONDS = 366 * 86400
 EXAMPLE_SECRET = "replace-this-by-the-output-of-openssl-rand-hex-32"  # noqa: S105 - what .env.example says, and what is refused
@@ -20,6 +20,9 @@ def _secret(least_bytes: int) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+_WithCommas = BeforeValidator(lambda text: [part.strip() for part in text.split(",") if part.strip()])
 
 
 class Settings(BaseSettings):
@@ -63,6 +66,20 @@ class Settings(BaseSettings):
     password_min_length: int = Field(8, ge=1, le=128, description="the shortest password that can be registered, in characters")
     hashing_threads: int = Field(2, ge=1, le=64, description="passwords hashed at once, per worker (19 MiB and a core each)")
     hashing_queue: int = Field(64, ge=0, le=10000, description="passwords waiting for that, per worker; beyond it the answer is 503")
+    rate_limit: Literal["on", "off"] = Field("on", description="`off` counts nothing: for tests and benchmarks only")
+    address_limit_per_minute: int = Field(
+        10, ge=1, le=1000, description="attempts to register, or to show a password, from one address; an IPv6 /64 is one"
+    )
+    login_limit_per_minute: int = Field(5, ge=1, le=1000, description="such attempts with one login from one address")
+    login_failures_per_hour: int = Field(
+        100, ge=1, le=1000, description="wrong passwords for one login, from all addresses that aren't known for it"
+    )
+    known_address_seconds: int = Field(
+        30 * 86400, ge=1, le=100 * 366 * 86400, description="how long an address is known from which a login has succeeded"
+    )
+    trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, _WithCommas] = Field(
+        (), validate_default=False, description="networks whose `X-Forwarded-For` is believed, such as `10.0.0.0/8,::1`"
+    )
     max_body_bytes: int = Field(128 * 1024, ge=1024, le=64 * 1024 * 1024, description="the largest request body")
     import_max_bytes: int = Field(512 * 1024 * 1024, ge=1024, le=64 * 1024**3, description="the largest file that can be imported")
     max_header_bytes: int = Field(8190, ge=1024, le=1024 * 1024, description="the longest line of a request's head")

@@ -167,7 +167,7 @@ class TooManyRequests(Failure):
     """It has been asked for too often, or too much at once (RFC 6585, section 4)."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
-    carries = ("Retry-After",)
+    carries: ClassVar[tuple[str, ...]] = ("Retry-After",)
 
     def __init__(self, detail: str = "", *, retry_after_seconds: int = 1) -> None:
         super().__init__(detail, headers={"Retry-After": str(retry_after_seconds)})

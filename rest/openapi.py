@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
-from rest import conditions, idempotency
+from rest import conditions, idempotency, quotas
 from rest.contract import Answer, Operation, contract
 from rest.errors import PROBLEM, ContentTooLarge, Failure, InvalidInput, RequestTimeout, Unauthorized, Unavailable, UnsupportedMediaType
 from rest.fields import FORM, JSON, MULTIPART
@@ -30,6 +30,8 @@ HEADERS = {  # what answers carry: words and an example
     "ETag": ("the tag of what is shown, for If-Match and If-None-Match", '"7"'),
     "Link": ('where the next page is, if one follows: <...>; rel="next"', '</task?limit=1&cursor=abc>; rel="next"'),
     "Location": ("where the new thing is", "/task/1"),
+    "RateLimit": ("what is left of the quotas, and for how many seconds (draft-ietf-httpapi-ratelimit-headers-11)", '"address";r=9;t=60'),
+    "RateLimit-Policy": ("the quotas: so many requests in so many seconds", '"address";q=10;w=60'),
     "Retry-After": ("seconds after which to try again", "1"),
     "WWW-Authenticate": ("how to say who one is (RFC 6750)", 'Bearer realm="task"'),
     "X-Request-ID": ("the request's name in our log; a well-formed one that is sent is kept", "0b2c8a5e4ddc4d0c"),
@@ -203,7 +205,7 @@ def _operation(operation: Operation, in_path: list[dict[str, Any]], guard: str |
             "headers": _headers(answer.headers),
         }
     for status in sorted({failure.status for failure in failures}):
-        sometimes = {"X-Revision"} & {*answer.headers} if status in AFTER_READING else ()
+        sometimes = {*quotas.HEADERS} & {*answer.sometimes} | ({"X-Revision"} & {*answer.headers} if status in AFTER_READING else set())
         made["responses"][str(int(status))] = _refusal([failure for failure in failures if failure.status == status], schemas, sometimes)
     if guard:
         made["security"] = [{guard: []}]
@@ -253,9 +255,10 @@ def _refusal(failures: list[type[Failure]], schemas: _Schemas, sometimes: Iterab
     shapes = {failure.shape: schemas.of(failure.shape) for failure in failures}
     schema = {"anyOf": [*shapes.values()]} if len(shapes) > 1 else shapes.popitem()[1]
     examples = {failure.__name__: {"value": failure().document()} for failure in failures}
+    carried = [{*failure.carries} for failure in failures]
     return {
         "description": " Or: ".join(failure.__doc__ or "" for failure in failures),
-        "headers": _headers({name for failure in failures for name in failure.carries}, sometimes),
+        "headers": _headers(set.intersection(*carried), set.union(*carried, sometimes)),
         "content": {PROBLEM: {"schema": schema, "examples": examples}},
     }
 

@@ -58,6 +58,7 @@ def server() -> Iterator[Server]:
         environment = stack.enter_context(pytest.MonkeyPatch.context())
         environment.setenv("JWT_SECRET", secrets.token_hex(32))
         environment.setenv("PASS_SALT", secrets.token_hex(16))
+        environment.setenv("RATE_LIMIT", "off")
         if not os.environ.get("DB_HOST"):
             import embedded  # the image has its database elsewhere, and no need of this one
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import peewee
 import pytest
-from playhouse.postgres_ext import BinaryJSONField, DateTimeTZField
+from playhouse.postgres_ext import ArrayField, BinaryJSONField, DateTimeTZField
 from pydantic import SecretStr
 
 import app
@@ -32,6 +32,8 @@ ROOMS = [  # a module imports only what stands above it
     "rest.conditions",
     "rest.idempotency",
     "rest.negotiation",
+    "rest.addresses",
+    "rest.quotas",
     "rest.cursors",
     "rest.fields",
     "rest.lines",
@@ -57,6 +59,7 @@ ROOMS = [  # a module imports only what stands above it
     "events",
     "transfer",
     "imports",
+    "limits",
     "auth",
     "housekeeping",
     "views",
@@ -105,9 +108,9 @@ def test_production_never_imports_the_embedded_postgresql() -> None:
 
 
 async def test_the_middlewares_stand_in_this_order() -> None:
-    first, second, third, fourth = (await app.create_app()).middlewares
+    first, second, *others = (await app.create_app()).middlewares
     assert (first, second) == (telemetry.middleware, errors.middleware)
-    assert [(each.__module__, getattr(each, "__name__", "")) for each in (third, fourth)] == [
+    assert [(each.__module__, getattr(each, "__name__", "")) for each in others] == [
         (overload.__name__, "middleware"),
         (auth.__name__, "authenticate"),
     ]
@@ -116,6 +119,7 @@ async def test_the_middlewares_stand_in_this_order() -> None:
 def default(name: str) -> str:
     value = Settings.model_fields[name].default
     value = value.get_secret_value() if isinstance(value, SecretStr) else value
+    value = ",".join(map(str, value)) if isinstance(value, tuple) else value
     return "" if value is None else str(value)
 
 
@@ -155,6 +159,8 @@ SQL_TYPES = {
     peewee.SmallIntegerField: "smallint",
     peewee.UUIDField: "uuid",
     BinaryJSONField: "jsonb",
+    peewee.BlobField: "bytea",
+    ArrayField: "ARRAY",
 }
 
 
