@@ -44,8 +44,9 @@ def stored(person: Person, sql: Sql) -> list[Any]:
     return [sql(f"SELECT * FROM {table} t WHERE user_id = %s ORDER BY t", person.caller.user_id) for table in tables]
 
 
-def lines_left(sql: Sql) -> int:
-    return sql("SELECT count(*) FROM import_row")[0][0]
+def lines_left(sql: Sql, person: Person) -> int:
+    assert person.caller
+    return sql("SELECT count(*) FROM import_row WHERE user_id = %s", person.caller.user_id)[0][0]
 
 
 # An export
@@ -62,7 +63,7 @@ async def test_an_export_restores_the_account_exactly(alice: Person, newcomer: N
     assert (await again.get("/export")).headers["X-Revision"] == answer.headers["X-Revision"]
     for path in ("/task", "/task?deleted=true", "/task/log", "/task?since=0", "/task/1/log", "/task?revision=12"):
         assert (await again.get(path)).text == (await alice.get(path)).text, path
-    assert lines_left(sql) == 0
+    assert lines_left(sql, again) == 0
     task = await again.new_task()
     assert (task["id"], task["revision"]) == (7, int(answer.headers["X-Revision"]) + 1)
 
@@ -149,7 +150,7 @@ async def test_an_export_that_is_not_as_it_was_is_refused_by_its_line(
     assert [True for where, words in named if where == f"line {line}" and words.startswith(message)], named
     assert named == sorted(named, key=lambda fault: int(fault[0].removeprefix("line ")))
     assert stored(again, sql) == before
-    assert lines_left(sql) == 0
+    assert lines_left(sql, again) == 0
 
 
 async def test_what_no_line_has_is_named_with_the_first(alice: Person, newcomer: Newcomer) -> None:
@@ -406,10 +407,10 @@ async def test_a_client_that_goes_away_leaves_nothing(alice: Person, sql: Sql, m
     _, writer = await asyncio.open_connection(alice.client.host, alice.client.port)
     writer.write(head(alice, 10_000) + SHEET.encode() + b"a,,new,\r\n" * 10)
     async with asyncio.timeout(5):
-        while not lines_left(sql):
+        while not lines_left(sql, alice):
             await asyncio.sleep(0.01)
         writer.close()
-        while lines_left(sql):
+        while lines_left(sql, alice):
             await asyncio.sleep(0.01)
     assert stored(alice, sql) == before
 
@@ -438,7 +439,7 @@ async def test_a_token_that_ends_meanwhile_ends_the_import(alice: Person, sql: S
     monkeypatch.setattr(imports, "_do", after_an_end)
     assert (await send(alice, CSV, SHEET + "a,,new,\r\n")).status == 401
     assert sql("SELECT count(*) FROM task WHERE user_id = %s", user_id) == [(0,)]
-    assert lines_left(sql) == 0
+    assert lines_left(sql, alice) == 0
 
 
 # Sent again
