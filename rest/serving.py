@@ -23,6 +23,7 @@ LEAST_READ_BYTES = 64 * 1024  # by a client that is slow to take an answer, with
 MOST_UNREAD_BYTES = 64 * 1024 * 1024  # of all answers together; then whoever has been slow for longest goes
 SECONDS_TO_BE_SLOW = 1  # before that
 SECONDS_OF_LINGERING = 2  # in which the rest of a body that nobody wants is taken and thrown away, so that its sender sees the answer
+SECONDS_FOR_SUCCESSORS = 1  # in which a worker that stops still takes connections, until those that come after it do
 SECONDS_FOR_A_LAST_REQUEST = 2  # on a connection that is idle when the service stops
 SECONDS_BETWEEN_LOOKS = 0.02  # whether all connections have ended
 SECONDS_TO_BREAK_OFF = 1  # what goes on beyond its time when the service stops
@@ -179,14 +180,17 @@ class Server(web.Server):
             unread -= each.unread
             each.abort()
 
-    async def retire(self) -> None:
-        """Serve on until each client has got an answer that said that it was the last, or wants none; no longer than a request may take."""
+    def retire(self) -> None:
+        """Let every connection, also those that are still to come, end with its next answer."""
         self._is_retiring = True
         for connection in self._ours():
             connection.retire()
+
+    async def ended(self, seconds: float, seconds_of_idleness: float) -> None:
+        """Wait until no connections are left, or, after some time, only idle ones."""
         began_at = self._loop.time()
-        while self._connections and (seconds := self._loop.time() - began_at) < settings.load().request_timeout_seconds:
-            if seconds > SECONDS_FOR_A_LAST_REQUEST and all(connection.is_idle for connection in self._ours()):
+        while self._connections and (passed := self._loop.time() - began_at) < seconds:
+            if passed >= seconds_of_idleness and all(connection.is_idle for connection in self._ours()):
                 break
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
 
@@ -228,12 +232,14 @@ class Runner(web.AppRunner):
         site._backlog = BACKLOG
 
     async def cleanup(self) -> None:
-        """Take no new connections, serve on those that there are until they end, then stop."""
-        for site in self.sites:
-            await site.stop()
+        """Serve on until every client has got an answer that said that it was the last, or wants none; no longer than a request may take."""
         if isinstance(self._server, Server):
             await self.shutdown()
-            await self._server.retire()
+            self._server.retire()
+            await self._server.ended(SECONDS_FOR_SUCCESSORS, SECONDS_FOR_SUCCESSORS)
+            for site in self.sites:
+                await site.stop()
+            await self._server.ended(settings.load().request_timeout_seconds, SECONDS_FOR_A_LAST_REQUEST - SECONDS_FOR_SUCCESSORS)
         await super().cleanup()
 
     async def shutdown(self) -> None:

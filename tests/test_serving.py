@@ -176,8 +176,7 @@ async def test_a_client_that_does_not_read_its_answer_is_given_up(opened: Open) 
         await slow_reader(house)
         slow = house.runner.server.slow
         await until(lambda: len(slow) == 1)
-        await until(lambda: not slow)
-        assert not house.runner.server.connections
+        await until(lambda: not slow and not house.runner.server.connections)
 
 
 async def test_a_client_that_reads_slowly_gets_all_of_it(opened: Open) -> None:
@@ -250,6 +249,7 @@ async def test_where_none_is_idle_a_new_connection_is_told_so(opened: Open) -> N
 
 @pytest.mark.parametrize(("kind", "is_ours"), [(Runner, True), (web.AppRunner, False)], ids=["ours", "aiohttp's"])
 async def test_a_runner_that_ends_answers_every_request(opened: Open, kind: Any, is_ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "SECONDS_FOR_SUCCESSORS", 0.1)
     monkeypatch.setattr(serving, "SECONDS_FOR_A_LAST_REQUEST", 0.3)
 
     async def slowly(request: web.Request) -> web.Response:
@@ -305,7 +305,25 @@ async def test_an_application_is_told_once_and_before_its_requests_have_ended(op
     assert told == ["shut down"]
 
 
+async def test_until_others_take_them_connections_are_taken(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "SECONDS_FOR_SUCCESSORS", 0.2)
+    async with opened() as house:
+        await house.call()
+        address = house.runner.addresses[0]
+        ending = asyncio.create_task(house.runner.cleanup())
+        await asyncio.sleep(0.1)
+        late = await house.call()
+        late.send(REQUEST)
+        assert b"Connection: close" in await late.answer()
+        await asyncio.sleep(0.2)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection(*address)
+        await house.hang_up()
+        await ending
+
+
 async def test_what_goes_on_for_ever_is_broken_off(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "SECONDS_FOR_SUCCESSORS", 0.1)
     monkeypatch.setattr(serving, "SECONDS_TO_BREAK_OFF", 0.1)
 
     async def for_ever(request: web.Request) -> web.Response:
