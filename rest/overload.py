@@ -8,10 +8,9 @@ from typing import Any, cast
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from rest.errors import RequestTimeout, Unavailable
+from rest.errors import Failure, RequestTimeout, Unavailable
 
 FULL = "The service has as much to do as it can at this moment: try again."
-LATE = "The service couldn't do this in time: try again."
 
 
 class UnderWay:
@@ -30,7 +29,7 @@ class UnderWay:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Handle a request until its time is over. Raises Unavailable then, or where there are too many; RequestTimeout for a late body."""
+        """Handle a request, until its time is over. Raises Unavailable then and where there are too many, RequestTimeout."""
         if self._at_work() >= self._most and request.match_info.handler not in self._always:
             raise Unavailable(FULL)
         loop, handling = asyncio.get_running_loop(), _handling()
@@ -43,7 +42,7 @@ class UnderWay:
             if handling not in self._given_up:
                 raise
             handling.uncancel()
-            raise (Unavailable(LATE) if request.content.is_eof() else RequestTimeout()) from None
+            raise _too_late(request) from None
         finally:
             self._since.pop(handling, None)
             self._given_up.discard(handling)
@@ -78,6 +77,12 @@ class UnderWay:
     def let_take_its_time(self) -> None:
         """Let the request that is being handled take as long as it likes, and count it no more."""
         self._since.pop(_handling(), None)
+
+
+def _too_late(request: web.Request) -> Failure:
+    if request.content.is_eof():
+        return Unavailable("The service couldn't do this in time: try again.")
+    return RequestTimeout("The body took too long to come: send it again.", headers={"Connection": "close"})  # RFC 9110, section 15.5.9
 
 
 def _handling() -> asyncio.Task[Any]:

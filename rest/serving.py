@@ -232,7 +232,7 @@ class Runner(web.AppRunner):
         site._backlog = BACKLOG
 
     async def cleanup(self) -> None:
-        """Serve on until every client has got an answer that said that it was the last, or wants none; no longer than a request may take."""
+        """Serve on until every client has got an answer that said that it was the last, or wants none; not for ever."""
         if isinstance(self._server, Server):
             await self.shutdown()
             self._server.retire()
