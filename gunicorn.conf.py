@@ -6,14 +6,15 @@ import signal
 from typing import Any
 
 import settings
-from rest import metrics, serving, telemetry
+from rest import metrics, telemetry
+from rest.worker import Worker
 
 _settings = settings.load()
 telemetry.log_to_stdout(_settings.log_level)  # before the workers are made, so that they have it too
 
 bind = _settings.address
 workers = _settings.web_concurrency or os.cpu_count() or 1
-worker_class = serving.Worker
+worker_class = Worker
 preload_app = True  # read once and shared; pools are made in the workers
 graceful_timeout = math.ceil(_settings.request_timeout_seconds) + 4  # seconds for what is under way, and to close what a worker holds
 timeout = max(30, 2 * graceful_timeout)  # seconds without a sign of life from the event loop, then the worker is replaced

@@ -121,7 +121,7 @@ def _log_page(name: SourceName, after: After, short: bool) -> Batched:
     page = _log_entries(fn.log_json(TaskLog), (TaskLog.task_id == q.id,), after, short)
     state = UserState.select(Task.revision, *listing.STATE, page.c.json, page.c.last, page.c.more)
     types = pages.parameters(_LOG_ORDER, after) | {"id": "bigint"}
-    return listing.of_caller("log_page", _with_task(state, name).join(page, JOIN.CROSS), types)
+    return listing.of_caller("log_page", _with_task(state, name).join(page, JOIN.CROSS), types, heavy=True)
 
 
 @cache
@@ -138,7 +138,7 @@ def _with_task(state: ModelSelect, name: SourceName) -> ModelSelect:
 def _account_log_page(after: After, short: bool) -> Batched:
     page = _log_entries(fn.account_log_json(TaskLog), (), after, short)
     state = UserState.select(UserState.revision, *listing.STATE, page.c.json, page.c.last, page.c.more)
-    return listing.of_caller("account_log_page", state.join(page, JOIN.CROSS), pages.parameters(_LOG_ORDER, after))
+    return listing.of_caller("account_log_page", state.join(page, JOIN.CROSS), pages.parameters(_LOG_ORDER, after), heavy=True)
 
 
 def _log_entries(json: Any, conditions: tuple[Expression, ...], after: After, short: bool) -> Any:

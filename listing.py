@@ -33,7 +33,7 @@ class Listed(NamedTuple):
     """A page: the state of which it is, the JSON between its brackets, and where the next one begins if one follows."""
 
     state: State
-    json: str
+    json: bytes
     cursor: str | None
 
 
@@ -163,7 +163,7 @@ def listed(scope: str, rows: list[tuple[Any, ...]], query: Page) -> Listed:
     """Give the page that a listing's row holds. Raises what state_of raises."""
     state = state_of(rows, query)
     [(*_, json, last, more)] = rows
-    return Listed(state, json or "", cursors.seal(_cursor_key(), scope, last) if more else None)
+    return Listed(state, json or b"", cursors.seal(_cursor_key(), scope, last) if more else None)
 
 
 # The statements. Whose they are comes first; then as of when; then which part of the listing; then what the filters need.
@@ -212,7 +212,7 @@ def _page(source: Source, conditions: list[Expression], order: Order, after: Aft
     tasks = Select([source.table], [source.task.body])
     page = pages.page_of(tasks.where(*conditions) if conditions else tasks, order, after, short)
     state = UserState.select(UserState.revision, *STATE, page.c.json, page.c.last, page.c.more)
-    return of_caller("task_page", state.join(page, JOIN.CROSS), types)
+    return of_caller("task_page", state.join(page, JOIN.CROSS), types, heavy=True)
 
 
 @cache
@@ -228,10 +228,10 @@ def with_task(state: ModelSelect, source: Source, conditions: Iterable[Expressio
     return state.join(source.table, JOIN.LEFT_OUTER, on=reduce(and_, conditions, SQL("true"))).switch(UserState)
 
 
-def of_caller(name: str, state: ModelSelect, types: dict[str, str]) -> Batched:
+def of_caller(name: str, state: ModelSelect, types: dict[str, str], *, heavy: bool = False) -> Batched:
     """Make the statement that reads something beside the caller's state."""
     known = (UserState.user == q.user_id) & (UserState.token_generation == q.generation)
-    return Batched(state.where(known), CALLER_TYPES | types, read=True, name=name)
+    return Batched(state.where(known), CALLER_TYPES | types, read=True, name=name, heavy=heavy)
 
 
 _ACCOUNT_STATE = of_caller("account_state", UserState.select(UserState.revision, *STATE), {})

@@ -70,8 +70,8 @@ def _moved_on(state: State, begun: State) -> bool:
     return (state.user_revision, state.purged) != (begun.user_revision, begun.purged)
 
 
-def _written(form: Form, json: str, uid: str) -> bytes:
-    return form.tasks(task | {"uid": f"{task['id']}-{uid}"} for task in orjson.loads(f"[{json}]"))
+def _written(form: Form, json: bytes, uid: str) -> bytes:
+    return form.tasks(task | {"uid": f"{task['id']}-{uid}"} for task in orjson.loads(b"[%b]" % json))
 
 
 class Account(NamedTuple):
@@ -125,7 +125,9 @@ async def account_uid(caller: Caller) -> str:
 
 
 EXAMPLES = {
-    form.media_type: (form.head + _written(form, EXAMPLE_TASK, "6fa459ea-ee8a-4ca4-894e-db77e160355e") + form.end).decode("utf-8-sig")
+    form.media_type: (form.head + _written(form, EXAMPLE_TASK.encode(), "6fa459ea-ee8a-4ca4-894e-db77e160355e") + form.end).decode(
+        "utf-8-sig"
+    )
     for form in FORMS.values()
 }
 _ACCOUNT = listing.of_caller("account_export", UserState.select(UserState.revision, UserState.purged, fn.account_json(UserState)), {})

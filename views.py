@@ -85,7 +85,7 @@ class Resource(web.View):
         if known := await self._known(query, state):
             return known
         listed = await page()
-        response = conditions.answer(self.request, f"[{listed.json}]".encode(), self._page_tag(query, listed.state))
+        response = conditions.answer(self.request, b"[%b]" % listed.json, self._page_tag(query, listed.state))
         if listed.cursor and response.status == HTTPStatus.OK:
             self._link(response, query, listed.cursor)
         return _with_purged(response, listed.state)

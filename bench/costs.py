@@ -92,7 +92,7 @@ def _request(application: web.Application, job: str, token: str) -> web.Request:
 
 
 TASK_AS_STORED = json.dumps(seeded_task(USER, TASK), separators=(",", ":"))
-PAGE = ",".join([TASK_AS_STORED] * LISTED)
+PAGE = ",".join([TASK_AS_STORED] * LISTED).encode()
 
 
 async def _answer(statement: Any, *_: Any) -> list[tuple[Any, ...]]:

@@ -9,7 +9,8 @@ import aiopg.connection
 import aiopg.pool
 import psycopg2
 from aiopg.utils import create_completed_future
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+from psycopg2._psycopg import BYTES
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, register_type
 
 CONNECT_TRIES = 3
 PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4)  # before a server that restarts is called again
@@ -133,10 +134,17 @@ def take_free(pool: Any) -> Any:
     return None
 
 
-async def execute(connection: Any, sql: str, values: Sequence[Any], timeout: float | None = None) -> list[tuple[Any, ...]]:
-    """Run a statement on a connection and give its rows. Raises TimeoutError where it takes longer than usual, or than `timeout`."""
+async def execute(
+    connection: Any, sql: str, values: Sequence[Any], timeout: float | None = None, *, undecoded: bool = False
+) -> list[tuple[Any, ...]]:
+    """Run a statement on a connection and give its rows. Raises TimeoutError where it takes longer than usual, or than `timeout`.
+
+    Texts that come `undecoded` are bytes: they take a quarter of the memory, and much less time.
+    """
     waiter = connection._create_waiter("execute")
     cursor = connection.raw.cursor()
+    if undecoded:
+        register_type(BYTES, cursor)
     try:
         cursor.execute(sql, values)
     except BaseException:

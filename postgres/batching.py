@@ -13,6 +13,8 @@ from rest import metrics
 from rest.errors import Unavailable
 
 BUSY = "busy"  # what a query says in its first column where it must not wait for a lock that somebody holds
+HEAVY_BYTES = 64 * 1024  # of an answer: it travels alone, since up to so many as there are requests at once would be in memory together
+MOST_REMEMBERED = 1000
 SECONDS_OF_PATIENCE = 0.05  # with a slow statement, before those that wait for its end go without it
 
 Row = tuple[Any, ...]
@@ -57,11 +59,20 @@ class Batched:
     `types` gives each parameter's SQL type, in the order of the arguments; the first is whose data it is. `q.wait` is there without being
     asked for: whether the query may wait for a row lock. In a batch it may not, and says BUSY in its first column; that request is sent
     again, alone, beside the others. A `read` is tried again where a connection broke. What takes long goes `alone`, always.
-    `name` is for those who measure; a function has one.
+
+    A `heavy` query's answer may be too long to travel with others. Where it may not `wait`, it then says None in its last column, and that
+    request is sent again, alone, when its turn comes. Its texts come as bytes. `name` is for those who measure; a function has one.
     """
 
     def __init__(
-        self, query: Function | Query, types: dict[str, str], *, read: bool = False, alone: bool = False, name: str | None = None
+        self,
+        query: Function | Query,
+        types: dict[str, str],
+        *,
+        read: bool = False,
+        alone: bool = False,
+        heavy: bool = False,
+        name: str | None = None,
     ) -> None:
         if isinstance(query, Function):
             name, query = query.name, Select([query], [SQL("*")])
@@ -71,16 +82,21 @@ class Batched:
         arrays = ", ".join(f"%s::{_element(sql_type)}[]" for sql_type in types.values())
         columns = ", ".join(f"{name}::{sql_type} AS {name}" for name, sql_type in types.items())
         self.alone = Statement(
-            f"SELECT f.* FROM (SELECT {values}, %s::boolean AS wait) q CROSS JOIN LATERAL ({text}) f", len(types) + 1, constants
+            f"SELECT f.* FROM (SELECT {values}, %s::boolean AS wait) q CROSS JOIN LATERAL ({text}) f",
+            len(types) + 1,
+            constants,
+            undecoded=heavy,
         )
         self.together = Statement(
             f"SELECT q.n::int, f.* FROM (SELECT {columns}, false AS wait, n FROM unnest({arrays}) WITH ORDINALITY r ({', '.join(types)}, n)"
             f" ORDER BY {owner}, n) q CROSS JOIN LATERAL ({text}) f",
             len(types),
             constants,
+            undecoded=heavy,
         )
         self._elements = [_ELEMENTS.get(sql_type, _array_element) for sql_type in types.values()]
-        self._read, self._goes_alone, self._label = read, alone, (name or "select",)
+        self._read, self._goes_alone, self._is_heavy, self._label = read, alone, heavy, (name or "select",)
+        self._lately_heavy: dict[Any, None] = {}  # by whose data it is: then it isn't asked in vain
         self._queue: list[_Member] = []
         self._start: asyncio.Handle | None = None  # of the next batch
         self._under_way: set[asyncio.Task[None]] = set()
@@ -90,8 +106,12 @@ class Batched:
     async def __call__(self, *arguments: Any) -> list[Row]:
         """Run it for one request and give its rows."""
         rows: list[Row]
-        if self._goes_alone or settings.load().batch_size == 1:
-            rows = await self._run_alone(arguments, wait=True)
+        if arguments[0] in self._lately_heavy:
+            rows = await self._run_in_turn(arguments)
+        elif self._goes_alone or settings.load().batch_size == 1:
+            rows = await self._run_alone(arguments, wait=not self._is_heavy)
+            if self._is_too_heavy(rows):
+                rows = await self._run_in_turn(arguments)
         else:
             member = _Member(arguments)
             if arguments[0] in self._held:
@@ -99,6 +119,8 @@ class Batched:
             else:
                 self._join(member)
             rows = await member.answer
+            if self._is_too_heavy(rows):
+                rows = await self._run_in_turn(arguments)
         if not self._read:
             for listener in listeners:
                 listener(arguments[0])
@@ -149,6 +171,19 @@ class Batched:
                 self._hold(member)
             else:
                 member.succeed(rows)
+
+    def _is_too_heavy(self, rows: list[Row]) -> bool:
+        return self._is_heavy and bool(rows) and rows[0][-1] is None
+
+    async def _run_in_turn(self, arguments: Sequence[Any]) -> list[Row]:
+        async with database.turns:
+            rows = await self._run_alone(arguments, wait=True)
+        self._lately_heavy.pop(arguments[0], None)
+        if sum(len(value) for row in rows for value in row if isinstance(value, bytes)) > HEAVY_BYTES:
+            self._lately_heavy[arguments[0]] = None
+            if len(self._lately_heavy) > MOST_REMEMBERED:
+                del self._lately_heavy[next(iter(self._lately_heavy))]
+        return rows
 
     async def _run_alone(self, arguments: Sequence[Any], *, wait: bool) -> list[Row]:
         SIZES.observe(1, self._label)

@@ -26,6 +26,7 @@ MIGRATIONS = Path(__file__).parent.parent / "migrations"
 PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4)  # before a read is tried again
 SECONDS_FOR_THE_FIRST_CONTACT = 3  # then the service starts without its database, and answers 503
 SECONDS_BETWEEN_ATTEMPTS = 0.5  # to bring the schema up to date
+HEAVY_AT_ONCE = 3  # answers that are too long to travel with others: some 12 MiB each, until they are on their way to the client
 MOST_PREPARED = 100  # statements per connection: a plan of a listing takes PostgreSQL some 100 KiB
 
 Rows = list[tuple[Any, ...]]
@@ -73,9 +74,9 @@ class Statement:
 
     count = 0
 
-    def __init__(self, text: str, parameters: int, constants: Sequence[Any]) -> None:
+    def __init__(self, text: str, parameters: int, constants: Sequence[Any], *, undecoded: bool = False) -> None:
         Statement.count += 1
-        self.text, self.constants = text, tuple(constants)
+        self.text, self.constants, self.undecoded = text, tuple(constants), undecoded
         before, *after = text.split("%s", parameters)
         numbered = before + "".join(f"${number}{part}" for number, part in enumerate(after, start=1))
         self.prepare = f"PREPARE s{self.count} AS {numbered}"
@@ -91,6 +92,7 @@ class Database(peewee_async.PostgresqlDatabase):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.turns = asyncio.Semaphore(HEAVY_AT_ONCE)  # of statements whose answers are long
         self._prepared: WeakKeyDictionary[Any, dict[Statement, None]] = WeakKeyDictionary()  # by connection
 
     def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
@@ -122,9 +124,10 @@ class Database(peewee_async.PostgresqlDatabase):
             connection = await self.pool_backend.acquire()
             try:
                 if not settings.load().db_prepare:
-                    return await aiopg_mends.execute(connection, statement.text, (*values, *statement.constants))
+                    values = *values, *statement.constants
+                    return await aiopg_mends.execute(connection, statement.text, values, undecoded=statement.undecoded)
                 await self._prepare(connection, statement)
-                return await aiopg_mends.execute(connection, statement.execute, values)
+                return await aiopg_mends.execute(connection, statement.execute, values, undecoded=statement.undecoded)
             finally:
                 await self.pool_backend.release(connection)
 
@@ -265,6 +268,7 @@ async def pool(app: web.Application) -> AsyncIterator[None]:
     )
     database.pool_backend.tell()
     database.is_usable = False
+    database.turns = asyncio.Semaphore(HEAVY_AT_ONCE)  # of this event loop
     upgrading = asyncio.create_task(_see_to_the_schema())
     await asyncio.wait([upgrading], timeout=SECONDS_FOR_THE_FIRST_CONTACT)
     yield

@@ -2,9 +2,9 @@
 
 from typing import Any, Literal, NamedTuple
 
-from peewee import SQL, ColumnBase, EnclosedNodeList, Expression, NodeList, Select, Tuple, Window, fn
+from peewee import SQL, Case, ColumnBase, EnclosedNodeList, Expression, NodeList, Select, Tuple, Window, fn
 
-from postgres.batching import q
+from postgres.batching import HEAVY_BYTES, q
 
 After = Literal["the start", "a key", "a null key"]  # where a page begins; with no key but the tie it counts as null
 
@@ -67,7 +67,7 @@ def values(most: int, place: list[Any] | None) -> list[Any]:
 def page_of(entries: Select, order: Order, after: After, short: bool) -> Select:
     """Give the page of `entries` (a `body` each) that begins after the place: its `json`, its `last` place, and whether `more` follow.
 
-    A `short` page can't grow too long, and so needn't be measured.
+    A `short` page can't grow too long, and so needn't be measured. Where it is too heavy to travel with others it says so (see Batched).
     """
     if after != "the start":
         entries = entries.where(order.after(after == "a null key"))
@@ -88,4 +88,6 @@ def page_of(entries: Select, order: Order, after: After, short: bool) -> Select:
         last = NodeList((EnclosedNodeList([fn.array_agg(place).filter(row.c.fits)]), SQL("[count(*) FILTER (WHERE fits)]")))
     json = fn.string_agg(row.c.body, ",").filter(row.c.fits)
     more = fn.coalesce(fn.bool_or(~row.c.fits), False)
-    return Select([row], [json.alias("json"), last.alias("last"), more.alias("more")]).alias("page")
+    may_travel = q.wait | (fn.coalesce(fn.sum(fn.octet_length(row.c.body)), 0) <= HEAVY_BYTES)
+    columns = [Case(None, [(may_travel, json)]).alias("json"), last.alias("last"), Case(None, [(may_travel, more)]).alias("more")]
+    return Select([row], columns).alias("page")

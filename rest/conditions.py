@@ -7,6 +7,9 @@ from http import HTTPStatus
 from aiohttp import web
 
 from rest.errors import FieldError, InvalidInput
+from rest.serving import LongResponse
+
+LONG_BYTES = 64 * 1024
 
 _TAG = r'(?:W/)?"[^\x00-\x20\x22\x7f]*"'
 LIST = rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*"
@@ -56,7 +59,8 @@ def answer(request: web.Request, body: bytes, etag: str, status: int = HTTPStatu
     """Answer with JSON and its tag, or with 304 to a client that has it."""
     if request.method in ("GET", "HEAD") and is_known(request, etag):
         return not_modified(etag)
-    return web.Response(body=body, status=status, content_type="application/json", charset="utf-8", headers={"ETag": etag})
+    kind = web.Response if len(body) < LONG_BYTES else LongResponse
+    return kind(body=body, status=status, content_type="application/json", charset="utf-8", headers={"ETag": etag})
 
 
 def _tags(request: web.Request, header: str) -> list[str] | None:

@@ -97,9 +97,12 @@ async def read(request: web.Request) -> bytes:
     """Give a request's body, which may be long in coming: others don't wait for that. Raises Unavailable."""
     under_way = request.app.get(UNDER_WAY)
     if under_way is None or request.content.is_eof():
-        return await request.read()
-    async with under_way.arriving():
-        return await request.read()
+        body = await request.read()
+    else:
+        async with under_way.arriving():
+            body = await request.read()
+    request._read_bytes = None  # noqa: SLF001 - aiohttp keeps the last request of each connection until there is another one
+    return body
 
 
 def let_take_its_time(request: web.Request) -> None:

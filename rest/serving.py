@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import socket
 import sys
 import termios
 from http import HTTPStatus
@@ -12,7 +13,6 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
-from aiohttp.worker import GunicornUVLoopWebWorker
 
 import settings
 from rest.errors import PROBLEM, Unavailable
@@ -20,8 +20,10 @@ from rest.errors import PROBLEM, Unavailable
 BACKLOG = 2048  # connections that wait to be taken, as gunicorn has it; aiohttp would make it 128, which a burst outgrows
 LINES_OF_A_HEAD = 8  # of the longest that there may be: so much, and one read more, is kept of a head that is still arriving
 LEAST_READ_BYTES = 64 * 1024  # by a client that is slow to take an answer, within a request's time
-MOST_UNREAD_BYTES = 64 * 1024 * 1024  # of all answers together; then whoever has been slow for longest goes
-SECONDS_TO_BE_SLOW = 1  # before that
+MOST_UNREAD_BYTES = 48 * 1024 * 1024  # of all answers together; then whoever has been slow for longest goes
+SECONDS_TO_BE_SLOW = 2  # before that
+SYSTEMS_BYTES = 256 * 1024  # of an answer; where it isn't told, the system keeps up to some MiB for a client that doesn't read
+BYTES_PER_PIECE = 64 * 1024
 SECONDS_OF_LINGERING = 2  # in which the rest of a body that nobody wants is taken and thrown away, so that its sender sees the answer
 SECONDS_FOR_SUCCESSORS = 1  # in which a worker that stops still takes connections, until those that come after it do
 SECONDS_FOR_A_LAST_REQUEST = 2  # on a connection that is idle when the service stops
@@ -32,13 +34,14 @@ SECONDS_TO_BREAK_OFF = 1  # what goes on beyond its time when the service stops
 class Connection(RequestHandler):
     """A client's connection."""
 
-    __slots__ = ("_begun", "_look", "slow_since")
+    __slots__ = ("_begun", "_look", "kept_bytes", "slow_since")
     _manager: "Server | None"
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._begun = 0  # bytes of a head that is arriving
         self._look: asyncio.TimerHandle | None = None  # at a client that is slow to read
+        self.kept_bytes = 0  # of an answer, to be sent
         self.slow_since = 0.0
 
     # A head that takes too long to arrive. aiohttp gives it as long as a connection may be idle.
@@ -102,7 +105,7 @@ class Connection(RequestHandler):
         if self.transport is None:
             return 0
         number = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-        return self.transport.get_write_buffer_size() + int.from_bytes(number, sys.byteorder)
+        return self.kept_bytes + self.transport.get_write_buffer_size() + int.from_bytes(number, sys.byteorder)
 
     def _look_again(self) -> None:
         self._look = self._loop.call_later(settings.load().request_timeout_seconds, self._look_whether_it_reads, self.unread)
@@ -144,6 +147,26 @@ class Connection(RequestHandler):
 
 def _last(message: Any) -> Any:
     return message._replace(should_close=True)
+
+
+class LongResponse(web.Response):
+    """An answer that is long: it goes out piece by piece, and nothing of it is kept.
+
+    aiohttp copies a body as a whole, and keeps the last answer of each connection until there is another one.
+    """
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Send the body."""
+        body, self._body = self._body, None
+        if isinstance(body, bytes) and self._req is not None and not self._must_be_empty_body:
+            connection = self._req.protocol
+            for start in range(0, len(body), BYTES_PER_PIECE):
+                if isinstance(connection, Connection):
+                    connection.kept_bytes = len(body) - start
+                await self.write(body[start : start + BYTES_PER_PIECE])
+            if isinstance(connection, Connection):
+                connection.kept_bytes = 0
+        await web.StreamResponse.write_eof(self)
 
 
 class Server(web.Server):
@@ -230,6 +253,8 @@ class Runner(web.AppRunner):
     def _reg_site(self, site: web.BaseSite) -> None:
         super()._reg_site(site)
         site._backlog = BACKLOG
+        if isinstance(site, web.SockSite):
+            site._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SYSTEMS_BYTES)  # of each connection that is taken
 
     async def cleanup(self) -> None:
         """Serve on until every client has got an answer that said that it was the last, or wants none; not for ever."""
@@ -247,23 +272,3 @@ class Runner(web.AppRunner):
         if not self._is_shut_down:
             self._is_shut_down = True
             await super().shutdown()
-
-
-class Worker(GunicornUVLoopWebWorker):
-    """gunicorn's worker for aiohttp, with a runner of ours."""
-
-    wsgi: Any
-
-    def load_wsgi(self) -> None:
-        super().load_wsgi()
-        create_app = self.wsgi
-
-        async def create_runner() -> Runner:
-            return Runner(await create_app(), logger=self.log)
-
-        self.wsgi = create_runner
-
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        """Begin to stop at once; aiohttp's waits up to a second for its next look."""
-        super().handle_exit(sig, frame)
-        self._notify_waiter_done()

@@ -125,6 +125,53 @@ async def test_a_caller_that_has_gone_is_left_out(pool: None, counter: Callable[
     assert counter() == {0: 1, 2: 1}
 
 
+# What is too long to travel
+
+
+@pytest.fixture
+def long(counter: Callable[[], dict[int, int]]) -> Batched:
+    """Give so many bytes, but, where others wait, none if they are too many."""
+    text = "CASE WHEN q.wait OR q.number < 100000 THEN repeat('x', q.number) END"
+    columns = [SQL("counted(q.number, 1)"), SQL("pg_sleep(0.02)"), SQL(text), SQL("CASE WHEN q.wait OR q.number < 100000 THEN true END")]
+    return Batched(Select([ONE_ROW], columns), OWN, read=True, heavy=True)
+
+
+async def test_what_is_too_long_is_sent_again_alone_and_in_turn(
+    pool: None, long: Batched, counter: Callable[[], dict[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "turns", asyncio.Semaphore(1))
+    loop = asyncio.get_running_loop()
+    for calls in (2, 3):  # the second time it is known beforehand
+        began_at = loop.time()
+        answers = await ask(long, *((n, 100_000 + n) for n in range(1, 6)), (6, 6))
+        assert loop.time() - began_at > 5 * 0.02
+        assert [rows[0][2] for rows in answers] == [b"x" * (100_000 + n) for n in range(1, 6)] + [b"x" * 6]
+        assert counter() == {100_000 + n: calls for n in range(1, 6)} | {6: calls - 1}
+
+
+async def test_who_has_short_answers_again_travels_again(pool: None, long: Batched, counter: Callable[[], dict[int, int]]) -> None:
+    for number in (100_000, 10, 11, 12):
+        assert (await long(1, number))[0][2] == b"x" * number
+    assert counter() == {100_000: 2, 10: 1, 11: 1, 12: 1}
+    assert not long._lately_heavy
+
+
+async def test_without_batching_too_only_so_many_long_answers_are_made_at_once(
+    running: Running, long: Batched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(BATCH_SIZE="1"):
+        monkeypatch.setattr(database, "turns", asyncio.Semaphore(1))
+        began_at = time.monotonic()
+        await ask(long, *((n, 100_000) for n in range(5)))
+        assert time.monotonic() - began_at > 5 * 0.02
+
+
+async def test_only_so_many_are_remembered_for_their_long_answers(pool: None, long: Batched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "MOST_REMEMBERED", 2)
+    await ask(long, *((n, 100_000) for n in range(5)))
+    assert len(long._lately_heavy) == 2
+
+
 # What goes wrong
 
 

@@ -28,6 +28,7 @@ ROOMS = [  # a module imports only what stands above it
     "rest.errors",
     "rest.overload",
     "rest.serving",
+    "rest.worker",
     "rest.streaming",
     "rest.conditions",
     "rest.idempotency",

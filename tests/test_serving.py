@@ -11,7 +11,7 @@ from aiohttp import web
 
 import settings
 from rest import serving
-from rest.serving import Runner
+from rest.serving import LongResponse, Runner
 
 HEAD = b"GET /here HTTP/1.1\r\nHost: us\r\n"
 REQUEST = HEAD + b"\r\n"
@@ -151,7 +151,7 @@ LONG = 12 * 1024 * 1024  # more than the system's buffers hold
 
 
 async def long_answer(request: web.Request) -> web.Response:
-    return web.Response(body=bytes(LONG))
+    return LongResponse(body=bytes(LONG))
 
 
 async def slow_reader(house: House) -> Wire:
@@ -203,6 +203,27 @@ async def test_of_many_that_do_not_read_those_who_began_first_are_given_up(opene
         slow = house.runner.server.slow
         await until(lambda: len(slow) in (2, 3))
         assert sum(connection.unread for connection in slow) <= 2 * LONG
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_of_a_long_answer_nothing_is_kept(opened: Open, method: str) -> None:
+    body = bytes(range(256)) * 1000
+    answers: list[LongResponse] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        answers.append(LongResponse(body=body))
+        return answers[-1]
+
+    async with opened(handler) as house:
+        wire = await house.call()
+        for _ in range(2):
+            wire.send(REQUEST.replace(b"GET", method.encode()))
+            head = await wire.reader.readuntil(b"\r\n\r\n")
+            assert b"Content-Length: 256000\r\n" in head
+            assert method == "HEAD" or await wire.reader.readexactly(len(body)) == body
+        await asyncio.sleep(0.01)
+        assert [answer.body for answer in answers] == [None, None]
+        assert [connection.kept_bytes for connection in house.runner.server.connections] == [0]
 
 
 # How many
