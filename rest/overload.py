@@ -82,7 +82,7 @@ class UnderWay:
 def _too_late(request: web.Request) -> Failure:
     if request.content.is_eof():
         return Unavailable("The service couldn't do this in time: try again.")
-    return RequestTimeout("The body took too long to come: send it again.", headers={"Connection": "close"})  # RFC 9110, section 15.5.9
+    return RequestTimeout()
 
 
 def _handling() -> asyncio.Task[Any]:
