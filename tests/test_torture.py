@@ -220,6 +220,7 @@ def test_what_has_a_cause_is_no_fault(how: dict[str, Any], fault: Fault | None) 
         ({"revision": None}, None),
         (UNAVAILABLE, None),
         (UNAVAILABLE, KILL),
+        (UNAVAILABLE | {"trouble": "without Retry-After"}, RESTART),
         (UNAVAILABLE | {"asked_at": 102.1, "answered_at": 102.2}, RESTART),
         (LOST, None),
         (LOST, RESTART),

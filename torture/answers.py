@@ -25,6 +25,8 @@ def judge(requests: Sequence[Request], faults: Sequence[Fault]) -> Iterator[str]
             continue
         if not request.answered_at or request.trouble == "no answer" or seconds > DEADLINE_SECONDS + SECONDS_OF_GRACE:
             yield f"{request} after {seconds:.1f} s; it began during {during(request, faults)}"
+        elif request.trouble and request.status:
+            yield f"{request} {request.trouble}"
         elif request.trouble and not _is_explained(request, [fault for fault in faults if fault.kind in KILLING], SECONDS_A_KILL_LASTS):
             yield f"{request}, and no process was killed; it began during {during(request, faults)}"
         elif request.status == 503:
