@@ -220,6 +220,7 @@ def test_what_has_a_cause_is_no_fault(how: dict[str, Any], fault: Fault | None) 
         ({"revision": None}, None),
         (UNAVAILABLE, None),
         (UNAVAILABLE, KILL),
+        (UNAVAILABLE | {"trouble": "without Retry-After"}, RESTART),
         (UNAVAILABLE | {"asked_at": 102.1, "answered_at": 102.2}, RESTART),
         (LOST, None),
         (LOST, RESTART),
@@ -241,13 +242,21 @@ def test_recovery_lasts_until_a_change_is_done_and_nothing_fails_any_more() -> N
         request(asked_at=100.1, answered_at=100.4),
         request(asked_at=100.3, answered_at=100.9, status=503),
     ]
-    assert figures.recovery(RESTART, requests) == pytest.approx(0.9)
-    assert figures.recovery(RESTART, requests[:3]) == pytest.approx(0.4)
-    assert figures.recovery(RESTART, requests[:2]) is None
-    killed, _ = figures.by_kind(requests, [RESTART, Fault("a worker killed", 99.1, 99.2)], 105)
-    assert killed["recovery"] == []  # PostgreSQL was away at the time
+
+    def recovery(requests: list[Request], *others: Fault) -> list[float]:
+        rows = figures.by_kind(requests, [RESTART, *others], 105)
+        return next(row["recovery"] for row in rows if row["kind"] == RESTART.kind)
+
+    assert recovery(requests) == pytest.approx([0.9])
+    assert recovery(requests[:3]) == pytest.approx([0.4])
+    assert recovery(requests[:2]) == []
+    assert recovery(requests, Fault("a worker killed", 99.1, 99.1)) == pytest.approx([0.9])
+    assert recovery(requests, Fault("a worker killed", 100.5, 100.5)) == pytest.approx([0.4])
+    assert recovery(requests, Fault("PostgreSQL frozen for 0.5 to 8 s", 99.1, 104)) == []
     [row] = figures.by_kind(requests, [RESTART], 105)
     assert (row["times"], row["requests"], row["unavailable"], row["dropped"]) == (1, 4, 2, 0)
+    assert figures.slow([row]) == []
+    assert len(figures.slow([row | {"recovery": [0.9, 2.1]}])) == 1
 
 
 def test_a_journal_tells_what_was_asked_and_what_came_of_it(tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
+from settings import Settings
 from torture.faults import KILLING, NO_TROUBLE_FOR_POSTGRESQL, Fault
 from torture.journal import Request
 
-DEADLINE_SECONDS = 10
+DEADLINE_SECONDS: float = Settings.model_fields["request_timeout_seconds"].default
 SECONDS_OF_GRACE = 1  # for what lies between the service's clock and ours: one machine runs all of this
 SECONDS_TO_RECOVER = 2  # from the return of what was broken: then it explains no failure any more
 SECONDS_A_KILL_LASTS = 3  # until the orphans of a killed master are gone
@@ -24,6 +25,8 @@ def judge(requests: Sequence[Request], faults: Sequence[Fault]) -> Iterator[str]
             continue
         if not request.answered_at or request.trouble == "no answer" or seconds > DEADLINE_SECONDS + SECONDS_OF_GRACE:
             yield f"{request} after {seconds:.1f} s; it began during {during(request, faults)}"
+        elif request.trouble and request.status:
+            yield f"{request} {request.trouble}"
         elif request.trouble and not _is_explained(request, [fault for fault in faults if fault.kind in KILLING], SECONDS_A_KILL_LASTS):
             yield f"{request}, and no process was killed; it began during {during(request, faults)}"
         elif request.status == 503:

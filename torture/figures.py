@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
+from torture.answers import SECONDS_TO_RECOVER
 from torture.faults import KINDS, Fault
 from torture.journal import CHANGES, Request
 
@@ -22,16 +23,23 @@ def by_kind(requests: Sequence[Request], faults: Sequence[Fault], end: float) ->
         row["requests"] += len(touched)
         row["unavailable"] += sum(request.status == 503 for request in touched if request.answered_at < until)
         row["dropped"] += sum(request.status is None for request in touched if request.answered_at < until)
-        is_alone = not any(other.began_at <= fault.returned_at < other.returned_at for other in faults)
-        seconds = recovery(fault, [request for request in touched if request.answered_at < until])
-        if is_alone and seconds is not None:
+        if (seconds := _recovery(fault, faults, requests, end)) is not None:
             row["recovery"].append(seconds)
     return [{"kind": kind} | rows[kind] for kind in KINDS if kind in rows]
 
 
-def recovery(fault: Fault, requests: Sequence[Request]) -> float | None:
-    """Give the seconds from the return of what was broken to the first change done and the last failure of what was asked for since."""
-    since = [request for request in requests if request.asked_at >= fault.returned_at]
+def slow(rows: Sequence[Figures]) -> list[str]:
+    """Give the faults after which changes weren't soon done again."""
+    times = [(row["kind"], seconds) for row in rows for seconds in row["recovery"] if seconds > SECONDS_TO_RECOVER]
+    return [f"{kind}: it was {seconds:.1f} s from its end until all was well again" for kind, seconds in times]
+
+
+def _recovery(fault: Fault, faults: Sequence[Fault], requests: Sequence[Request], end: float) -> float | None:
+    """Give the seconds from its end to the first change done and the last failure of what was asked for since, if nothing else was wrong then."""
+    if any(other.began_at <= fault.returned_at < other.returned_at for other in faults):
+        return None
+    until = min((other.began_at for other in faults if other.began_at > fault.returned_at), default=end)
+    since = [request for request in requests if fault.returned_at <= request.asked_at and request.answered_at < until]
     done = [request.answered_at for request in since if request.is_done and request.kind in CHANGES]
     failed = [request.answered_at for request in since if request.is_open]
     return max([min(done), *failed]) - fault.returned_at if done else None

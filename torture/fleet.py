@@ -158,4 +158,5 @@ async def _exchange(session: aiohttp.ClientSession, method: str, path: str, kind
             content = [digest(entry) for entry in content]
         elif kind == "register":
             content = None
-        return {"status": response.status, "revision": revision and int(revision), "answer": content}
+        how = {"status": response.status, "revision": revision and int(revision), "answer": content}
+        return how | ({"trouble": "without Retry-After"} if response.status == 503 and "Retry-After" not in response.headers else {})

@@ -113,7 +113,8 @@ def judge(directory: Path, server: Server, service: Service, faults: list[Fault]
         found.append(f"`python models.py verify`: {words}")
     counts |= {"requests": len(requests), "accounts": len(accounts), "tasks": sum(len(account.chains) for account in accounts.values())}
     counts |= {"clients that gave up": sum(request.trouble == "gave up" for request in requests)}
-    return Outcome(found, counts, figures.by_kind(requests, faults, end), words)
+    rows = figures.by_kind(requests, faults, end)
+    return Outcome([*found, *figures.slow(rows)], counts, rows, words)
 
 
 def _registrations(server: Server, requests: list[journal.Request]) -> list[str]:

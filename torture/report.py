@@ -26,7 +26,7 @@ TEXT = """# Reliability
 
 - **Nothing is lost.** A change that was answered is there, with its revision and its values, whatever is killed afterwards, and when. A change whose answer was lost, or was 503, has happened whole or not at all; it can be
   sent again, a creation with `Idempotency-Key`. Every log leads from its task's creation to the task as it is, and a user's revisions have no gap.
-- **There is always an answer.** Never 500, never later than the request's deadline ({deadline} s unless set otherwise). While PostgreSQL can't be used it is 503 with `Retry-After`, and within {recover} s of its return changes are done again,
+- **There is always an answer.** Never 500, never later than the request's deadline ({deadline:g} s unless set otherwise). While PostgreSQL can't be used it is 503 with `Retry-After`, and within {recover} s of its return changes are done again,
   with no restart of the service. Only who was talking to a process that is killed loses an answer.
 - **Answers are true.** Each shows the account as it was at the revision in its `X-Revision`, never an older one than somebody had been shown before.
 
