@@ -84,6 +84,7 @@ REFUSED = dict.fromkeys(("RRULE", "RDATE", "EXRULE", "RECURRENCE-ID"), "a task o
     "DURATION": "say by DUE when the task is to be completed"
 }  # all other properties are passed over
 PASSED_OVER = ("VTIMEZONE", "VALARM", "X-")  # components, by how their names begin
+DEEPEST = 10  # components in one another: a time zone's are three
 _NAME = re.compile(rb"([A-Za-z0-9-]{1,64})[;:]")
 _COMPONENT = re.compile(rb"(?:BEGIN|END):[ \t]*([A-Za-z0-9-]{1,64})[ \t]*", re.IGNORECASE)
 _DAY = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})(?:T[0-9]{6}Z?)?")
@@ -139,6 +140,8 @@ class Todos:
             raise self._fault("must be BEGIN:VCALENDAR")
         if self._todo and component in ("VTODO", "VEVENT", "VJOURNAL"):
             raise self._fault("must not stand in a VTODO")
+        if len(self._open) == DEEPEST:
+            raise self._fault("stands in too many components")
         if len(self._open) == 1 and component == "VTODO":
             self._todo = _Todo(self._number)
         elif len(self._open) == 1 and not component.startswith(PASSED_OVER):
@@ -221,4 +224,5 @@ class _Todo:
         return self._values[name][0] if name in self._values else self._line
 
     def _refuse(self, line: int, message: str) -> None:
-        self._faults.append((line, message))
+        if len(self._faults) < InvalidInput.most:  # nobody reads more
+            self._faults.append((line, message))

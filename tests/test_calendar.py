@@ -280,6 +280,10 @@ def test_all_that_is_wrong_with_one_is_named_in_order() -> None:
     assert [line for line, _ in faults("STATUS:CANCELLED", "SUMMARY:x", "RRULE:FREQ=DAILY", "DUE:x")] == ["line 4", "line 6", "line 7"]
 
 
+def test_of_very_much_that_is_wrong_only_the_beginning_is_kept() -> None:
+    assert [line for line, _ in faults(*["RRULE:x"] * 1000)] == [f"line {number}" for number in range(4, 104)]
+
+
 @pytest.mark.parametrize("component", ["VEVENT", "VJOURNAL", "VFREEBUSY"])
 def test_what_is_no_task_is_named_and_the_rest_is_read(component: str) -> None:
     text = f"BEGIN:VCALENDAR\nBEGIN:{component}\nSUMMARY:x\nRRULE:x\nBEGIN:VALARM\nEND:VALARM\nEND:{component}\nBEGIN:VTODO\nSUMMARY:Milk\nEND:VTODO\nEND:VCALENDAR\n"
@@ -306,6 +310,7 @@ def test_a_long_line_that_is_passed_over_is_no_fault() -> None:
         (b"BEGIN:VCALENDAR\r\nEND:VCALENDAR\r\nEND:VCALENDAR\r\n", 3, "ends what has not begun"),
         (b"BEGIN:VCALENDAR\r\nBEGIN:VTODO\r\nBEGIN:VTODO\r\n", 3, "must not stand in a VTODO"),
         (b"BEGIN:VCALENDAR\r\nBEGIN:<b>\r\n", 2, "must name a component"),
+        (b"BEGIN:VCALENDAR\r\n" + b"BEGIN:X-A\r\n" * 1000, 11, "stands in too many components"),
         (b"BEGIN:VCALENDAR\r\nno colon\r\nEND:VCALENDAR\r\n", 2, "is not iCalendar"),
         (b"\xff\xfeB\0E\0", 1, "is not iCalendar"),
     ],
