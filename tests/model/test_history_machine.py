@@ -44,7 +44,8 @@ then = which | moment  # a revision, by its number or by a moment
 look = st.tuples(st.just({}) | filters(), st.sampled_from(SORTS))
 deed = st.tuples(st.sampled_from(["create", "change", "change", "change", "delete", "restore"]), which, whole_task, some_fields)
 PLAINLY = Manner("PATCH", "json", True, "none")
-MOST_PURGES = 3  # per history: each makes a part of it unknowable
+conditions = st.just("earlier") | st.just("none") | condition
+MOST_ERASURES, MOST_SWEEPS = 2, 2  # per history: each makes a part of it unknowable
 
 MISNAMED: list[tuple[str, str, Json, set[str]]] = [  # 0 in a path or a body stands for the next revision
     ("GET", "/task?revision=0", {}, {"revision"}),
@@ -74,7 +75,8 @@ class Pasts(Machine):
     def __init__(self) -> None:
         super().__init__()
         self.looks: list[tuple[Json, str]] = [({}, "id")]
-        self.purges = 0
+        self.erasures = self.sweeps = 0
+        self.has_moved = False
 
     def pick_any(self, account: Account, which: int) -> int:
         """Give the id of a task: mostly of one that is there, be it in the trash."""
@@ -138,13 +140,13 @@ class Pasts(Machine):
     def change(self, who: int, which: int, fields: Json, manner: Manner) -> None:
         self.change_task(who, self.pick_any(self.accounts[who], which), fields, fields, manner)
 
-    @rule(who=who, which=which, condition=condition)
+    @rule(who=who, which=which, condition=conditions)
     def delete(self, who: int, which: int, condition: str) -> None:
         self.delete_task(who, self.pick_any(self.accounts[who], which), condition)
 
     # What is taken back
 
-    @rule(who=who, which=which, then=st.none() | then, condition=condition, encoding=encoding)
+    @rule(who=who, which=which, then=st.none() | then, condition=conditions, encoding=encoding)
     def restore(self, who: int, which: int, then: int | Moment | None, condition: str, encoding: str) -> None:
         account = self.accounts[who]
         named, revision = ({}, None) if then is None else self.named(account, then)
@@ -215,10 +217,10 @@ class Pasts(Machine):
 
     # What goes for good
 
-    @precondition(lambda self: self.purges < MOST_PURGES)
-    @rule(who=who, which=which, condition=condition)
+    @precondition(lambda self: self.erasures < MOST_ERASURES)
+    @rule(who=who, which=which, condition=conditions)
     def erase(self, who: int, which: int, condition: str) -> None:
-        self.purges += 1
+        self.erasures += 1
         account = self.accounts[who]
         task_id = self.pick_any(account, which)
         before = account.tasks.get(task_id)
@@ -236,10 +238,10 @@ class Pasts(Machine):
             for path in (f"/task/{task_id}", f"/task/{task_id}?deleted=true", f"/task/{task_id}/log", f"/task/{task_id}/log?deleted=true"):
                 assert not self.told(self.ask(who, "GET", path), account, Outcome.NOT_FOUND)
 
-    @precondition(lambda self: self.purges < MOST_PURGES and any(account.trash() for account in self.accounts))
+    @precondition(lambda self: self.sweeps < MOST_SWEEPS and sum(len(account.trash()) for account in self.accounts) > 1)
     @rule(which=which, microseconds=st.sampled_from([-1, 0, 1]))
     def sweep_the_trash(self, which: int, microseconds: int) -> None:
-        self.purges += 1
+        self.sweeps += 1
         self.look_at_all_trash()
         deletions = [account.moments[task.deleted] for account in self.accounts for task in account.trash() if task.deleted]
         deletion = deletions[which % len(deletions)]
@@ -252,6 +254,28 @@ class Pasts(Machine):
     def look_at_all_trash(self) -> None:
         for number in range(len(self.accounts)):
             self.list_tasks(number, {"deleted": "true"}, Query(deleted=True), None)
+
+    # Where it goes
+
+    @precondition(lambda self: not self.has_moved)
+    @rule(who=who)
+    def move(self, who: int) -> None:
+        self.has_moved = True
+        self.take_along(who)
+
+    def take_along(self, who: int) -> None:
+        """Take the account into a new one, where life goes on."""
+        account = self.accounts[who]
+        export = self.ask(who, "GET", "/export")
+        assert self.told(export, account)
+        self.people[who] = self.newcomer()
+        imported = self.ask(who, "POST", "/import", data=export.text.encode(), headers={"Content-Type": "application/json"})
+        assert self.told(imported, account)
+        assert (imported.status, imported.json) == (200, {"before": 0, "revision": account.revision, "count": len(account.tasks)})
+        assert self.ask(who, "GET", "/export").text == export.text
+        account.answered.clear()
+        self.open = [page for page in self.open if page.who != who]
+        self.tags = {place: tag for place, tag in self.tags.items() if place[0] != who}
 
     # What is seen of it
 
@@ -341,8 +365,10 @@ class Pasts(Machine):
                 chosen, sort = self.looks[revision % len(self.looks)]
                 self.list_what_was(number, {"revision": revision}, revision, ({}, sort), None, True)
                 if at := account.moments.get(revision):
-                    self.list_what_was(number, {"at": at}, account.revision_at(seconds(at)), (chosen, "id"), 3, True)
+                    self.list_what_was(number, {"at": at}, account.revision_at(seconds(at)), (chosen, "id"), 10, True)
             self.replay_over_http(number, account)
+            self.compare_with_the_database(number, account)
+            self.take_along(number)
             self.compare_with_the_database(number, account)
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
-import models
+import accounts
 from tests.conftest import Answer, Person
 from tests.model.machine import Machine, profiles, running
 from tests.model.memory import STATUSES, Json
@@ -227,5 +227,5 @@ def test_whatever_happens_between_pulls_a_copy_becomes_what_there_is(machine: ty
 def test_whatever_happens_during_pulls_a_copy_becomes_what_there_is(machine: type[Clients], sql: Sql) -> None:
     for seed in {"default": [1], "long": [secrets.randbits(32) for _ in range(100)]}[PROFILE]:
         print(f"seed {seed}")
-        caller = machine.runner.run(models.create_user(f"storm-{secrets.token_hex(8)}", "no hash, so no password", 1))
+        caller = machine.runner.run(accounts.create_user(f"storm-{secrets.token_hex(8)}", "no hash, so no password", 1))
         machine.runner.run(storm(Person(machine.client, caller=caller), sql, random.Random(seed)))
