@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import date
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import pytest
@@ -25,7 +25,6 @@ from tests.model.requests import (
     encoding,
     filters,
     if_match,
-    manner,
     moment,
     sent,
     status,
@@ -42,10 +41,28 @@ some_fields = st.fixed_dictionaries({}, optional={"name": name, "description": d
 who = st.sampled_from([0, 0, 0, 1])
 then = which | moment  # a revision, by its number or by a moment
 look = st.tuples(st.just({}) | filters(), st.sampled_from(SORTS))
-deed = st.tuples(st.sampled_from(["create", "change", "change", "change", "delete", "restore"]), which, whole_task, some_fields)
-PLAINLY = Manner("PATCH", "json", True, "none")
-conditions = st.just("earlier") | st.just("none") | condition
+conditions = st.just("none") | st.just("earlier") | condition
 MOST_ERASURES, MOST_SWEEPS = 2, 2  # per history: each makes a part of it unknowable
+
+
+class Deed(NamedTuple):
+    """Something that is done to a task."""
+
+    what: str
+    which: int
+    fields: Json
+    then: int | Moment | None
+    manner: Manner
+
+
+deed = st.builds(
+    Deed,
+    st.sampled_from(["create", "change", "change", "change", "delete", "delete", "restore"]),
+    which,
+    whole_task | some_fields,
+    st.none() | then,
+    st.builds(Manner, st.sampled_from(["PATCH", "POST", "PUT"]), encoding, st.booleans(), conditions),
+)
 
 MISNAMED: list[tuple[str, str, Json, set[str]]] = [  # 0 in a path or a body stands for the next revision
     ("GET", "/task?revision=0", {}, {"revision"}),
@@ -100,19 +117,20 @@ class Pasts(Machine):
 
     # What is done
 
-    @rule(who=who, deeds=st.lists(deed, min_size=1, max_size=5))
-    def do(self, who: int, deeds: list[tuple[str, int, Json, Json]]) -> None:
-        for what, number, new, fields in deeds:
-            task_id = self.pick_any(self.accounts[who], number)
+    @rule(who=who, deeds=st.lists(deed, min_size=1, max_size=6))
+    def do(self, who: int, deeds: list[Deed]) -> None:
+        account = self.accounts[who]
+        for what, number, fields, then, manner in deeds:
+            task_id = self.pick_any(account, number)
             match what:
                 case "create":
-                    self.create_task(who, new, "json", True)
+                    self.create_task(who, {"name": "a", "description": "", "status": "new"} | fields, manner.encoding, manner.iso)
                 case "change":
-                    self.change_task(who, task_id, fields, fields, PLAINLY)
+                    self.change_task(who, task_id, fields, fields, manner)
                 case "delete":
-                    self.delete_task(who, task_id, "none")
+                    self.delete_task(who, task_id, manner.condition)
                 case "restore":
-                    self.restore_task(who, task_id, {}, None, "none", "json")
+                    self.restore_task(who, task_id, then, manner)
 
     @rule(who=who, fields=whole_task, encoding=encoding, key=st.sampled_from(["a", '"a"', "b"]), again=st.booleans())
     def create(self, who: int, fields: Json, encoding: str, key: str, again: bool) -> None:
@@ -136,27 +154,14 @@ class Pasts(Machine):
             self.has_task(answer, 201, who, first)
             assert answer.headers["Location"] == f"/task/{first.id}"
 
-    @rule(who=who, which=which, fields=some_fields, manner=manner)
-    def change(self, who: int, which: int, fields: Json, manner: Manner) -> None:
-        self.change_task(who, self.pick_any(self.accounts[who], which), fields, fields, manner)
-
-    @rule(who=who, which=which, condition=conditions)
-    def delete(self, who: int, which: int, condition: str) -> None:
-        self.delete_task(who, self.pick_any(self.accounts[who], which), condition)
-
     # What is taken back
 
-    @rule(who=who, which=which, then=st.none() | then, condition=conditions, encoding=encoding)
-    def restore(self, who: int, which: int, then: int | Moment | None, condition: str, encoding: str) -> None:
-        account = self.accounts[who]
-        named, revision = ({}, None) if then is None else self.named(account, then)
-        self.restore_task(who, self.pick_any(account, which), named, revision, condition, encoding)
-
-    def restore_task(self, who: int, task_id: int, named: Json, revision: int | None, condition: str, encoding: str) -> None:
+    def restore_task(self, who: int, task_id: int, then: int | Moment | None, manner: Manner) -> None:
         account = self.accounts[who]
         before = account.tasks.get(task_id)
-        headers, allowed = if_match(condition, before)
-        answer = self.ask(who, "POST", f"/task/{task_id}/restore", **with_headers(sent(named, encoding), headers))
+        named, revision = ({}, None) if then is None else self.named(account, then)
+        headers, allowed = if_match(manner.condition, before)
+        answer = self.ask(who, "POST", f"/task/{task_id}/restore", **with_headers(sent(named, manner.encoding), headers))
         outcome = account.restore(task_id, allowed, revision)
         if outcome is Outcome.DONE:
             assert answer.status == 200, answer
@@ -279,22 +284,16 @@ class Pasts(Machine):
 
     # What is seen of it
 
-    @rule(who=who, which=which, then=then, statuses=st.none() | st.sets(status, min_size=1), known=condition)
-    def look_at_a_task_of_then(self, who: int, which: int, then: int | Moment, statuses: set[str] | None, known: str) -> None:
+    @rule(who=who, which=which, then=st.none() | then, statuses=st.none() | st.sets(status, min_size=1), known=condition)
+    def look_at_a_task(self, who: int, which: int, then: int | Moment | None, statuses: set[str] | None, known: str) -> None:
         account = self.accounts[who]
         task_id = self.pick_any(account, which)
-        named, revision = self.named(account, then)
+        named, revision = ({"deleted": "true"}, None) if then is None else self.named(account, then)
         parameters = named | ({} if statuses is None else {"status": ",".join(sorted(statuses))})
-        task = next((task for task in account.live(revision) if task.id == task_id), None)
-        self.look_at(who, task_id, parameters, task if task and Query(statuses).matches(account, task) else None, known)
-
-    @rule(who=who, which=which, known=condition)
-    def look_into_the_trash(self, who: int, which: int, known: str) -> None:
-        account = self.accounts[who]
-        task_id = self.pick_any(account, which)
-        task = account.tasks.get(task_id)
-        self.look_at(who, task_id, {"deleted": "true"}, task if task and task.in_trash else None, known)
-        self.read_pages(Open(who, f"/task/{task_id}/log?deleted=true&limit=2", 2, Log(task_id, deleted=True)), True)
+        shown = {task.id: task for task in (account.trash() if then is None else account.live(revision))}.get(task_id)
+        self.look_at(who, task_id, parameters, shown if shown and Query(statuses).matches(account, shown) else None, known)
+        if then is None:
+            self.read_pages(Open(who, f"/task/{task_id}/log?deleted=true&limit=2", 2, Log(task_id, deleted=True)), True)
 
     def look_at(self, who: int, task_id: int, parameters: Json, task: Task | None, known: str) -> None:
         """Ask for a task, of whose revisions some are known; it must look like this one, or not be there."""
