@@ -70,12 +70,15 @@ class Machine(RuleBasedStateMachine):
 
     def come(self, tasks: list[Json]) -> None:
         """Let somebody come who has these tasks."""
-        login = f"model-{secrets.token_hex(8)}"
-        caller = self.runner.run(accounts.create_user(login, "no hash, so no password", secrets.randbelow(auth.GENERATIONS)))
-        self.people.append(Person(self.client, login, caller))
+        self.people.append(self.newcomer())
         self.accounts.append(Account())
         for fields in tasks:
             self.create_task(len(self.people) - 1, fields, "json", False)
+
+    def newcomer(self) -> Person:
+        login = f"model-{secrets.token_hex(8)}"
+        caller = self.runner.run(accounts.create_user(login, "no hash, so no password", secrets.randbelow(auth.GENERATIONS)))
+        return Person(self.client, login, caller)
 
     def ask(self, who: int, method: str, path: str, **options: Any) -> Answer:
         note(f"{who}: {method} {path} {str(options)[:500]}")
@@ -274,7 +277,7 @@ class Machine(RuleBasedStateMachine):
         assert [task["id"] for task in tasks] == [task.id for task in account.live()]
 
     def compare_with_the_database(self, who: int, account: Account) -> None:
-        """Compare all that is stored of a user."""
+        """Compare all that is stored of a user, and let the service check it, too."""
         [(user_id, *counted)] = self.sql(
             "SELECT user_id, revision, last_task_id, purged, kept_from, moment_text(nullif(kept_from_at, 'epoch'))"
             " FROM user_state JOIN users ON users.id = user_id WHERE login = %s",
@@ -294,6 +297,7 @@ class Machine(RuleBasedStateMachine):
         assert {*range(account.kept_from + 1, account.revision + 1)} <= set(told), "a user's revisions have no gap"
         moments = [datetime.fromisoformat(told[revision]) for revision in sorted(told)]
         assert moments == sorted(moments)
+        assert self.sql("SELECT * FROM account_faults(%s)", user_id) == []
 
 
 def with_headers(options: Json, headers: dict[str, str]) -> Json:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from datetime import date
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import pytest
@@ -25,7 +25,6 @@ from tests.model.requests import (
     encoding,
     filters,
     if_match,
-    manner,
     moment,
     sent,
     status,
@@ -42,9 +41,28 @@ some_fields = st.fixed_dictionaries({}, optional={"name": name, "description": d
 who = st.sampled_from([0, 0, 0, 1])
 then = which | moment  # a revision, by its number or by a moment
 look = st.tuples(st.just({}) | filters(), st.sampled_from(SORTS))
-deed = st.tuples(st.sampled_from(["create", "change", "change", "change", "delete", "restore"]), which, whole_task, some_fields)
-PLAINLY = Manner("PATCH", "json", True, "none")
-MOST_PURGES = 3  # per history: each makes a part of it unknowable
+conditions = st.just("none") | st.just("earlier") | condition
+MOST_ERASURES, MOST_SWEEPS = 2, 2  # per history: each makes a part of it unknowable
+
+
+class Deed(NamedTuple):
+    """Something that is done to a task."""
+
+    what: str
+    which: int
+    fields: Json
+    then: int | Moment | None
+    manner: Manner
+
+
+deed = st.builds(
+    Deed,
+    st.sampled_from(["create", "change", "change", "change", "delete", "delete", "restore"]),
+    which,
+    whole_task | some_fields,
+    st.none() | then,
+    st.builds(Manner, st.sampled_from(["PATCH", "POST", "PUT"]), encoding, st.booleans(), conditions),
+)
 
 MISNAMED: list[tuple[str, str, Json, set[str]]] = [  # 0 in a path or a body stands for the next revision
     ("GET", "/task?revision=0", {}, {"revision"}),
@@ -74,7 +92,8 @@ class Pasts(Machine):
     def __init__(self) -> None:
         super().__init__()
         self.looks: list[tuple[Json, str]] = [({}, "id")]
-        self.purges = 0
+        self.erasures = self.sweeps = 0
+        self.has_moved = False
 
     def pick_any(self, account: Account, which: int) -> int:
         """Give the id of a task: mostly of one that is there, be it in the trash."""
@@ -98,19 +117,20 @@ class Pasts(Machine):
 
     # What is done
 
-    @rule(who=who, deeds=st.lists(deed, min_size=1, max_size=5))
-    def do(self, who: int, deeds: list[tuple[str, int, Json, Json]]) -> None:
-        for what, number, new, fields in deeds:
-            task_id = self.pick_any(self.accounts[who], number)
+    @rule(who=who, deeds=st.lists(deed, min_size=1, max_size=6))
+    def do(self, who: int, deeds: list[Deed]) -> None:
+        account = self.accounts[who]
+        for what, number, fields, then, manner in deeds:
+            task_id = self.pick_any(account, number)
             match what:
                 case "create":
-                    self.create_task(who, new, "json", True)
+                    self.create_task(who, {"name": "a", "description": "", "status": "new"} | fields, manner.encoding, manner.iso)
                 case "change":
-                    self.change_task(who, task_id, fields, fields, PLAINLY)
+                    self.change_task(who, task_id, fields, fields, manner)
                 case "delete":
-                    self.delete_task(who, task_id, "none")
+                    self.delete_task(who, task_id, manner.condition)
                 case "restore":
-                    self.restore_task(who, task_id, {}, None, "none", "json")
+                    self.restore_task(who, task_id, then, manner)
 
     @rule(who=who, fields=whole_task, encoding=encoding, key=st.sampled_from(["a", '"a"', "b"]), again=st.booleans())
     def create(self, who: int, fields: Json, encoding: str, key: str, again: bool) -> None:
@@ -134,27 +154,14 @@ class Pasts(Machine):
             self.has_task(answer, 201, who, first)
             assert answer.headers["Location"] == f"/task/{first.id}"
 
-    @rule(who=who, which=which, fields=some_fields, manner=manner)
-    def change(self, who: int, which: int, fields: Json, manner: Manner) -> None:
-        self.change_task(who, self.pick_any(self.accounts[who], which), fields, fields, manner)
-
-    @rule(who=who, which=which, condition=condition)
-    def delete(self, who: int, which: int, condition: str) -> None:
-        self.delete_task(who, self.pick_any(self.accounts[who], which), condition)
-
     # What is taken back
 
-    @rule(who=who, which=which, then=st.none() | then, condition=condition, encoding=encoding)
-    def restore(self, who: int, which: int, then: int | Moment | None, condition: str, encoding: str) -> None:
-        account = self.accounts[who]
-        named, revision = ({}, None) if then is None else self.named(account, then)
-        self.restore_task(who, self.pick_any(account, which), named, revision, condition, encoding)
-
-    def restore_task(self, who: int, task_id: int, named: Json, revision: int | None, condition: str, encoding: str) -> None:
+    def restore_task(self, who: int, task_id: int, then: int | Moment | None, manner: Manner) -> None:
         account = self.accounts[who]
         before = account.tasks.get(task_id)
-        headers, allowed = if_match(condition, before)
-        answer = self.ask(who, "POST", f"/task/{task_id}/restore", **with_headers(sent(named, encoding), headers))
+        named, revision = ({}, None) if then is None else self.named(account, then)
+        headers, allowed = if_match(manner.condition, before)
+        answer = self.ask(who, "POST", f"/task/{task_id}/restore", **with_headers(sent(named, manner.encoding), headers))
         outcome = account.restore(task_id, allowed, revision)
         if outcome is Outcome.DONE:
             assert answer.status == 200, answer
@@ -215,10 +222,10 @@ class Pasts(Machine):
 
     # What goes for good
 
-    @precondition(lambda self: self.purges < MOST_PURGES)
-    @rule(who=who, which=which, condition=condition)
+    @precondition(lambda self: self.erasures < MOST_ERASURES)
+    @rule(who=who, which=which, condition=conditions)
     def erase(self, who: int, which: int, condition: str) -> None:
-        self.purges += 1
+        self.erasures += 1
         account = self.accounts[who]
         task_id = self.pick_any(account, which)
         before = account.tasks.get(task_id)
@@ -236,10 +243,10 @@ class Pasts(Machine):
             for path in (f"/task/{task_id}", f"/task/{task_id}?deleted=true", f"/task/{task_id}/log", f"/task/{task_id}/log?deleted=true"):
                 assert not self.told(self.ask(who, "GET", path), account, Outcome.NOT_FOUND)
 
-    @precondition(lambda self: self.purges < MOST_PURGES and any(account.trash() for account in self.accounts))
+    @precondition(lambda self: self.sweeps < MOST_SWEEPS and sum(len(account.trash()) for account in self.accounts) > 1)
     @rule(which=which, microseconds=st.sampled_from([-1, 0, 1]))
     def sweep_the_trash(self, which: int, microseconds: int) -> None:
-        self.purges += 1
+        self.sweeps += 1
         self.look_at_all_trash()
         deletions = [account.moments[task.deleted] for account in self.accounts for task in account.trash() if task.deleted]
         deletion = deletions[which % len(deletions)]
@@ -253,24 +260,40 @@ class Pasts(Machine):
         for number in range(len(self.accounts)):
             self.list_tasks(number, {"deleted": "true"}, Query(deleted=True), None)
 
+    # Where it goes
+
+    @precondition(lambda self: not self.has_moved)
+    @rule(who=who)
+    def move(self, who: int) -> None:
+        self.has_moved = True
+        self.take_along(who)
+
+    def take_along(self, who: int) -> None:
+        """Take the account into a new one, where life goes on."""
+        account = self.accounts[who]
+        export = self.ask(who, "GET", "/export")
+        assert self.told(export, account)
+        self.people[who] = self.newcomer()
+        imported = self.ask(who, "POST", "/import", data=export.text.encode(), headers={"Content-Type": "application/json"})
+        assert self.told(imported, account)
+        assert (imported.status, imported.json) == (200, {"before": 0, "revision": account.revision, "count": len(account.tasks)})
+        assert self.ask(who, "GET", "/export").text == export.text
+        account.answered.clear()
+        self.open = [page for page in self.open if page.who != who]
+        self.tags = {place: tag for place, tag in self.tags.items() if place[0] != who}
+
     # What is seen of it
 
-    @rule(who=who, which=which, then=then, statuses=st.none() | st.sets(status, min_size=1), known=condition)
-    def look_at_a_task_of_then(self, who: int, which: int, then: int | Moment, statuses: set[str] | None, known: str) -> None:
+    @rule(who=who, which=which, then=st.none() | then, statuses=st.none() | st.sets(status, min_size=1), known=condition)
+    def look_at_a_task(self, who: int, which: int, then: int | Moment | None, statuses: set[str] | None, known: str) -> None:
         account = self.accounts[who]
         task_id = self.pick_any(account, which)
-        named, revision = self.named(account, then)
+        named, revision = ({"deleted": "true"}, None) if then is None else self.named(account, then)
         parameters = named | ({} if statuses is None else {"status": ",".join(sorted(statuses))})
-        task = next((task for task in account.live(revision) if task.id == task_id), None)
-        self.look_at(who, task_id, parameters, task if task and Query(statuses).matches(account, task) else None, known)
-
-    @rule(who=who, which=which, known=condition)
-    def look_into_the_trash(self, who: int, which: int, known: str) -> None:
-        account = self.accounts[who]
-        task_id = self.pick_any(account, which)
-        task = account.tasks.get(task_id)
-        self.look_at(who, task_id, {"deleted": "true"}, task if task and task.in_trash else None, known)
-        self.read_pages(Open(who, f"/task/{task_id}/log?deleted=true&limit=2", 2, Log(task_id, deleted=True)), True)
+        shown = {task.id: task for task in (account.trash() if then is None else account.live(revision))}.get(task_id)
+        self.look_at(who, task_id, parameters, shown if shown and Query(statuses).matches(account, shown) else None, known)
+        if then is None:
+            self.read_pages(Open(who, f"/task/{task_id}/log?deleted=true&limit=2", 2, Log(task_id, deleted=True)), True)
 
     def look_at(self, who: int, task_id: int, parameters: Json, task: Task | None, known: str) -> None:
         """Ask for a task, of whose revisions some are known; it must look like this one, or not be there."""
@@ -341,8 +364,10 @@ class Pasts(Machine):
                 chosen, sort = self.looks[revision % len(self.looks)]
                 self.list_what_was(number, {"revision": revision}, revision, ({}, sort), None, True)
                 if at := account.moments.get(revision):
-                    self.list_what_was(number, {"at": at}, account.revision_at(seconds(at)), (chosen, "id"), 3, True)
+                    self.list_what_was(number, {"at": at}, account.revision_at(seconds(at)), (chosen, "id"), 10, True)
             self.replay_over_http(number, account)
+            self.compare_with_the_database(number, account)
+            self.take_along(number)
             self.compare_with_the_database(number, account)
 
 
