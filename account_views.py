@@ -60,7 +60,7 @@ class Tokens(AccountResource):
 class Password(AccountResource):
     """The caller's password."""
 
-    @contract(COUNTED_TOKEN, QuotaExceeded)
+    @contract(COUNTED_TOKEN)
     async def post(self, change: PasswordChange) -> web.Response:
         """Change the password; all tokens up to now end, and here is a new one."""
         async with limits.attempt(self.request, await accounts.get_login(self.caller)):
@@ -80,7 +80,7 @@ class Revocation(AccountResource):
 class AccountClosure(AccountResource):
     """The end of the caller's account."""
 
-    @contract(CLOSED, QuotaExceeded)
+    @contract(CLOSED)
     async def post(self, closure: Closure) -> web.Response:
         """Delete the account with all that is in it; its login is free at once."""
         async with limits.attempt(self.request, await accounts.get_login(self.caller)):

@@ -59,7 +59,8 @@ ALWAYS = (views.Live, views.Ready)  # answered however much there is to do
 
 def middlewares(under_way: overload.UnderWay) -> list[Middleware]:
     """Give the middlewares, outermost first: whatever happens further in is named, logged and answered, and nothing takes too long."""
-    return [telemetry.middleware, errors.middleware, under_way.middleware, auth.middleware(PRIVATE)]
+    always = [telemetry.middleware, errors.middleware, under_way.middleware, auth.middleware(PRIVATE)]
+    return [*always, limits.middleware()] if limits.is_on() else always
 
 
 @cache

@@ -1,26 +1,29 @@
-"""How often: attempts to get in are counted in PostgreSQL, exactly and for all workers."""
+"""How often: attempts to get in are counted in PostgreSQL, exactly and for all workers; a user's requests by each worker in its memory."""
 
 import asyncio
 import hmac
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
 from aiohttp import web
-from cachetools import LRUCache
+from aiohttp.typedefs import Handler, Middleware
+from cachetools import FIFOCache, LRUCache
 
 import settings
 from postgres.database import Statement, database
 from rest import addresses
 from rest.errors import EXTRA_HEADERS, Unavailable
-from rest.quotas import Quota, QuotaExceeded, headers
+from rest.quotas import USERS, Quota, QuotaExceeded, headers
+from rest.telemetry import USER_ID
 from scalars import login_key
 
 log = logging.getLogger(__name__)
 
-MOST_REMEMBERED = 10_000  # refused keys, per worker
+MOST_REMEMBERED = 10_000  # users, and refused keys, per worker
 AT_ONCE = 2  # of a worker's connections: a flood of attempts leaves the others to those who are in
 DIGEST_BYTES = 16
 
@@ -113,3 +116,35 @@ async def attempt(request: web.Request, login: str, *, registers: bool = False) 
     request[EXTRA_HEADERS] = request.get(EXTRA_HEADERS, {}) | headers(quotas, left)
     yield
     await door.ask(_SUCCEEDED, pair, by_login, rows[2][3] if len(rows) > 2 else None)
+
+
+class _Minute:
+    """A minute of a user's, and the requests in it."""
+
+    __slots__ = ("ends_at", "requests")
+
+    def __init__(self, ends_at: float) -> None:
+        self.requests, self.ends_at = 0, ends_at
+
+
+def middleware() -> Middleware:
+    """Make the middleware that counts the requests of whoever auth has let in, in minutes that begin with a user's first request."""
+    quota = USERS._replace(most=settings.load().user_limit_per_minute)
+    minutes: FIFOCache[int, _Minute] = FIFOCache(MOST_REMEMBERED)
+
+    @web.middleware
+    async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if user_id := request.get(USER_ID):
+            now = time.monotonic()
+            try:
+                minute = minutes[user_id]
+            except KeyError:
+                minute = _Minute(now)
+            if minute.ends_at <= now:
+                minute = minutes[user_id] = _Minute(now + quota.seconds)
+            if minute.requests >= quota.most:
+                raise QuotaExceeded(quota, minute.ends_at - now)
+            minute.requests += 1
+        return await handler(request)
+
+    return limit

@@ -77,6 +77,7 @@ class Settings(BaseSettings):
     known_address_seconds: int = Field(
         30 * 86400, ge=1, le=100 * 366 * 86400, description="how long an address is known from which a login has succeeded"
     )
+    user_limit_per_minute: int = Field(600, ge=1, le=1_000_000, description="requests of one user, per worker")
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, _WithCommas] = Field(
         (), validate_default=False, description="networks whose `X-Forwarded-For` is believed, such as `10.0.0.0/8,::1`"
     )

@@ -16,6 +16,7 @@ from rest import conditions, idempotency, quotas
 from rest.contract import Answer, Operation, contract
 from rest.errors import PROBLEM, ContentTooLarge, Failure, InvalidInput, RequestTimeout, Unauthorized, Unavailable, UnsupportedMediaType
 from rest.fields import FORM, JSON, MULTIPART
+from rest.quotas import QuotaExceeded
 
 REFERENCE = "#/components/schemas/{model}"
 DOCUMENT = web.AppKey("document", bytes)
@@ -176,6 +177,7 @@ def _operation(operation: Operation, in_path: list[dict[str, Any]], guard: str |
     failures: list[type[Failure]] = [InvalidInput, *operation.failures]
     failures += [RequestTimeout, ContentTooLarge, UnsupportedMediaType] if operation.body or operation.files else []
     failures += [Unauthorized, Unavailable] if guard else []
+    failures += [QuotaExceeded] if guard == "token" else []  # users have quotas
     conditional = operation.method == "get" and "ETag" in answer.headers
     sent = ["If-None-Match"] if conditional else ["If-Match"] if HTTPStatus.PRECONDITION_FAILED in {f.status for f in failures} else []
     made: dict[str, Any] = {

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 import app
 import auth
+import limits
 import models
 import scalars
 import schemas
@@ -108,12 +109,14 @@ def test_production_never_imports_the_embedded_postgresql() -> None:
     assert [module for module in modules() if "embedded" in set(imports(module))] == []
 
 
-async def test_the_middlewares_stand_in_this_order() -> None:
+async def test_the_middlewares_stand_in_this_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "is_on", lambda: True)
     first, second, *others = (await app.create_app()).middlewares
     assert (first, second) == (telemetry.middleware, errors.middleware)
     assert [(each.__module__, getattr(each, "__name__", "")) for each in others] == [
         (overload.__name__, "middleware"),
         (auth.__name__, "authenticate"),
+        (limits.__name__, "limit"),
     ]
 
 

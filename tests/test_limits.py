@@ -1,4 +1,4 @@
-"""How often: attempts to get in."""
+"""How often: attempts to get in, and the requests of those who are in."""
 
 import asyncio
 import itertools
@@ -25,7 +25,7 @@ from tests.conftest import Answer, Person, Server, connection_to
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 PASSWORD = "correct horse"
-FAILURES = 8
+FAILURES, REQUESTS = 8, 20
 _numbers = itertools.count(1)
 
 
@@ -50,7 +50,7 @@ def set_to(**environment: str) -> Iterator[None]:
 async def client() -> AsyncIterator[TestClient[Any, Any]]:
     """A client of an application that counts, and that takes the client for the proxy of all the world."""
     given = {"RATE_LIMIT": "on", "TRUSTED_PROXIES": "127.0.0.0/8", "LOCK_TIMEOUT_SECONDS": "0.5", "DB_WAIT_SECONDS": "1"}
-    with set_to(**given, LOGIN_FAILURES_PER_HOUR=str(FAILURES)):
+    with set_to(**given, LOGIN_FAILURES_PER_HOUR=str(FAILURES), USER_LIMIT_PER_MINUTE=str(REQUESTS)):
         async with TestClient(TestServer(await app.create_app())) as client:
             yield client
 
@@ -350,18 +350,52 @@ async def test_housekeeping_removes_what_decides_nothing_any_more(client: TestCl
     assert sql("SELECT encode(key, 'escape') FROM known_address") == [("known",)]
 
 
+# By user
+
+
+async def test_a_user_has_so_many_requests_a_minute(alice: Person, mallory: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [await alice.get("/task") for _ in range(REQUESTS + 2)]
+    assert [answer.status for answer in answers] == [200] * REQUESTS + [429, 429]
+    assert violated(answers[-1]) == ["user"]
+    assert answers[-1].headers["RateLimit-Policy"] == f'"user";q={REQUESTS};w=60'
+    assert "RateLimit" not in answers[0].headers
+    assert (await mallory.get("/task")).status == 200
+    assert (await alice.get("/openapi.json")).status == 200
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    assert (await alice.get("/task")).status == 200
+
+
+async def test_who_is_not_let_in_uses_up_nothing(alice: Person, mallory: Person) -> None:
+    mallory.token = alice.token[:-2] + "xx" if alice.token else None
+    assert {(await mallory.get("/task")).status for _ in range(REQUESTS + 2)} == {401}
+    assert (await alice.get("/task")).status == 200
+
+
+async def test_as_many_users_are_remembered_as_there_is_room_for(
+    alice: Person, mallory: Person, own_pool: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MOST_REMEMBERED", 1)
+    async with TestClient(TestServer(await app.create_app())) as client:
+        alice.client = mallory.client = client
+        answers = [await alice.get("/task") for _ in range(REQUESTS + 1)]
+        assert [answer.status for answer in answers] == [200] * REQUESTS + [429]
+        await mallory.get("/task")
+        assert (await alice.get("/task")).status == 200  # who is forgotten begins anew
+
+
 # On and off
 
 
 def test_it_is_on_unless_it_is_said_to_be_off() -> None:
     given = settings.Settings.model_fields
     assert given["rate_limit"].default == "on"
-    numbers = ["address_limit_per_minute", "login_limit_per_minute", "login_failures_per_hour"]
-    assert [given[name].default for name in numbers] == [10, 5, 100]
+    numbers = ["address_limit_per_minute", "login_limit_per_minute", "login_failures_per_hour", "user_limit_per_minute"]
+    assert [given[name].default for name in numbers] == [10, 5, 100, 600]
 
 
 async def test_off_counts_nothing_and_says_so(own_pool: None, caplog: pytest.LogCaptureFixture) -> None:
-    with set_to(RATE_LIMIT="off", ADDRESS_LIMIT_PER_MINUTE="1"), caplog.at_level(logging.WARNING, "limits"):
+    with set_to(RATE_LIMIT="off", ADDRESS_LIMIT_PER_MINUTE="1", USER_LIMIT_PER_MINUTE="1"), caplog.at_level(logging.WARNING, "limits"):
         async with TestClient(TestServer(await app.create_app())) as client:
             visitor = Visitor(client)
             answers = [await visitor.register(somewhere())] + [await visitor.log_in("") for _ in range(3)]
