@@ -140,8 +140,10 @@ class AccountLines:
         if state is None:
             raise InvalidInput(at_line(line.number, 'must begin an export, whose lines stay as they are: {"account":{...},'))
         account, faults = _read(_STATE, line, state[1])
-        if not faults and (account.kept_from, account.kept_from_at) > (account.revision, account.changed_at):
+        if not faults and account.kept_from > account.revision:
             faults = [at_line(line.number, "kept_from must not be later than revision")]
+        if not faults and account.kept_from_at > account.changed_at:
+            faults = [at_line(line.number, "kept_from_at must not be later than changed_at")]
         self._part = self._until(b'"tasks":[', self._tasks)
         yield Row(line.number, "account", "" if faults else account.model_dump_json(), faults)
 

@@ -109,6 +109,7 @@ TAMPERED = [  # what is looked for, what is put there, and what is said of that 
     (r'(?<="last_task_id":)6', "-1", "last_task_id must be greater than or equal to 0"),
     (r'(?<="revision":)[0-9]+', "9007199254740993", "revision must be less than or equal to 9007199254740992"),
     (r'(?<="kept_from":)[0-9]+', "4711", "kept_from must not be later than revision"),
+    (r'(?<="kept_from_at":")[^"]*', "9999-12-31T00:00:00Z", "kept_from_at must not be later than changed_at"),
     (r'(?<="purged":)1', "true", "purged must be a whole number"),
     (r'(?<="purged":)1,"changed_at":"[^"]+"', '1,"changed_at":"9999-12-31T00:00:00Z"', "changed_at must not lie in the future"),
     (r'"purged":1,', '"purged":1,"more":1,', "more is not known here"),
