@@ -35,9 +35,10 @@ async def open_docs(tab: Tab) -> None:
 
 async def authorize(tab: Tab, token: str) -> None:
     await tab.page.locator(".scheme-container .btn.authorize").click()
-    await tab.page.locator(".modal-ux input").fill(token)
-    await tab.page.locator(".modal-ux .btn.authorize").click()
-    await tab.page.locator(".modal-ux .btn-done").click()
+    form = tab.page.locator(".modal-ux .auth-container").first  # the other one is the operator's
+    await form.locator("input").fill(token)
+    await form.locator(".btn.authorize").click()
+    await form.locator(".btn-done").click()
 
 
 async def execute(tab: Tab, operation: str) -> str:
@@ -63,7 +64,7 @@ async def test_the_page_shows_every_operation(tab: Tab, document: Any) -> None:
 async def test_what_an_operation_takes_and_answers_unfolds(tab: Tab) -> None:
     await open_docs(tab)
     await tab.page.locator(".opblock-summary-control").evaluate_all("summaries => summaries.forEach(summary => summary.click())")
-    await tab.page.locator(".opblock-body .responses-table").last.wait_for()
+    await tab.page.locator(".opblock-body .responses-table").last.wait_for(timeout=60_000)  # there are many
     assert await tab.page.locator(".opblock.is-open").count() == await tab.page.locator(".opblock").count()
     assert await tab.page.get_by_text("Could not resolve", exact=False).count() == 0
     assert tab.complaints == []
