@@ -9,11 +9,15 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg2
+
 from torture.fleet import Fleet
+from torture.processes import Handle
 from torture.server import ROLE, Server
 from torture.service import Service
 
 PAUSE_SECONDS = 0.5, 2.5  # between two faults, from when the first is over
+SECONDS_TO_RESTART = 20
 COMPANY = 0.2  # how often a second one comes in the middle of the first
 MOST_CONNECTIONS = 3  # that are left where they run out
 
@@ -109,17 +113,20 @@ class Faults:
     async def kill_a_backend(self) -> None:
         """Kill one of its processes: it takes that for a crash, throws everybody out and recovers."""
         backends = set(await asyncio.to_thread(self.server.backends))
-        serving = [process for process in self.server.family() if process.pid in backends]
-        if serving:
+        _, *others = self.server.family()
+        if serving := [process for process in others if process.pid in backends]:
             self.random.choice(serving).send(signal.SIGKILL)
-            await asyncio.to_thread(self._wait_until_it_answers)
+            await asyncio.to_thread(self._wait_until_it_is_another, others)
 
-    def _wait_until_it_answers(self) -> None:
-        end = time.monotonic() + 10
+    def _wait_until_it_is_another(self, processes: list[Handle]) -> None:
+        """Wait until all these have ended, and PostgreSQL answers."""
+        end = time.monotonic() + SECONDS_TO_RESTART
+        for process in processes:
+            process.has_ended(max(0, end - time.monotonic()))
         while time.monotonic() < end:
             try:
                 self.server.run("SELECT 1")
-            except Exception:  # noqa: BLE001 - of whatever kind: it doesn't answer yet
+            except psycopg2.Error:
                 time.sleep(0.02)
             else:
                 return
