@@ -70,15 +70,10 @@ class Machine(RuleBasedStateMachine):
 
     def come(self, tasks: list[Json]) -> None:
         """Let somebody come who has these tasks."""
-        self.people.append(self.newcomer())
+        self.people.append(self.runner.run(somebody(self.client)))
         self.accounts.append(Account())
         for fields in tasks:
             self.create_task(len(self.people) - 1, fields, "json", False)
-
-    def newcomer(self) -> Person:
-        login = f"model-{secrets.token_hex(8)}"
-        caller = self.runner.run(accounts.create_user(login, "no hash, so no password", secrets.randbelow(auth.GENERATIONS)))
-        return Person(self.client, login, caller)
 
     def ask(self, who: int, method: str, path: str, **options: Any) -> Answer:
         note(f"{who}: {method} {path} {str(options)[:500]}")
@@ -298,6 +293,12 @@ class Machine(RuleBasedStateMachine):
         moments = [datetime.fromisoformat(told[revision]) for revision in sorted(told)]
         assert moments == sorted(moments)
         assert self.sql("SELECT * FROM account_faults(%s)", user_id) == []
+
+
+async def somebody(client: TestClient[Any, Any]) -> Person:
+    """Give a user of a new account."""
+    login = f"model-{secrets.token_hex(8)}"
+    return Person(client, login, await accounts.create_user(login, "no hash, so no password", secrets.randbelow(auth.GENERATIONS)))
 
 
 def with_headers(options: Json, headers: dict[str, str]) -> Json:

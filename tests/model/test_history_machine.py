@@ -14,7 +14,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 
-from tests.model.machine import MOST_OPEN_LISTINGS, Machine, Open, profiles, running, with_headers
+from tests.model.machine import MOST_OPEN_LISTINGS, Machine, Open, profiles, running, somebody, with_headers
 from tests.model.memory import FIELDS, Account, Json, Outcome, Task, normal, seconds
 from tests.model.requests import (
     SORTS,
@@ -42,7 +42,7 @@ who = st.sampled_from([0, 0, 0, 1])
 then = which | moment  # a revision, by its number or by a moment
 look = st.tuples(st.just({}) | filters(), st.sampled_from(SORTS))
 conditions = st.just("none") | st.just("earlier") | condition
-MOST_ERASURES, MOST_SWEEPS = 2, 2  # per history: each makes a part of it unknowable
+MOST_ERASURES, MOST_SWEEPS = 3, 2  # per history: each makes a part of it unknowable
 
 
 class Deed(NamedTuple):
@@ -273,7 +273,7 @@ class Pasts(Machine):
         account = self.accounts[who]
         export = self.ask(who, "GET", "/export")
         assert self.told(export, account)
-        self.people[who] = self.newcomer()
+        self.people[who] = self.runner.run(somebody(self.client))
         imported = self.ask(who, "POST", "/import", data=export.text.encode(), headers={"Content-Type": "application/json"})
         assert self.told(imported, account)
         assert (imported.status, imported.json) == (200, {"before": 0, "revision": account.revision, "count": len(account.tasks)})
