@@ -7,6 +7,7 @@ from aiohttp import web
 import accounts
 import auth
 import limits
+import passwords
 from accounts import LoginTaken
 from rest import quotas
 from rest.contract import Answer, contract
@@ -25,9 +26,9 @@ class AccountResource(Resource):
     """What has to do with accounts."""
 
     @property
-    def hashing(self) -> auth.Hashing:
+    def hashing(self) -> passwords.Hashing:
         """Where passwords are hashed."""
-        return self.request.app[auth.HASHING]
+        return self.request.app[passwords.HASHING]
 
     def token_answer(self, token: Token, status: int = HTTPStatus.OK) -> web.Response:
         """Answer with a token, which nobody is to store."""
@@ -63,8 +64,9 @@ class Password(AccountResource):
     @contract(COUNTED_TOKEN)
     async def post(self, change: PasswordChange) -> web.Response:
         """Change the password; all tokens up to now end, and here is a new one."""
-        async with limits.attempt(self.request, await accounts.get_login(self.caller)):
-            token = await auth.change_password(self.hashing, self.caller, change)
+        login = await accounts.get_login(self.caller)
+        async with limits.attempt(self.request, login):
+            token = await auth.change_password(self.hashing, self.caller, login, change)
         return self.token_answer(token)
 
 

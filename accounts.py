@@ -69,6 +69,12 @@ async def _get(field: peewee.Field, caller: Caller) -> str:
     raise InvalidToken()
 
 
+async def renew_password_hash(account: Account, password_hash: str) -> None:
+    """Store the same password in another way, unless another one has been stored meanwhile."""
+    whose = User.id == account.caller.user_id, User.password_hash == account.password_hash
+    await User.update(password_hash=password_hash).where(*whose).aio_execute()
+
+
 async def renew_account(caller: Caller, generation: int, password_hash: str | None = None) -> Caller:
     """Give the account another token generation, which ends all tokens up to now, and another password if given. Raises InvalidToken."""
     async with database.aio_atomic():

@@ -13,6 +13,7 @@ import events
 import history_views
 import housekeeping
 import limits
+import passwords
 import scalars
 import settings
 import transfer_views
@@ -81,7 +82,9 @@ async def create_app() -> web.Application:
     if given.metrics_token:
         app.add_routes(OPERATORS)
         app.cleanup_ctx.append(metrics.writing)
-    app.cleanup_ctx.extend([telemetry.access_lines, database.pool, limits.door, auth.hashing, housekeeping.housekeeping, events.watching])
+    app.cleanup_ctx.extend(
+        [telemetry.access_lines, database.pool, limits.door, passwords.hashing, housekeeping.housekeeping, events.watching]
+    )
     app.on_shutdown.append(events.end_streams)
     return app
 

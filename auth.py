@@ -1,34 +1,30 @@
-"""Who is calling: password hashes, tokens, and the middleware that lets nobody in without one."""
+"""Who is calling: accounts, tokens, and the middleware that lets nobody in without one."""
 
-import asyncio
 import hmac
 import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, ParamSpec, TypeVar
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Annotated
 
 import jwt
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp_jwt import JWTMiddleware
-from argon2 import PasswordHasher
-from argon2.exceptions import InvalidHashError, VerificationError
 from cachetools import LRUCache
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 import accounts
+import passwords
 import settings
 from models import Caller
-from rest import metrics
+from passwords import Hashing
 from rest.errors import EXTRA_HEADERS, FieldError, InvalidInput, InvalidToken, Unauthorized, Unavailable
 from rest.telemetry import USER_ID
+from scalars import is_login
 from schemas import Closure, Credentials, PasswordChange, Registration, Token
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 ALGORITHM = "HS256"
 MOST_REMEMBERED = 10_000  # verified tokens per worker, at some 400 bytes
@@ -36,9 +32,6 @@ GENERATIONS = 2**53  # the largest that every JSON parser reads exactly
 CALLER = web.RequestKey("caller", Caller)
 EXPIRES_AT = web.RequestKey("expires_at", int)
 PRIVATE_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept"}
-
-hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)  # OWASP's choice for argon2id: 19 MiB
-NOBODYS_HASH = f"$argon2id$v=19$m={hasher.memory_cost},t={hasher.time_cost},p=1${'A' * 22}${'A' * 43}"  # as much work as a real one
 
 # It would log a traceback for every bad token, with what the client wrote in it.
 logging.getLogger("aiohttp_jwt.middleware").disabled = True
@@ -50,85 +43,34 @@ class WrongCredentials(Unauthorized):
     detail = "There is no such login with this password."
 
 
-# Passwords
-
-PASSWORDS_WAITING = metrics.Gauge("passwords_waiting", "Passwords that wait to be hashed.")
-MOST_PASSWORDS_WAITING = metrics.Gauge("passwords_waiting_most", "Passwords that may wait to be hashed.")
-
-
-class Hashing:
-    """A few threads in which passwords are hashed, so that the event loop goes on; the queue before them is short."""
-
-    def __init__(self, threads: int, queue: int) -> None:
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="hashing")
-        self._free = threads + queue
-        PASSWORDS_WAITING.ask(lambda: max(0, queue - self._free))
-        MOST_PASSWORDS_WAITING.ask(lambda: queue)
-
-    async def run(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-        """Run the function in one of the threads. Raises Unavailable where too many wait already."""
-        if not self._free:
-            raise Unavailable("Too many are logging in at this moment: try again.")
-        self._free -= 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*arguments, **options))
-        finally:
-            self._free += 1
-
-    def close(self) -> None:
-        """Let the threads end."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
-
-HASHING = web.AppKey("hashing", Hashing)
-
-
-async def hashing(app: web.Application) -> AsyncIterator[None]:
-    """Hold the hashing threads while the application runs."""
-    app[HASHING] = Hashing(settings.load().hashing_threads, settings.load().hashing_queue)
-    yield
-    app[HASHING].close()
-
-
-def hash_password(password: str) -> str:
-    """Give what is stored for a password: argon2id over an HMAC with PASS_SALT, which the database doesn't know."""
-    return hasher.hash(_peppered(password))
-
-
-def verify_password(password: str, password_hash: str) -> bool:
-    """Tell whether this is the password."""
-    try:
-        return hasher.verify(password_hash, _peppered(password))
-    except (VerificationError, InvalidHashError):
-        return False
-
-
-def _peppered(password: str) -> bytes:
-    return hmac.digest(settings.load().pass_salt.get_secret_value().encode(), password.encode(), "sha256")
-
-
 # Accounts and tokens
 
 
 async def register(hashing: Hashing, registration: Registration) -> Token:
     """Make an account and give its first token. Raises LoginTaken, Unavailable."""
-    password_hash = await hashing.run(hash_password, registration.password)
+    password_hash = await hashing.run(passwords.hash_password, registration.password)
     return issue_token(await accounts.create_user(registration.login, password_hash, secrets.randbelow(GENERATIONS)))
 
 
 async def get_token(hashing: Hashing, credentials: Credentials) -> Token:
     """Give a token to whoever knows the password. Raises WrongCredentials, Unavailable; an unknown login takes as long as a known one."""
     account = await accounts.find_account(credentials.login)
-    right = await hashing.run(verify_password, credentials.password, account.password_hash if account else NOBODYS_HASH)
+    right = await hashing.run(passwords.verify_password, credentials.password, account and account.password_hash)
     if account is None or not right:
         raise WrongCredentials()
+    if passwords.is_outdated(account.password_hash):
+        with suppress(Unavailable):  # the next login will do
+            new_hash = await hashing.run(passwords.hash_password, credentials.password)
+            await accounts.renew_password_hash(account, new_hash)
     return issue_token(account.caller, credentials.expires_in)
 
 
-async def change_password(hashing: Hashing, caller: Caller, change: PasswordChange) -> Token:
-    """Change the password and give the only good token. Raises InvalidInput where `old` is wrong, InvalidToken, Unavailable."""
+async def change_password(hashing: Hashing, caller: Caller, login: str, change: PasswordChange) -> Token:
+    """Change the password and give the only good token. Raises InvalidInput (`old` wrong, `new` the login), InvalidToken, Unavailable."""
+    if is_login(change.new, login):
+        raise InvalidInput(FieldError("new", "must not be the login"))
     await _prove(hashing, caller, "old", change.old)
-    password_hash = await hashing.run(hash_password, change.new)
+    password_hash = await hashing.run(passwords.hash_password, change.new)
     return issue_token(await accounts.renew_account(caller, secrets.randbelow(GENERATIONS), password_hash))
 
 
@@ -144,7 +86,7 @@ async def delete_account(hashing: Hashing, caller: Caller, closure: Closure) -> 
 
 
 async def _prove(hashing: Hashing, caller: Caller, field: str, password: str) -> None:
-    if not await hashing.run(verify_password, password, await accounts.get_password_hash(caller)):
+    if not await hashing.run(passwords.verify_password, password, await accounts.get_password_hash(caller)):
         raise InvalidInput(FieldError(field, "is not the present password"))
 
 

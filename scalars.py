@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
+import passwords
 import settings
 
 Status = Literal["new", "planned", "in_work", "completed"]
@@ -24,6 +25,11 @@ def login_key(login: str) -> str:
     folded = unicodedata.normalize("NFD", login).casefold()
     folded = unicodedata.normalize("NFKC", folded).casefold()
     return unicodedata.normalize("NFKC", folded)
+
+
+def is_login(password: str, login: str) -> bool:
+    """Tell whether the password is but the login, however written."""
+    return login_key(password) == login_key(login)
 
 
 def _clean(value: str) -> str:
@@ -62,6 +68,12 @@ def _unspaced(value: str) -> str:
 def _long_enough(value: str) -> str:
     if len(value) < settings.load().password_min_length:
         raise ValueError(f"must have at least {settings.load().password_min_length} characters")
+    return value
+
+
+def _uncommon(value: str) -> str:
+    if passwords.is_common(value):
+        raise ValueError("is too common: guessers try it first")
     return value
 
 
@@ -196,8 +208,9 @@ _LEAST = settings.Settings.model_fields["password_min_length"].default
 NewPassword = Annotated[
     Password,
     AfterValidator(_long_enough),
+    AfterValidator(_uncommon),
     Field(
-        description=f"any characters; at least {_LEAST} unless the operator set another number",
+        description=f"any characters; at least {_LEAST} unless the operator set another number; not a common password, nor the login",
         json_schema_extra={"minLength": _LEAST} | _CLEAN,
     ),
 ]

@@ -29,6 +29,7 @@ from scalars import (
     Text,
     TokenLifetime,
     Words,
+    is_login,
 )
 
 LOGGED_FIELDS = ("name", "description", "status", "completion_at", "deleted_at")  # the order of one revision's log entries
@@ -49,6 +50,13 @@ class Registration(Strict):
 
     login: Login
     password: NewPassword
+
+    @field_validator("password")
+    @classmethod
+    def _is_not_the_login(cls, value: str, info: ValidationInfo) -> str:
+        if is_login(value, info.data.get("login", "")):
+            raise ValueError("must not be the login")
+        return value
 
 
 class Credentials(Strict):

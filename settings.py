@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     pass_salt: Annotated[SecretStr, _secret(16)] = Field(
         description="goes into every password's hash; at least 16 bytes; without it no password works"
     )
+    pass_salt_previous: Annotated[SecretStr, _secret(16)] | None = Field(
+        None, description="the PASS_SALT before: its passwords are good too, and are stored with the new one at their next login"
+    )
     db_host: str = Field(min_length=1, description="PostgreSQL's host name, address or socket directory")
     db_port: int = Field(5432, ge=1, le=65535, description="PostgreSQL's port")
     db: str = Field("postgres", min_length=1, description="the database's name; made where it is missing")

@@ -19,6 +19,7 @@ import accounts
 import app
 import auth
 import models
+import passwords
 import settings
 from postgres import migrate
 from postgres.database import MIGRATIONS, connection_parameters, database, pool
@@ -218,7 +219,8 @@ async def stranger(client: TestClient[Any, Any]) -> Person:
 
 def cheap_hash(password: str) -> str:
     """Give a hash of the password that takes next to no work to make or to verify."""
-    return PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(auth._peppered(password))
+    pepper = passwords.peppers(settings.load())[0]
+    return pepper.name + PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(pepper.season(password))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestClient
 import accounts
 import auth
 import housekeeping
+import passwords
 import settings
 from rest import errors
 from tests import document
@@ -38,7 +39,7 @@ encodings = pytest.mark.parametrize("encoding", ["json", "data"])
 @pytest.fixture(autouse=True)
 def cheap_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hash with next to no work."""
-    monkeypatch.setattr(auth, "hasher", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    monkeypatch.setattr(passwords, "hasher", argon2.PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 
 
 async def log_in(stranger: Person, login: str, password: str = PASSWORD, **more: Any) -> Answer:
@@ -70,8 +71,8 @@ async def test_a_changed_password_is_the_only_one(alice: Person, stranger: Perso
 async def test_a_changed_password_is_stored_as_a_hash(alice: Person, sql: Sql) -> None:
     await alice.post("/change-password", json=CALLS["/change-password"])
     [(stored,)] = sql("SELECT password_hash FROM users WHERE id = %s", alice.caller.user_id)
-    assert stored.startswith("$argon2id$")
-    assert auth.verify_password(NEW_PASSWORD, stored)
+    assert "$argon2id$" in stored
+    assert passwords.verify_password(NEW_PASSWORD, stored)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ async def test_when_too_many_hash_an_account_stays_as_it_is(
 ) -> None:
     before = account(sql, alice)
     assert client.app
-    monkeypatch.setattr(client.app[auth.HASHING], "_free", 0)
+    monkeypatch.setattr(client.app[passwords.HASHING], "_free", 0)
     answer = await alice.post(path, json=CALLS[path])
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
     assert account(sql, alice) == before

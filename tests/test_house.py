@@ -46,6 +46,7 @@ ROOMS = [  # a module imports only what stands above it
     "postgres.database",
     "postgres.batching",
     "postgres.pages",
+    "passwords",
     "scalars",
     "schemas",
     "spreadsheet",

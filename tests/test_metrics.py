@@ -13,7 +13,7 @@ from prometheus_client import values
 from prometheus_client.parser import text_string_to_metric_families
 
 import app
-import auth
+import passwords
 import settings
 from postgres.database import database
 from rest import metrics
@@ -236,7 +236,7 @@ async def test_the_pool_is_seen(watched: Person) -> None:
 
 
 async def test_passwords_that_wait_are_seen(watched: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashing, go_on = watched.client.app[auth.HASHING], asyncio.Event()
+    hashing, go_on = watched.client.app[passwords.HASHING], asyncio.Event()
     loop = asyncio.get_running_loop()
     threads = settings.load().hashing_threads
     wait = asyncio.run_coroutine_threadsafe

@@ -23,6 +23,7 @@ import app
 import auth
 import housekeeping
 import models
+import passwords
 import streams
 import transfer
 from scalars import login_key
@@ -66,7 +67,7 @@ class Service(NamedTuple):
 @pytest.fixture
 def service(own_pool: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     """Run an application in a thread of its own, with somebody who has many tasks."""
-    monkeypatch.setattr(auth, "hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    monkeypatch.setattr(passwords, "hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     monkeypatch.setattr(housekeeping, "SECONDS_BETWEEN_ROUNDS", 3600)  # an account that was deleted is mended, below
     monkeypatch.setattr(streams.Stream, "end_if_due", streams.Stream.end)  # or else a stream would be waited for without end
     monkeypatch.setattr("events.SECONDS_BETWEEN_QUESTIONS", 0.01)
@@ -80,7 +81,7 @@ def service(own_pool: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
     @asynccontextmanager
     async def running() -> AsyncIterator[Service]:
         async with TestServer(await app.create_app()) as server:
-            password_hash = auth.hash_password(EXAMPLE["password"])
+            password_hash = passwords.hash_password(EXAMPLE["password"])
             try:
                 await accounts.create_user(EXAMPLE["login"], password_hash, 1)
             except accounts.LoginTaken:  # another test, with another password
@@ -130,7 +131,7 @@ def _make_valid(case: Any) -> None:  # noqa: C901 - a list of small things
         if isinstance(body, dict) and "id" in body:
             body["id"] = int(case.path_parameters["id"])
     if isinstance(body, dict) and case.path in ENDS:
-        body |= {name: EXAMPLE["password"] for name in ("old", "password") if name in body}
+        body |= {name: EXAMPLE["password"] for name in ("old", "password", "new") if name in body}
     if isinstance(body, dict):  # JSON Schema takes 7.0 for a whole number; the service, and what JavaScript writes, don't
         body |= {name: int(value) for name, value in body.items() if isinstance(value, float)}
 
