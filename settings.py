@@ -31,6 +31,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
 
     jwt_secret: Annotated[SecretStr, _secret(32)] = Field(description="signs the tokens; at least 32 bytes")
+    jwt_secret_previous: Annotated[SecretStr, _secret(32)] | None = Field(
+        None, description="the JWT_SECRET before: its tokens are good too, until they expire"
+    )
     pass_salt: Annotated[SecretStr, _secret(16)] = Field(
         description="goes into every password's hash; at least 16 bytes; without it no password works"
     )
@@ -93,6 +96,11 @@ class Settings(BaseSettings):
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     data_dir: Path = Field(Path(".data"), description="where `make run` keeps its own PostgreSQL; unused where DB_HOST is set")
+
+    @property
+    def jwt_secrets(self) -> list[str]:
+        """The secret that signs, and the one before it if that is still good."""
+        return [secret.get_secret_value() for secret in (self.jwt_secret, self.jwt_secret_previous) if secret]
 
     @property
     def address(self) -> str:
