@@ -1,5 +1,6 @@
 """The environment, read once and checked: what is wrong or missing stops the start with the variable's name."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +21,12 @@ def _secret(least_bytes: int) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def _origin(value: str) -> str:
+    if not re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?", value):
+        raise ValueError("needs origins as browsers send them, such as https://tasks.example, without a path")
+    return value
 
 
 _WithCommas = BeforeValidator(lambda text: [part.strip() for part in text.split(",") if part.strip()])
@@ -86,6 +93,9 @@ class Settings(BaseSettings):
     user_limit_per_minute: int = Field(600, ge=1, le=1_000_000, description="requests of one user, per worker")
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, _WithCommas] = Field(
         (), validate_default=False, description="networks whose `X-Forwarded-For` is believed, such as `10.0.0.0/8,::1`"
+    )
+    cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, _WithCommas] = Field(
+        (), validate_default=False, description="origins whose pages may use the API, such as `https://tasks.example,http://localhost:3000`"
     )
     max_body_bytes: int = Field(128 * 1024, ge=1024, le=64 * 1024 * 1024, description="the largest request body")
     import_max_bytes: int = Field(512 * 1024 * 1024, ge=1024, le=64 * 1024**3, description="the largest file that can be imported")
