@@ -19,7 +19,7 @@ import settings
 import transfer_views
 import views
 from postgres import database
-from rest import aiohttp_mends, errors, metrics, openapi, overload, telemetry
+from rest import aiohttp_mends, cors, errors, metrics, openapi, overload, telemetry
 
 aiohttp_mends.apply()
 
@@ -60,8 +60,10 @@ ALWAYS = (views.Live, views.Ready)  # answered however much there is to do
 
 def middlewares(under_way: overload.UnderWay) -> list[Middleware]:
     """Give the middlewares, outermost first: whatever happens further in is named, logged and answered, and nothing takes too long."""
-    always = [telemetry.middleware, errors.middleware, under_way.middleware, auth.middleware(PRIVATE)]
-    return [*always, limits.middleware()] if limits.is_on() else always
+    origins = settings.load().cors_origins
+    preflights = [cors.middleware(origins)] if origins else []
+    counted = [limits.middleware()] if limits.is_on() else []
+    return [telemetry.middleware, errors.middleware, *preflights, under_way.middleware, auth.middleware(PRIVATE), *counted]
 
 
 @cache
@@ -76,6 +78,8 @@ async def create_app() -> web.Application:
     under_way = overload.UnderWay(given.max_requests_at_once, given.request_timeout_seconds, ALWAYS)
     app = web.Application(middlewares=middlewares(under_way), client_max_size=given.max_body_bytes)
     app.add_routes(PUBLIC + PRIVATE)
+    if given.cors_origins:
+        cors.allow(app, given.cors_origins)
     app[overload.UNDER_WAY] = under_way
     app[openapi.DOCUMENT] = document()
     app[transfer_views.TURNS] = asyncio.Semaphore(transfer_views.IMPORTS_AT_ONCE)

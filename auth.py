@@ -134,8 +134,9 @@ def bearer_token(request: web.Request) -> str:
 def middleware(private: Iterable[web.RouteDef]) -> Middleware:
     """Make the middleware that guards these routes. What needs a token stands in that list; nothing else does."""
     guarded = {route.handler for route in private}
-    verified = JWTMiddleware(
-        settings.load().jwt_secret.get_secret_value(), request_property="claims", algorithms=[ALGORITHM], token_getter=bearer_token
+    verified, *verified_before = (
+        JWTMiddleware(secret, request_property="claims", algorithms=[ALGORITHM], token_getter=bearer_token)
+        for secret in settings.load().jwt_secrets
     )
     remembered: LRUCache[str, tuple[Caller, int]] = LRUCache(MOST_REMEMBERED)  # who, and until when, by what was sent
 
@@ -145,7 +146,12 @@ def middleware(private: Iterable[web.RouteDef]) -> Middleware:
         if known and time.time() < known[1]:
             return known
         try:
-            await verified(request, _nothing)
+            try:
+                await verified(request, _nothing)
+            except web.HTTPUnauthorized:
+                if not verified_before:
+                    raise
+                await verified_before[0](request, _nothing)
             claims = Claims.model_validate(request["claims"])
         except (web.HTTPUnauthorized, ValidationError):
             raise InvalidToken() from None

@@ -1,5 +1,6 @@
 """The environment, read once and checked: what is wrong or missing stops the start with the variable's name."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,6 +23,12 @@ def _secret(least_bytes: int) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _origin(value: str) -> str:
+    if not re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?", value):
+        raise ValueError("needs origins as browsers send them, such as https://tasks.example, without a path")
+    return value
+
+
 _WithCommas = BeforeValidator(lambda text: [part.strip() for part in text.split(",") if part.strip()])
 
 
@@ -31,6 +38,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore", frozen=True)
 
     jwt_secret: Annotated[SecretStr, _secret(32)] = Field(description="signs the tokens; at least 32 bytes")
+    jwt_secret_previous: Annotated[SecretStr, _secret(32)] | None = Field(
+        None, description="the JWT_SECRET before: its tokens are good too, until they expire"
+    )
     pass_salt: Annotated[SecretStr, _secret(16)] = Field(
         description="goes into every password's hash; at least 16 bytes; without it no password works"
     )
@@ -84,6 +94,9 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, _WithCommas] = Field(
         (), validate_default=False, description="networks whose `X-Forwarded-For` is believed, such as `10.0.0.0/8,::1`"
     )
+    cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, _WithCommas] = Field(
+        (), validate_default=False, description="origins whose pages may use the API, such as `https://tasks.example,http://localhost:3000`"
+    )
     max_body_bytes: int = Field(128 * 1024, ge=1024, le=64 * 1024 * 1024, description="the largest request body")
     import_max_bytes: int = Field(512 * 1024 * 1024, ge=1024, le=64 * 1024**3, description="the largest file that can be imported")
     max_header_bytes: int = Field(8190, ge=1024, le=1024 * 1024, description="the longest line of a request's head")
@@ -93,6 +106,11 @@ class Settings(BaseSettings):
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     data_dir: Path = Field(Path(".data"), description="where `make run` keeps its own PostgreSQL; unused where DB_HOST is set")
+
+    @property
+    def jwt_secrets(self) -> list[str]:
+        """The secret that signs, and the one before it if that is still good."""
+        return [secret.get_secret_value() for secret in (self.jwt_secret, self.jwt_secret_previous) if secret]
 
     @property
     def address(self) -> str:

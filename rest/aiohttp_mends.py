@@ -1,8 +1,8 @@
-"""Two faults of aiohttp 3.14, mended until it mends them itself: requests that pass the middlewares by. Each has a test."""
+"""Faults of aiohttp 3.14, mended until it mends them itself: requests that pass the middlewares by, and a version told. Each has a test."""
 
 from typing import Any
 
-from aiohttp import web, web_urldispatcher
+from aiohttp import web, web_response, web_urldispatcher
 
 aiohttps_make_request = web.Application._make_request  # noqa: SLF001
 
@@ -11,6 +11,7 @@ def apply() -> None:
     """Put the mends in place, for every application of the process."""
     setattr(web_urldispatcher, "_default_expect_handler", expect)  # noqa: B010 - mypy knows that nobody does this
     setattr(web.Application, "_make_request", make_request)  # noqa: B010
+    setattr(web_response, "SERVER_SOFTWARE", "task")  # noqa: B010 - it goes out as Server, also with answers that the parser gives
 
 
 async def expect(request: web.Request) -> None:

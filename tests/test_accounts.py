@@ -687,3 +687,42 @@ async def test_bad_tokens_leave_no_token_and_no_traceback_in_the_log(
     assert log.count('"status": 401') == len(bad)
     assert [record.getMessage() for record in caplog.records if record.exc_info or record.levelno >= logging.WARNING] == []
     assert [segment for token in bad for segment in token.split(".") if len(segment) > 3 and segment in log] == []
+
+
+# Another key
+
+
+OLD, NEW = "the key before " * 5, "the key after " * 5
+
+
+async def test_tokens_and_cursors_outlive_their_key(alice: Person, given: Callable[..., None], aiohttp_client: Any) -> None:
+    given(jwt_secret=OLD)
+    alice.client, alice.token = await aiohttp_client(await app.create_app()), sign(claims_of(alice))
+    for name in ("first", "second"):
+        await alice.new_task(name=name)
+    link = (await alice.get("/task?limit=1")).headers["Link"]
+    next_page = link[1 : link.index(">")]
+    await alice.client.close()
+    given(jwt_secret=NEW, jwt_secret_previous=OLD)
+    alice.client = await aiohttp_client(await app.create_app())
+    assert [task["name"] for task in (await alice.get(next_page)).json] == ["second"]
+    assert await lets_in(alice, sign(claims_of(alice), secret=NEW))
+    assert jwt.decode((await alice.post("/revoke-tokens")).json["access_token"], NEW, ["HS256"])  # what signs is the new one
+
+
+async def test_a_key_before_opens_no_more_than_the_present_one(alice: Person, given: Callable[..., None], aiohttp_client: Any) -> None:
+    given(jwt_secret=NEW, jwt_secret_previous=OLD)
+    alice.client = await aiohttp_client(await app.create_app())
+    for forge in FORGED.values():
+        assert is_refused(await ask(alice.client, f"Bearer {forge(alice)}"))
+    for changes in ({"exp": 1}, {"gen": 5}, {"aud": "x"}, {"sub": 1}):
+        assert is_refused(await ask(alice.client, f"Bearer {sign(claims_of(alice, **changes), secret=OLD)}"))
+    assert is_refused(await ask(alice.client, f"Bearer {sign(claims_of(alice), secret=OLD, algorithm='HS512')}"))
+    assert await lets_in(alice, sign(claims_of(alice), secret=OLD))
+
+
+async def test_a_key_that_is_no_more_given_opens_nothing(alice: Person, given: Callable[..., None], aiohttp_client: Any) -> None:
+    given(jwt_secret=NEW)
+    alice.client = await aiohttp_client(await app.create_app())
+    assert is_refused(await ask(alice.client, f"Bearer {sign(claims_of(alice), secret=OLD)}"))
+    assert await lets_in(alice, sign(claims_of(alice)))

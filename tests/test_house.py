@@ -27,6 +27,7 @@ ROOMS = [  # a module imports only what stands above it
     "rest.telemetry",
     "rest.aiohttp_mends",
     "rest.errors",
+    "rest.cors",
     "rest.overload",
     "rest.serving",
     "rest.worker",

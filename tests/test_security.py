@@ -1,0 +1,24 @@
+"""What no answer tells."""
+
+import re
+
+from tests.conftest import Person
+from tests.test_bodies import exchange
+
+
+async def test_no_answer_tells_a_version_the_parser_s_own_neither(alice: Person) -> None:
+    answers = [str((await alice.get(path)).headers).encode() for path in ("/task", "/nowhere", "/health/live", "/docs", "/task/events")]
+    answers += [
+        await exchange(alice.client, request)
+        for request in (
+            b"no HTTP at all\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01",
+            b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+            b"GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % (b"x" * 10_000),
+            b"GET / HTTP/1.1\r\nHost: x\r\nExpect: 999\r\nConnection: close\r\n\r\n",
+        )
+    ]
+    for answer in answers:
+        assert re.findall(rb"Server'?: '?([^\r',]*)", answer) in ([b"task"], [])
+        assert not re.search(rb"(?i)aiohttp|python|gunicorn|uvloop", answer)
+    assert [answer for answer in answers if b"400 Bad Request" in answer]
