@@ -5,6 +5,8 @@ import os
 import signal
 from typing import Any
 
+from gunicorn.glogging import Logger
+
 import settings
 from rest import metrics, telemetry
 from rest.worker import Worker
@@ -53,6 +55,18 @@ def on_exit(server: object) -> None:
     metrics.unshare()
 
 
-def when_ready(server: object) -> None:
+def when_ready(server: Any) -> None:
     """Say where we are."""
-    print(f"Listening on http://{bind}; its documentation is http://{bind}/docs", flush=True)
+    server.log.info("Listening on http://%s; its documentation is http://%s/docs", bind, bind)
+
+
+class _Logger(Logger):
+    """Leave gunicorn's own lines to the handler of all others."""
+
+    def setup(self, cfg: object) -> None:
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
+
+
+logger_class = _Logger

@@ -6,11 +6,12 @@ import logging
 import re
 import sys
 import time
-from collections.abc import AsyncIterator
+import traceback
+from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
 from functools import lru_cache
 from random import getrandbits
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -26,6 +27,7 @@ CLIENT_CLOSED_REQUEST: Final = 499  # nginx's number, never sent: the client wen
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
 SECONDS_BETWEEN_WRITES = 0.1  # of access lines
+LINES_AT_ONCE = 15  # surely fit into the 4096 bytes that a pipe takes in one piece: a larger one may end up among those of other workers
 USER_ID = web.RequestKey("user_id", int)  # who is calling, once that is known
 
 
@@ -34,7 +36,7 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
     """Name the request, answer under that name, and log how it went."""
     started = time.perf_counter()
     sent = request.headers.get("X-Request-ID")
-    name = sent if sent and REQUEST_ID.fullmatch(sent) else f"{getrandbits(128):032x}"
+    name = sent if sent and REQUEST_ID.fullmatch(sent) else f"{getrandbits(64):016x}"
     request_id.set(name)
     status = CLIENT_CLOSED_REQUEST
     try:
@@ -79,26 +81,27 @@ def _write_line(request: web.Request, name: str, route: str | None, status: int,
     if not _lines:
         asyncio.get_running_loop().call_later(SECONDS_BETWEEN_WRITES, flush)
     what, user_id = _what(request.method, route), request.get(USER_ID, "null")
-    _lines.append(f'{_when(int(time.time()))}"{name}", {what}{status}, "duration_ms": {seconds * 1000:.3f}, "user_id": {user_id}}}\n')
+    _lines.append(f'{_when(int(time.time()))}"{name}",{what}{status},"duration_ms":{seconds * 1000:.3f},"user_id":{user_id}}}\n')
 
 
 @lru_cache(1)
 def _when(moment: int) -> str:
     time_text = time.strftime(TIME_FORMAT, time.localtime(moment))
-    return f'{{"time": "{time_text}", "level": "INFO", "logger": "access", "message": "request", "request_id": '
+    return f'{{"time":"{time_text}","level":"INFO","logger":"access","request_id":'
 
 
 @lru_cache(1000)
 def _what(method: str, route: str | None) -> str:
-    return f'"method": {json.dumps(method)}, "route": {json.dumps(route)}, "status": '
+    return f'"method":{json.dumps(method)},"route":{json.dumps(route)},"status":'
 
 
 def flush() -> None:
     """Write the access lines that were kept."""
-    text = "".join(_lines)
+    lines = _lines.copy()
     _lines.clear()
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    for first in range(0, len(lines), LINES_AT_ONCE):
+        sys.stdout.write("".join(lines[first : first + LINES_AT_ONCE]))
+        sys.stdout.flush()
 
 
 async def access_lines(app: web.Application) -> AsyncIterator[None]:
@@ -123,12 +126,33 @@ class _NoBadHttp(logging.Filter):
         return not (record.exc_info and isinstance(record.exc_info[1], (HttpProcessingError, web.RequestPayloadError)))
 
 
+class _Formatter(JsonFormatter):
+    """Make JSON of a record. Of an error it has the places in the code and few words: the rest may be what a client sent."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        return "".join(_told(ei[1]))
+
+
+def _told(error: BaseException) -> Iterator[str]:
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause:
+        yield from _told(cause)
+        yield "and then\n"
+    yield from traceback.format_tb(error.__traceback__)
+    words = str(error).partition("\n")[0]  # psycopg2 goes on with the statement, pydantic with the value
+    yield f"{type(error).__name__}: {_QUOTED.sub('...', words)[:MOST_WORDS]}\n"
+
+
+_QUOTED = re.compile("""['"`](.*['"`]|.*)""")
+MOST_WORDS = 200
+
+
 def log_to_stdout(level: str) -> None:
-    """Write log records to stdout, as lines of JSON with the id of the request that they belong to; gunicorn's own stay its own."""
+    """Write log records to stdout, as lines of JSON with the id of the request that they belong to."""
     handler = logging.StreamHandler(sys.stdout)
     handler.addFilter(_WithRequestId())
     handler.setFormatter(
-        JsonFormatter(
+        _Formatter(
             "%(asctime)s %(levelname)s %(name)s %(message)s %(request_id)s",
             rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
             datefmt=TIME_FORMAT,
@@ -138,6 +162,7 @@ def log_to_stdout(level: str) -> None:
         logging.getLogger(server).addFilter(_NoBadHttp())
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken form
     logging.getLogger("yoyo").setLevel(logging.WARNING)  # it tells of each statement
+    logging.getLogger("peewee").setLevel(logging.INFO)  # it would tell of each with its values
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -3,14 +3,21 @@
 import asyncio
 import json
 import logging
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
+import psycopg2
 import pytest
 from aiohttp.test_utils import TestClient
+from pydantic import BaseModel
 
 import app
 from rest import telemetry
+from tests import document
 from tests.conftest import Person
 
 Lines = Callable[[], list[dict[str, Any]]]
@@ -32,7 +39,7 @@ async def test_each_request_has_its_line(alice: Person, stranger: Person, lines:
     named = await stranger.get("/nowhere/secret", headers={"X-Request-ID": "mine"})
     telemetry.flush()
     made, read, missed = lines()
-    assert set(made) == {"time", "level", "logger", "message", "request_id", "method", "route", "status", "duration_ms", "user_id"}
+    assert set(made) == {"time", "level", "logger", "request_id", "method", "route", "status", "duration_ms", "user_id"}
     assert (made["method"], made["route"], made["status"], made["user_id"]) == ("POST", "/task", 201, alice.caller.user_id)
     assert (read["method"], read["route"], read["status"]) == ("GET", "/task/{id}", 200)
     assert (missed["request_id"], missed["route"], missed["status"], missed["user_id"]) == ("mine", None, 404, None)
@@ -76,3 +83,110 @@ async def test_the_names_of_requests_differ(stranger: Person) -> None:
     names = {(await stranger.get("/health/live")).headers["X-Request-ID"] for _ in range(100)}
     assert len(names) == 100
     assert all(telemetry.REQUEST_ID.fullmatch(name) for name in names)
+
+
+# What a client sends is not in the log
+
+
+Logged = Callable[[BaseException], str]
+
+
+@pytest.fixture
+def logged(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Logged:
+    """Give a function that lets an error be logged, and gives what was written."""
+
+    def log(error: BaseException) -> str:
+        root = logging.getLogger()
+        monkeypatch.setattr(root, "handlers", [])
+        monkeypatch.setattr(root, "level", root.level)
+        telemetry.log_to_stdout("INFO")
+        try:
+            raise error
+        except BaseException:
+            logging.getLogger("rest.errors").exception("unexpected failure")
+        monkeypatch.undo()
+        [line] = capsys.readouterr().out.splitlines()
+        record = json.loads(line)
+        assert (record["message"], record["level"], record["logger"]) == ("unexpected failure", "ERROR", "rest.errors")
+        return record["exc_info"]
+
+    return log
+
+
+class Number(BaseModel):
+    """What refuses a text, and would say which."""
+
+    number: int
+
+
+def of_pydantic(text: str) -> BaseException:
+    try:
+        Number(number=text)  # type: ignore[arg-type]
+    except ValueError as error:
+        return error
+    raise AssertionError
+
+
+def of_a_conversion(text: str) -> BaseException:
+    try:
+        int(text)
+    except ValueError as error:
+        return error
+    raise AssertionError
+
+
+@pytest.mark.parametrize("text", ["my secret", "my 'secret'", 'my "secret', "my\nsecret", "secret\x1b[31m\r", "sec\udcffret", "'secret"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        of_pydantic,
+        of_a_conversion,
+        KeyError,
+        lambda text: psycopg2.DataError(f"invalid input syntax for type bigint: \"{text}\"\nLINE 1: SELECT '{text}'"),
+        lambda text: psycopg2.IntegrityError(f"duplicate key value\nDETAIL: Key (login_key)=({text}) already exists."),
+    ],
+)
+def test_an_error_is_told_without_what_was_sent(logged: Logged, make: Callable[[str], BaseException], text: str) -> None:
+    error = make(text)
+    error.__cause__ = of_a_conversion(text)
+    told = logged(error)
+    assert "secret" not in told
+    assert "my" not in told
+    assert "test_telemetry.py" in told  # where it was
+    assert f"{type(error).__name__}: " in told
+    assert "ValueError: invalid literal for int() with base 10: ...\nand then\n" in told
+
+
+def test_an_error_of_our_own_is_told_as_it_is(logged: Logged) -> None:
+    assert logged(RuntimeError("a synchronous query")).endswith("\nRuntimeError: a synchronous query\n")
+    assert len(logged(RuntimeError("x" * 5000))) < 1000
+
+
+SPLICING = """
+import sys
+from rest import telemetry
+for _ in range(100):
+    telemetry._lines += [telemetry._when(0) + '"' + "0" * 64 + '",' + telemetry._what("GET", "/task/{id}") + '200}\\n'] * 80
+    telemetry.flush()
+"""
+
+
+def test_the_lines_of_several_workers_stay_whole() -> None:
+    reading, writing = os.pipe()
+    workers = [subprocess.Popen([sys.executable, "-c", SPLICING], stdout=writing, env=os.environ | {"PYTHONPATH": "."}) for _ in range(2)]
+    os.close(writing)
+    lines = []
+    with os.fdopen(reading) as pipe:
+        for line in pipe:
+            lines.append(line)
+            if len(lines) % 50 == 0:
+                time.sleep(0.001)  # slower than they write: the pipe is full at times
+    assert [worker.wait() for worker in workers] == [0, 0]
+    assert len(lines) == 2 * 100 * 80
+    assert {json.loads(line)["request_id"] for line in lines} == {"0" * 64}
+
+
+def test_what_is_written_at_once_fits_into_a_pipe() -> None:
+    route = max(document.PATHS, key=len)
+    longest = telemetry._when(int(time.time())) + f'"{"x" * 64}",' + telemetry._what("UNSUBSCRIBE", route)
+    assert len((longest + f'200,"duration_ms":{86400e3:.3f},"user_id":{2**63}}}\n').encode()) * telemetry.LINES_AT_ONCE <= 4096
