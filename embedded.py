@@ -29,17 +29,22 @@ import settings
 
 SECONDS_FOR_AN_OLD_SERVICE = 3  # workers whose parent was killed need one or two to see it
 SECONDS_FOR_AN_OLD_SERVER = 10
+TRIES_TO_STOP = 150  # at a fifth of a second each
 OPTIONS = ["--listen_addresses=", "--unix_socket_permissions=0700", "--port=5432", "--max_connections=500", "--timezone=UTC"]
 HASTE = ["--fsync=off", "--synchronous_commit=off", "--full_page_writes=off"]
 SOCKETS = "/tmp/task-manager-"  # noqa: S108 - mkdtemp makes it ours; a socket's path ends at 107 bytes, which TMPDIR may exceed
 
 # Starts PostgreSQL and stops it when its own stdin ends: when everybody who has the other end is gone, even by kill -9.
 # The shell starts it with SIGINT ignored, until PostgreSQL sets its own handler: hence more than one try.
+# The last ones are SIGQUIT: 18.6 never ends if it is asked to, with SIGINT, while it recovers from the crash of one of its processes.
 WATCHDOG = """
 exec 3<&0
-sockets=$1; shift
+sockets=$1 tries=$2; shift 2
 "$@" 3<&- & server=$!
-{ read -r _; while kill -INT $server; do sleep 0.2; done; } <&3 >/dev/null 2>&1 &
+{
+    read -r _
+    while tries=$((tries - 1)); [ $tries -gt 0 ] && how=INT || how=QUIT; kill -$how $server; do sleep 0.2; done
+} <&3 >/dev/null 2>&1 &
 wait $server
 kill $!
 rm -rf "$sockets"
@@ -84,7 +89,7 @@ def server(directory: Path, *, durable: bool = True) -> Iterator[str]:
         # It takes this process id for nobody's: the next boot may have given the old server's to a stranger.
         command = ["env", f"PG_GRANDPARENT_PID={old_pid}", f"{programs}/postgres", "-D", f"{data}", *options]
         end_of_pipe, pipe = os.pipe()
-        watched = ["/bin/sh", "-c", WATCHDOG, "watchdog", sockets, *command]
+        watched = ["/bin/sh", "-c", WATCHDOG, "watchdog", sockets, f"{TRIES_TO_STOP}", *command]
         watchdog = _start(identity, watched, log, stdin=end_of_pipe, start_new_session=True)  # where Ctrl-C doesn't reach
         os.close(end_of_pipe)
         log.close()

@@ -13,7 +13,6 @@ import embedded
 from torture.processes import Handle, descendants
 
 DATABASE = ROLE = "task"  # an ordinary role that owns its database, as in production
-SECONDS_TO_STOP = 20
 
 
 class Server:
@@ -38,10 +37,7 @@ class Server:
         with self._busy:
             if self._pid_file.exists():
                 with suppress(ProcessLookupError):
-                    postmaster = self.postmaster()
-                    postmaster.send(how)
-                    if not postmaster.has_ended(SECONDS_TO_STOP):  # 18.6 never ends if it is asked to while it recovers from a crash
-                        postmaster.send(signal.SIGQUIT)
+                    self.postmaster().send(how)
             self._running.close()
 
     @property

@@ -334,3 +334,19 @@ def test_a_server_for_tests_stops_when_the_tests_are_killed(tmp_path: Path) -> N
         owner.kill()
     assert_all_is_gone(tmp_path)
     assert not Path(host).exists()
+
+
+def test_a_server_that_recovers_from_a_crash_stops_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "TRIES_TO_STOP", 10)
+    started = time.monotonic()
+    with embedded.server(tmp_path) as host:
+        connection = psycopg2.connect(host=host, user="postgres", dbname="postgres")
+        with connection.cursor() as cursor:
+            cursor.execute("CREATE TABLE much AS SELECT generate_series(1, 100000)")
+        connection.commit()
+        os.kill(connection.info.backend_pid, signal.SIGKILL)
+        while "reinitializing" not in (tmp_path / "postgresql.log").read_text():
+            time.sleep(0.002)
+        connection.close()
+    assert_all_is_gone(tmp_path)
+    assert time.monotonic() - started < BOUND_SECONDS
