@@ -88,6 +88,6 @@ def page_of(entries: Select, order: Order, after: After, short: bool) -> Select:
         last = NodeList((EnclosedNodeList([fn.array_agg(place).filter(row.c.fits)]), SQL("[count(*) FILTER (WHERE fits)]")))
     json = fn.string_agg(row.c.body, ",").filter(row.c.fits)
     more = fn.coalesce(fn.bool_or(~row.c.fits), False)
-    may_travel = q.wait | (fn.coalesce(fn.sum(fn.octet_length(row.c.body)), 0) <= HEAVY_BYTES)
+    may_travel = q.wait | (fn.coalesce(fn.octet_length(json), 0) <= HEAVY_BYTES)
     columns = [Case(None, [(may_travel, json)]).alias("json"), last.alias("last"), Case(None, [(may_travel, more)]).alias("more")]
     return Select([row], columns).alias("page")

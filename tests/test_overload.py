@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
@@ -72,6 +72,63 @@ async def test_what_takes_too_long_is_given_up_and_leaves_nothing_behind(alice: 
         assert (await alice.patch("/task/1", json={"name": "last"})).status == 200
         assert not database.pool_backend.has_acquired_connections()
         assert [task for task in asyncio.all_tasks() if task.cancelling()] == []
+
+
+# PostgreSQL, as clients see it
+
+
+@contextmanager
+def table_locked(sql: Sql) -> Iterator[None]:
+    """Let every statement that looks at tasks wait."""
+    sql("BEGIN")
+    try:
+        sql("LOCK TABLE task IN ACCESS EXCLUSIVE MODE")
+        yield
+    finally:
+        sql("COMMIT")
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"STATEMENT_TIMEOUT_SECONDS": "0.3"}, {"LOCK_TIMEOUT_SECONDS": "0.3"}, {"DB_WAIT_SECONDS": "0.3", "DB_POOL_SIZE": "1"}],
+    ids=["statement", "lock", "pool"],
+)
+async def test_whichever_limit_is_reached_the_answer_is_503_in_time(
+    alice: Person, mallory: Person, sql: Sql, serve: Serve, limits: dict[str, str]
+) -> None:
+    async with serve(alice, **limits):
+        mallory.client = alice.client
+        for person in (alice, mallory):
+            await person.new_task()
+        with table_locked(sql):
+            began_at = time.monotonic()
+            first = asyncio.ensure_future(alice.get("/task/1"))
+            await asyncio.sleep(0.1)
+            answers = [await mallory.get("/task?q=a"), await mallory.patch("/task/1", json={"name": "b"})]
+            assert all(map(refused, answers)), answers
+            assert time.monotonic() - began_at < 2.5
+            began_at = time.monotonic()
+            assert (await alice.get("/health/live")).status == 200
+            assert time.monotonic() - began_at < 0.1
+        assert (await first).status in (200, 503)
+        assert [(await person.get("/task/1")).json["name"] for person in (alice, mallory)] == ["Buy milk"] * 2
+
+
+@pytest.mark.parametrize("code", ["53100", "53200", "53300", "53400", "57014", "57P03", "58030", "25006", "XX001"])
+async def test_what_postgresql_lacks_is_503_and_the_change_did_not_happen(alice: Person, mallory: Person, sql: Sql, code: str) -> None:
+    sql(f"CREATE FUNCTION lack() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$")
+    sql("CREATE TRIGGER lack BEFORE INSERT ON task FOR EACH ROW EXECUTE FUNCTION lack()")
+    task = {"name": "a", "description": "", "status": "new"}
+    try:
+        answers = await asyncio.gather(*(person.post("/task", json=task) for person in (alice, mallory, alice)))
+        assert all(map(refused, answers)), answers
+    finally:
+        sql("DROP FUNCTION lack CASCADE")
+    assert (await alice.get("/task")).json == []
+    assert (await alice.post("/task", json=task)).json["id"] == 1
+
+
+# Bodies
 
 
 async def send_slowly(person: Person, parts: list[bytes], pause: float) -> tuple[int, dict[str, str], float]:

@@ -1,6 +1,7 @@
 """Clients that keep a service busy, and what they were answered."""
 
 import asyncio
+import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -60,7 +61,7 @@ class Load:
 
     async def _request(self, session: aiohttp.ClientSession, token: str, *, is_change: bool) -> int | str:
         headers = {"Authorization": token}
-        body = {"name": f"change {len(self.outcomes)}"} if is_change else None
+        body = {"name": secrets.token_hex(8)} if is_change else None  # which is never the same: that would be no change
         try:
             async with session.request("PATCH" if is_change else "GET", "/task/1", headers=headers, json=body) as answer:
                 await answer.read()
