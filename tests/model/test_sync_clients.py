@@ -9,15 +9,16 @@ import random
 import re
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from aiohttp import ClientPayloadError
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
-import accounts
 from tests.conftest import Answer, Person
-from tests.model.machine import Machine, profiles, running
+from tests.model.machine import Machine, profiles, running, somebody
 from tests.model.memory import STATUSES, Json
 from tests.model.requests import which
 
@@ -172,42 +173,59 @@ class Clients(Machine):
             self.pull_to_the_end(number)
 
 
-async def storm(person: Person, sql: Sql, choose: random.Random) -> None:
-    """Let clients pull and look back while others write, all at once; then, with nothing happening beside, compare the copies."""
-    writers = [Writer(person, sql) for _ in range(3)]
-    copies = [Copy(person, choose.randint(1, 9)) for _ in range(8)]
-    storming = True
+class Storm:
+    """All at once: writers, and beside them clients that pull, look back and take the account out."""
 
-    async def keep_writing(writer: Writer) -> None:
+    def __init__(self, person: Person, sql: Sql, choose: random.Random) -> None:
+        self.person, self.choose, self.blows = person, choose, True
+        self.writers = [Writer(person, sql) for _ in range(3)]
+        self.copies = [Copy(person, choose.randint(1, 9)) for _ in range(8)]
+        self.exports: list[str] = []
+
+    async def blow(self) -> None:
+        beside = [self.keep_looking_back(), self.keep_exporting(), *map(self.keep_pulling, self.copies)]
+        clients = [asyncio.ensure_future(client) for client in beside]
+        await asyncio.gather(*map(self.keep_writing, self.writers))
+        self.blows = False
+        await asyncio.gather(*clients)
+
+    async def keep_writing(self, writer: Writer) -> None:
         for _ in range(60):
-            await writer.write(choose.choice(VERBS), choose.randrange(100))
+            await writer.write(self.choose.choice(VERBS), self.choose.randrange(100))
 
-    async def keep_pulling(copy: Copy) -> None:
-        while storming:
-            await copy.pull(choose.randint(1, 6))
-            if choose.random() < 0.2:
+    async def keep_pulling(self, copy: Copy) -> None:
+        while self.blows:
+            await copy.pull(self.choose.randint(1, 6))
+            if self.choose.random() < 0.2:
                 copy.link = None
-            await asyncio.sleep(choose.choice([0, 0.01, 0.1, 0.5]))
+            await asyncio.sleep(self.choose.choice([0, 0.01, 0.1, 0.5]))
 
-    async def keep_looking_back() -> None:
+    async def keep_looking_back(self) -> None:
         seen: dict[str, Json | None] = {}  # what there was at a revision, None once that is gone
-        while storming:
-            present = (await person.get("/task?limit=1")).headers["X-Revision"]
-            revision = choose.choice([present, *seen])
-            answer = await person.get(f"/task?revision={revision}")
+        while self.blows:
+            present = (await self.person.get("/task?limit=1")).headers["X-Revision"]
+            revision = self.choose.choice([present, *seen])
+            answer = await self.person.get(f"/task?revision={revision}")
             was = answer.json if answer.status == 200 else None
             assert was == seen.get(revision, was) or answer.status == 410
             seen[revision] = was
 
-    beside = [keep_looking_back(), *map(keep_pulling, copies)]
-    clients = [asyncio.ensure_future(client) for client in beside]
-    await asyncio.gather(*map(keep_writing, writers))
-    storming = False
-    await asyncio.gather(*clients)
-    there = await truth(person)
-    for copy in copies:
-        await copy.pull()
-        assert copy.tasks == there
+    async def keep_exporting(self) -> None:
+        while self.blows:
+            with suppress(ClientPayloadError):  # it is broken off where a task is purged meanwhile
+                self.exports.append((await self.person.get("/export")).text)
+            await asyncio.sleep(0.1)
+
+    async def calm(self) -> None:
+        """With nothing happening beside, compare the copies, and bring in some of what was taken out."""
+        there = await truth(self.person)
+        for copy in self.copies:
+            await copy.pull()
+            assert copy.tasks == there
+        for export in self.choose.sample(self.exports, min(3, len(self.exports))):
+            newcomer = await somebody(self.person.client)
+            imported = await newcomer.post("/import", data=export.encode(), headers={"Content-Type": "application/json"})
+            assert imported.status == 200, imported
 
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
@@ -221,11 +239,12 @@ def machine(sql: Sql) -> Iterator[type[Clients]]:
 
 
 def test_whatever_happens_between_pulls_a_copy_becomes_what_there_is(machine: type[Clients]) -> None:
-    run_state_machine_as_test(machine, settings=profiles(30, 30)[PROFILE])
+    run_state_machine_as_test(machine, settings=profiles(30, 30, 60)[PROFILE])
 
 
 def test_whatever_happens_during_pulls_a_copy_becomes_what_there_is(machine: type[Clients], sql: Sql) -> None:
     for seed in {"default": [1], "long": [secrets.randbits(32) for _ in range(100)]}[PROFILE]:
         print(f"seed {seed}")
-        caller = machine.runner.run(accounts.create_user(f"storm-{secrets.token_hex(8)}", "no hash, so no password", 1))
-        machine.runner.run(storm(Person(machine.client, caller=caller), sql, random.Random(seed)))
+        storm = Storm(machine.runner.run(somebody(machine.client)), sql, random.Random(seed))
+        machine.runner.run(storm.blow())
+        machine.runner.run(storm.calm())
