@@ -26,7 +26,7 @@ from tests.model.shown import Listing, Query, entry_json, task_json
 MOST_OPEN_LISTINGS = 4
 
 
-def profiles(histories: int, steps: int) -> dict[str, settings]:
+def profiles(histories: int, steps: int, long_steps: int) -> dict[str, settings]:
     """Give the settings of the quick run, the same each time, and of the long one."""
     common: Json = {
         "deadline": None,
@@ -36,7 +36,7 @@ def profiles(histories: int, steps: int) -> dict[str, settings]:
     }
     return {
         "default": settings(max_examples=histories, stateful_step_count=steps, derandomize=True, **common),
-        "long": settings(max_examples=3000, stateful_step_count=2 * steps, **common),
+        "long": settings(max_examples=3000, stateful_step_count=long_steps, **common),
     }
 
 
@@ -94,11 +94,11 @@ class Machine(RuleBasedStateMachine):
 
     def learn(self, account: Account, at: str, since: int | None = None) -> None:
         """Take note of the moment of the latest revision, or of all those since one: later than all before it, and not of tomorrow."""
-        assert account.revision not in account.moments
-        assert all(at > earlier for earlier in account.moments.values())
+        revisions = range(account.revision if since is None else since + 1, account.revision + 1)
+        assert len(account.moments) == revisions[0] - 1
+        assert at > account.moments.get(revisions[0] - 1, "")
         assert abs(float(seconds(at)) - time.time()) < 60
-        for revision in range(account.revision if since is None else since + 1, account.revision + 1):
-            account.moments[revision] = at
+        account.moments |= dict.fromkeys(revisions, at)
 
     def refused(self, answer: Answer, status: int, kind: str | None = None, **members: Any) -> None:
         assert (answer.status, answer.headers["Content-Type"]) == (status, "application/problem+json"), answer

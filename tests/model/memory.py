@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum
 from fractions import Fraction
+from functools import cache
 from typing import Any, NamedTuple
 
 STATUSES = ("new", "planned", "in_work", "completed")
@@ -92,6 +93,7 @@ def normal(value: Any) -> Any:
     return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
 
 
+@cache
 def seconds(moment: str) -> Fraction:
     """Give the exact seconds of a moment that the service wrote."""
     return Fraction((datetime.fromisoformat(moment) - EPOCH) // timedelta(microseconds=1), 1_000_000)
