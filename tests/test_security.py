@@ -1,6 +1,7 @@
-"""What no answer tells."""
+"""What no answer tells; and what docs/security.md names is there."""
 
 import re
+from pathlib import Path
 
 from tests.conftest import Person
 from tests.test_bodies import exchange
@@ -22,3 +23,14 @@ async def test_no_answer_tells_a_version_the_parser_s_own_neither(alice: Person)
         assert re.findall(rb"Server'?: '?([^\r',]*)", answer) in ([b"task"], [])
         assert not re.search(rb"(?i)aiohttp|python|gunicorn|uvloop", answer)
     assert [answer for answer in answers if b"400 Bad Request" in answer]
+
+
+def test_every_test_that_the_page_names_exists() -> None:
+    tests = Path(__file__).parent
+    page = (tests.parent / "docs" / "security.md").read_text()
+    there = {
+        name for path in tests.rglob("test_*.py") for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) > 50
+    assert named - there == set()
