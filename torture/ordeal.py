@@ -135,7 +135,7 @@ def _log(service: Service) -> list[str]:
     bad = [
         line
         for line in text.splitlines()
-        if '"status": 500' in line or re.search(r"^Traceback|unexpected failure|\"level\": \"(ERROR|CRITICAL)\"", line)
+        if re.search(r'^Traceback|unexpected failure|"status": ?500|"level": ?"(ERROR|CRITICAL)"', line) and "gunicorn.error" not in line
     ]
     return [f"{len(bad)} bad lines in the log, such as: {bad[0][:2000]}"] if bad else []
 
