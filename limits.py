@@ -16,7 +16,7 @@ from cachetools import FIFOCache, LRUCache
 import settings
 from postgres.database import Statement, database
 from rest import addresses
-from rest.errors import EXTRA_HEADERS, Unavailable
+from rest.errors import EXTRA_HEADERS, Overloaded
 from rest.quotas import USERS, Quota, QuotaExceeded, headers
 from rest.telemetry import USER_ID
 from scalars import login_key
@@ -71,7 +71,7 @@ class Door:
             async with asyncio.timeout(settings.load().db_wait_seconds):
                 await self._places.acquire()
         except TimeoutError:
-            raise Unavailable("Too many are trying to get in at this moment: try again.") from None
+            raise Overloaded("Too many are trying to get in at this moment: try again.") from None
         try:
             return await database.run(statement, values)
         finally:

@@ -15,7 +15,7 @@ from argon2.low_level import Type, hash_secret_raw
 
 import settings
 from rest import metrics
-from rest.errors import Unavailable
+from rest.errors import Overloaded
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -127,7 +127,7 @@ class Hashing:
     async def run(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         """Run the function in one of the threads. Raises Unavailable where too many wait already."""
         if not self._free:
-            raise Unavailable("Too many are logging in at this moment: try again.")
+            raise Overloaded("Too many are logging in at this moment: try again.")
         self._free -= 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*arguments, **options))

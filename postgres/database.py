@@ -69,6 +69,12 @@ class NoConnectionError(ConnectionError):
     """There is no connection, after several attempts: nothing was sent, and it is too late to try again."""
 
 
+class DatabaseUnavailable(Unavailable):
+    """There is something wrong between the service and its database."""
+
+    detail = "The database can't be reached, or didn't answer in time: try again."
+
+
 class Statement:
     """A statement that is run often, so that each connection may keep its plan. Its parameters come before its constants."""
 
@@ -172,12 +178,12 @@ class Database(peewee_async.PostgresqlDatabase):
     @contextmanager
     def _trouble_is_unavailable(self) -> Iterator[None]:
         if not self.is_usable:
-            raise Unavailable("The database isn't ready yet: try again.")
+            raise DatabaseUnavailable("The database isn't ready yet: try again.")
         try:
             yield
         except TROUBLE as error:
             log.warning("the database is in trouble: %s", str(error).strip() or type(error).__name__)
-            raise Unavailable("The database can't be reached, or didn't answer in time: try again.") from error
+            raise DatabaseUnavailable() from error
 
 
 # asyncio's TimeoutError is Python's; QueryCanceled passes peewee's own wrapper by, as do all errors of BEGIN and COMMIT.

@@ -63,6 +63,11 @@ class Failure(Exception):
     def __init_subclass__(cls) -> None:
         REFUSALS.count((cls.__name__,), 0)  # who watches for a change needs to see what it was before
 
+    @property
+    def kind(self) -> str:
+        """What the operator counts it as."""
+        return type(self).__name__
+
     def members(self) -> dict[str, Any]:
         """Give what the problem document holds beyond the standard members."""
         return {}
@@ -184,6 +189,10 @@ class Unavailable(Failure):
         super().__init__(detail, headers={"Retry-After": str(retry_after_seconds)})
 
 
+class Overloaded(Unavailable):
+    """There is as much to do already as can be done at once."""
+
+
 class MethodNotAllowed(Failure):
     """The address has no such method."""
 
@@ -240,7 +249,7 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
 
 
 def _answer(failure: Failure) -> web.Response:
-    REFUSALS.count((type(failure).__name__,))
+    REFUSALS.count((failure.kind,))
     return failure.response()
 
 

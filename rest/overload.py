@@ -8,9 +8,18 @@ from typing import Any, cast
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from rest.errors import Failure, RequestTimeout, Unavailable
+from rest import metrics
+from rest.errors import Failure, Overloaded, RequestTimeout, Unavailable
 
+AT_WORK = metrics.Gauge("http_requests_at_work", "Requests that are being answered.")
+MOST_AT_WORK = metrics.Gauge("http_requests_at_work_most", "Requests that may be answered at once.")
 FULL = "The service has as much to do as it can at this moment: try again."
+
+
+class TookTooLong(Unavailable):
+    """It wasn't done by its deadline."""
+
+    detail = "The service couldn't do this in time: try again."
 
 
 class UnderWay:
@@ -26,12 +35,14 @@ class UnderWay:
         self._given_up: set[asyncio.Task[Any]] = set()  # and not yet ended
         self._arriving = 0  # of them: their bodies are on the way, so they cost no more than their connections do
         self._timer: asyncio.TimerHandle | None = None
+        AT_WORK.ask(self._at_work)
+        MOST_AT_WORK.ask(lambda: most)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Handle a request, until its time is over. Raises Unavailable then and where there are too many, RequestTimeout."""
         if self._at_work() >= self._most and request.match_info.handler not in self._always:
-            raise Unavailable(FULL)
+            raise Overloaded(FULL)
         loop, handling = asyncio.get_running_loop(), _handling()
         self._since[handling] = loop.time()
         if self._timer is None:
@@ -72,7 +83,7 @@ class UnderWay:
         finally:
             self._arriving -= 1
         if self._at_work() > self._most:
-            raise Unavailable(FULL)
+            raise Overloaded(FULL)
 
     def let_take_its_time(self) -> None:
         """Let the request that is being handled take as long as it likes, and count it no more."""
@@ -81,7 +92,7 @@ class UnderWay:
 
 def _too_late(request: web.Request) -> Failure:
     if request.content.is_eof():
-        return Unavailable("The service couldn't do this in time: try again.")
+        return TookTooLong()
     return RequestTimeout()
 
 

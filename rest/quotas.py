@@ -54,5 +54,9 @@ class QuotaExceeded(TooManyRequests):
         self.headers |= headers([quota], [quota.left(0, wait)])
         self.quota = quota
 
+    @property
+    def kind(self) -> str:
+        return f"{super().kind}: {self.quota.name}"
+
     def members(self) -> dict[str, Any]:
         return {"violated-policies": [self.quota.name]}

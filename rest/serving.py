@@ -15,7 +15,8 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 import settings
-from rest.errors import PROBLEM, Unavailable
+from rest import metrics
+from rest.errors import PROBLEM, REFUSALS, Overloaded
 
 BACKLOG = 2048  # connections that wait to be taken, as gunicorn has it; aiohttp would make it 128, which a burst outgrows
 LINES_OF_A_HEAD = 8  # of the longest that there may be: so much, and one read more, is kept of a head that is still arriving
@@ -29,6 +30,19 @@ SECONDS_FOR_SUCCESSORS = 1  # in which a worker that stops still takes connectio
 SECONDS_FOR_A_LAST_REQUEST = 2  # on a connection that is idle when the service stops
 SECONDS_BETWEEN_LOOKS = 0.02  # whether all connections have ended
 SECONDS_TO_BREAK_OFF = 1  # what goes on beyond its time when the service stops
+
+
+CONNECTIONS = metrics.Gauge("http_connections", "Connections of clients.")
+MOST_CONNECTIONS = metrics.Gauge("http_connections_most", "Connections of clients that there may be.")
+
+NO_HTTP = metrics.Counter("http_malformed_total", "What came and was no HTTP: the parser's own 400.")
+NO_HTTP.count(amount=0)
+
+
+class TooManyConnections(Overloaded):
+    """There are as many connections as there may be."""
+
+    detail = "There are too many connections: try again."
 
 
 class Connection(RequestHandler):
@@ -74,6 +88,10 @@ class Connection(RequestHandler):
         self._close = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def _make_error_handler(self, err_info: _ErrInfo) -> Any:
+        NO_HTTP.count()
+        return super()._make_error_handler(err_info)
 
     # A client that is slow to read. aiohttp would keep its answer for as long as it likes.
 
@@ -176,6 +194,8 @@ class Server(web.Server):
         super().__init__(*arguments, **options)
         self.slow: dict[Connection, None] = {}  # whose clients don't read, slowest first
         self._is_retiring = False
+        CONNECTIONS.ask(lambda: len(self._connections))
+        MOST_CONNECTIONS.ask(lambda: settings.load().max_connections)
 
     def __call__(self) -> Connection:
         return Connection(self, loop=self._loop, **self._kwargs)
@@ -188,6 +208,7 @@ class Server(web.Server):
             if idle:
                 min(idle, key=lambda connection: connection.closes_at).force_close()
             else:
+                REFUSALS.count((TooManyConnections.__name__,))
                 transport.write(_REFUSAL)
                 transport.close()
         if self._is_retiring and isinstance(handler, Connection):
@@ -221,7 +242,7 @@ class Server(web.Server):
         return [connection for connection in self._connections if isinstance(connection, Connection)]
 
 
-_REFUSAL_BODY = orjson.dumps(Unavailable("There are too many connections: try again.").document())
+_REFUSAL_BODY = orjson.dumps(TooManyConnections().document())
 _REFUSAL = (
     f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {PROBLEM}\r\nContent-Length: {len(_REFUSAL_BODY)}\r\n"
     "Retry-After: 1\r\nConnection: close\r\n\r\n"

@@ -13,6 +13,8 @@ log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 15.0  # in which a client must have taken a piece
 BYTES_PER_PIECE = 64 * 1024
+BROKEN_OFF = ("BrokenOff",)  # among the refusals
+errors.REFUSALS.count(BROKEN_OFF, 0)
 
 
 @asynccontextmanager
@@ -32,9 +34,11 @@ async def answering(request: web.Request, response: web.StreamResponse) -> Async
     except ConnectionError:
         pass
     except (errors.Failure, TimeoutError) as error:
+        errors.REFUSALS.count(BROKEN_OFF)
         log.warning("an answer was broken off: %s", str(error) or "the client took too long")
         _break(request)
     except Exception:
+        errors.REFUSALS.count((errors.Unexpected.__name__,))
         log.exception("unexpected failure in the middle of an answer")
         _break(request)
 

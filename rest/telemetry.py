@@ -27,6 +27,7 @@ CLIENT_CLOSED_REQUEST: Final = 499  # nginx's number, never sent: the client wen
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
 SECONDS_BETWEEN_WRITES = 0.1  # of access lines
+SECONDS_BETWEEN_LIKES = 1  # of warnings
 LINES_AT_ONCE = 15  # surely fit into the 4096 bytes that a pipe takes in one piece: a larger one may end up among those of other workers
 USER_ID = web.RequestKey("user_id", int)  # who is calling, once that is known
 
@@ -126,6 +127,25 @@ class _NoBadHttp(logging.Filter):
         return not (record.exc_info and isinstance(record.exc_info[1], (HttpProcessingError, web.RequestPayloadError)))
 
 
+class _Sparing(logging.Filter):
+    """Let a warning that comes again and again through once a second, and say how many were left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._heard: dict[tuple[str, str], tuple[float, int]] = {}  # when last, and how many were left out since
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        heard_at, left_out = self._heard.get((record.name, record.msg), (0.0, 0))
+        if record.created < heard_at + SECONDS_BETWEEN_LIKES:
+            self._heard[record.name, record.msg] = heard_at, left_out + 1
+            return False
+        self._heard[record.name, record.msg] = record.created, 0
+        record.left_out = left_out
+        return True
+
+
 class _Formatter(JsonFormatter):
     """Make JSON of a record. Of an error it has the places in the code and few words: the rest may be what a client sent."""
 
@@ -151,6 +171,7 @@ def log_to_stdout(level: str) -> None:
     """Write log records to stdout, as lines of JSON with the id of the request that they belong to."""
     handler = logging.StreamHandler(sys.stdout)
     handler.addFilter(_WithRequestId())
+    handler.addFilter(_Sparing())
     handler.setFormatter(
         _Formatter(
             "%(asctime)s %(levelname)s %(name)s %(message)s %(request_id)s",

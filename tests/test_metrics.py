@@ -16,7 +16,7 @@ import app
 import passwords
 import settings
 from postgres.database import database
-from rest import metrics
+from rest import metrics, overload
 from tests.conftest import Person
 
 TOKEN = "only-for-prometheus"
@@ -196,10 +196,40 @@ async def test_refused_tokens_are_counted(watched: Person, newcomer: Any, sql: C
     assert difference("http_refusals_total", kind="Unauthorized") == 1
 
 
+async def test_what_went_wrong_is_counted_by_why(watched: Person, newcomer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched.token = (await newcomer("alice")).token
+    async with Difference(watched) as difference:
+        for broken in ((database, "is_usable", False), (watched.client.app[overload.UNDER_WAY], "_most", 0)):
+            with monkeypatch.context() as patch:
+                patch.setattr(*broken)
+                assert (await watched.get("/task")).status == 503
+    assert difference("http_refusals_total", kind="DatabaseUnavailable") == 1
+    assert difference("http_refusals_total", kind="Overloaded") == 1
+    assert difference("http_requests_total", method="GET", route="/task", status="503") == 2
+    assert difference.after["http_requests_at_work", frozenset()] == 1  # the one that asks
+    assert difference.after["http_requests_at_work_most", frozenset()] == settings.load().max_requests_at_once
+
+
+@pytest.fixture
+def limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let attempts to get in be counted."""
+    monkeypatch.setenv("RATE_LIMIT", "on")
+
+
+async def test_each_quota_that_is_used_up_is_counted(limited: None, watched: Person) -> None:
+    async with Difference(watched) as difference:
+        statuses = [
+            (await watched.post("/get-token", data={"login": "nobody-counts-this", "password": "wrong password"})).status for _ in range(7)
+        ]
+    assert statuses == [401] * 5 + [429] * 2
+    assert difference("http_refusals_total", kind="QuotaExceeded: login") == 2
+    assert difference("http_refusals_total", kind="WrongCredentials") == 5
+
+
 async def test_a_refusal_that_never_happened_is_0(watched: Person) -> None:
     async with Difference(watched) as difference:
         pass
-    for kind in ("Unexpected", "Unavailable", "InvalidToken"):
+    for kind in ("Unexpected", "DatabaseUnavailable", "Overloaded", "TookTooLong", "TooManyConnections", "BrokenOff", "InvalidToken"):
         assert ("http_refusals_total", frozenset({("kind", kind)})) in difference.before
 
 

@@ -113,6 +113,21 @@ def logged(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     return log
 
 
+def test_a_warning_that_comes_again_and_again_is_written_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "SECONDS_BETWEEN_LIKES", 0.05)
+    sparing = telemetry._Sparing()
+
+    def passes(words: str, level: int = logging.WARNING) -> Any:
+        record = logging.LogRecord("postgres.database", level, "", 0, words, (), None)
+        return getattr(record, "left_out", None) if sparing.filter(record) else "left out"
+
+    assert [passes("in trouble: %s") for _ in range(4)] == [0, "left out", "left out", "left out"]
+    assert passes("another") == 0
+    assert [passes("in trouble: %s", logging.ERROR) for _ in range(2)] == [None, None]
+    time.sleep(0.06)
+    assert [passes("in trouble: %s") for _ in range(2)] == [3, "left out"]
+
+
 class Number(BaseModel):
     """What refuses a text, and would say which."""
 

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +112,16 @@ def test_a_reload_and_an_end_lose_nothing_and_a_stop_leaves_nothing(service: Ser
     assert number(service, ASKED) == 30
     assert service.stop() == 0
     assert not directory.exists()
+
+
+def test_connections_and_what_is_no_http_are_counted(service: Service) -> None:
+    host, port = service.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))), socket.create_connection((host, int(port))) as connection:
+        connection.sendall(b"\x16\x03\x01 as TLS begins\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.0 400 ")
+        assert comes_to(service, "http_malformed_total", 1)
+        assert comes_to(service, "http_connections", 2)  # the one that is idle, and the one that asks
+    assert comes_to(service, "http_connections_most", 2 * 800)
 
 
 def test_without_a_token_nothing_is_written(unused_tcp_port: int) -> None:
