@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from rest import serving
+from rest.metrics import Family
 from tests.process.service import Service, register, running
 
 pytestmark = pytest.mark.process
@@ -112,6 +114,14 @@ def test_a_reload_and_an_end_lose_nothing_and_a_stop_leaves_nothing(service: Ser
     assert number(service, ASKED) == 30
     assert service.stop() == 0
     assert not directory.exists()
+
+
+def test_everything_that_alerts_and_dashboard_may_name_is_there(service: Service) -> None:
+    headers = register(service, "measured-bob")
+    assert requests.get(f"{service.url}/task", headers=headers, timeout=10).status_code == 200
+    shown = requests.get(f"{service.url}/metrics", headers=OPERATOR, timeout=10).text
+    assert serving.NO_HTTP in Family.every
+    assert [family.description[0] for family in Family.every if f"\n# TYPE {family.description[0]} " not in f"\n{shown}"] == []
 
 
 def test_connections_and_what_is_no_http_are_counted(service: Service) -> None:
