@@ -1,0 +1,104 @@
+"""A backup is one: what pg_dump wrote while the service worked comes back whole into an empty database."""
+
+import os
+import secrets
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+import requests
+from psycopg2 import sql as compose
+
+import embedded
+from postgres.database import connection_parameters
+from tests.conftest import Server
+from tests.process.service import HOUSE, Service, register, running
+
+pytestmark = pytest.mark.process
+
+ALL = {  # of a table's rows that must be there again
+    table: f"SELECT md5(string_agg(t::text, ',' ORDER BY t::text)), count(*) FROM {table} t"
+    for table in ("users", "user_state", "task", "task_log", "idempotency_key")
+}
+
+
+@contextmanager
+def empty_database(server: Server) -> Iterator[str]:
+    """Make a database beside that of the run, and drop it afterwards."""
+    name = f"{server.ours}_restored_{secrets.token_hex(4)}"
+    with closing(psycopg2.connect(dbname=server.ours, **connection_parameters())) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(compose.SQL("CREATE DATABASE {}").format(compose.Identifier(name)))
+        yield name
+        cursor.execute(compose.SQL("DROP DATABASE {} WITH (FORCE)").format(compose.Identifier(name)))
+
+
+def run(*command: str | Path, **settings: str) -> str:
+    """Run a command to its end and give what it wrote."""
+    where = {f"PG{name.upper()}": str(connection_parameters()[name]) for name in ("host", "port", "user", "password")}
+    environment = os.environ | where | settings
+    done = subprocess.run(command, cwd=HOUSE, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert done.stderr == ""
+    return done.stdout
+
+
+def contents(database: str) -> dict[str, list[tuple[Any, ...]]]:
+    with closing(psycopg2.connect(dbname=database, **connection_parameters())) as connection, connection.cursor() as cursor:
+        found = {}
+        for table, statement in ALL.items():
+            cursor.execute(statement)
+            found[table] = cursor.fetchall()
+        return found
+
+
+@pytest.fixture
+def service(unused_tcp_port: int) -> Iterator[Service]:
+    """A service on the run's database."""
+    with running(unused_tcp_port) as service:
+        yield service
+
+
+def test_a_dump_made_while_the_service_works_is_restored_whole(
+    service: Service, server: Server, tmp_path: Path, unused_tcp_port_factory: Callable[[], int]
+) -> None:
+    dump, programs = tmp_path / "tasks.dump", embedded._programs()
+    headers = register(service, f"backup-{secrets.token_hex(4)}")
+    task = {"name": "Купить молоко", "description": "", "status": "new", "completion_at": "02-10-2020"}
+    url = f"{service.url}/task"
+    assert requests.post(url, data=task, headers=headers | {"Idempotency-Key": "1"}, timeout=10).status_code == 201
+    assert requests.post(url, data=task, headers=headers, timeout=10).status_code == 201
+    assert requests.delete(f"{url}/2", headers=headers, timeout=10).status_code == 204
+    stop = threading.Event()
+
+    def write() -> None:
+        with requests.Session() as session:
+            while not stop.is_set():
+                assert session.patch(f"{url}/1", data={"name": secrets.token_hex(4)}, headers=headers, timeout=10).status_code == 200
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        run(programs / "pg_dump", "-Fc", "-f", dump, server.ours)
+    finally:
+        stop.set()
+        writing.join()
+    with empty_database(server) as restored:
+        run(programs / "pg_restore", "--no-owner", "-d", restored, dump)
+        assert "Every log leads to its task" in run(sys.executable, "models.py", "verify", DB=restored)
+        with running(unused_tcp_port_factory(), DB=restored) as other:
+            assert requests.get(f"{other.url}/task/1", headers=headers, timeout=10).json()["completion_at"] == "02-10-2020"
+            assert requests.post(f"{other.url}/task/2/restore", headers=headers, timeout=10).status_code == 200
+            assert requests.post(f"{other.url}/task", data=task, headers=headers, timeout=10).json()["id"] == 3
+
+    service.stop()
+    run(programs / "pg_dump", "-Fc", "-f", dump, server.ours)  # now nothing changes, and every row can be compared
+    with empty_database(server) as restored:
+        run(programs / "pg_restore", "--no-owner", "-d", restored, dump)
+        assert contents(restored) == contents(server.ours)
