@@ -41,8 +41,7 @@ some_fields = st.fixed_dictionaries({}, optional={"name": name, "description": d
 who = st.sampled_from([0, 0, 0, 1])
 then = which | moment  # a revision, by its number or by a moment
 look = st.tuples(st.just({}) | filters(), st.sampled_from(SORTS))
-conditions = st.just("none") | st.just("earlier") | condition
-MOST_ERASURES, MOST_SWEEPS = 3, 2  # per history: each makes a part of it unknowable
+conditions = st.sampled_from(["none", "none", "none", "earlier"]) | condition
 
 
 class Deed(NamedTuple):
@@ -92,13 +91,18 @@ class Pasts(Machine):
     def __init__(self) -> None:
         super().__init__()
         self.looks: list[tuple[Json, str]] = [({}, "id")]
-        self.erasures = self.sweeps = 0
+        self.purges = 0  # to come: each makes a part of the past unknowable
         self.has_moved = False
 
     def pick_any(self, account: Account, which: int) -> int:
         """Give the id of a task: mostly of one that is there, be it in the trash."""
         ids = [*account.tasks]
         return ids[which % len(ids)] if ids and which < 92 else which % (account.created + 2) + 1
+
+    def pick_from_trash(self, account: Account, which: int) -> int:
+        """Give the id of a task: mostly of one that is in the trash."""
+        trash = account.trash()
+        return trash[which % len(trash)].id if trash and which < 75 else self.pick(account, which)
 
     def named(self, account: Account, then: int | Moment, parameter: str = "revision") -> tuple[Json, int]:
         """Give the parameter that names a revision, mostly one from which on history is kept, and which one that is."""
@@ -109,19 +113,23 @@ class Pasts(Machine):
             return {"at": written}, account.revision_at(exact)
         return {parameter: revisions[which % len(revisions)]}, revisions[which % len(revisions)]
 
-    @initialize(tasks=st.lists(whole_task, min_size=3, max_size=5), looks=st.lists(look, min_size=4, max_size=4))
-    def two_people_come(self, tasks: list[Json], looks: list[tuple[Json, str]]) -> None:
-        self.looks = looks
+    @initialize(
+        tasks=st.lists(whole_task, min_size=3, max_size=5),
+        looks=st.lists(look, min_size=4, max_size=4),
+        purges=st.sampled_from([0, 1, 2, 4]),
+    )
+    def two_people_come(self, tasks: list[Json], looks: list[tuple[Json, str]], purges: int) -> None:
+        self.looks, self.purges = looks, purges
         self.come(tasks)
         self.come(tasks[:2])
 
     # What is done
 
-    @rule(who=who, deeds=st.lists(deed, min_size=1, max_size=6))
+    @rule(who=who, deeds=st.lists(deed, min_size=2, max_size=8))
     def do(self, who: int, deeds: list[Deed]) -> None:
         account = self.accounts[who]
         for what, number, fields, then, manner in deeds:
-            task_id = self.pick_any(account, number)
+            task_id = self.pick_from_trash(account, number) if what == "restore" else self.pick(account, number)
             match what:
                 case "create":
                     self.create_task(who, {"name": "a", "description": "", "status": "new"} | fields, manner.encoding, manner.iso)
@@ -222,10 +230,10 @@ class Pasts(Machine):
 
     # What goes for good
 
-    @precondition(lambda self: self.erasures < MOST_ERASURES)
+    @precondition(lambda self: self.purges)
     @rule(who=who, which=which, condition=conditions)
     def erase(self, who: int, which: int, condition: str) -> None:
-        self.erasures += 1
+        self.purges -= 1
         account = self.accounts[who]
         task_id = self.pick_any(account, which)
         before = account.tasks.get(task_id)
@@ -243,10 +251,10 @@ class Pasts(Machine):
             for path in (f"/task/{task_id}", f"/task/{task_id}?deleted=true", f"/task/{task_id}/log", f"/task/{task_id}/log?deleted=true"):
                 assert not self.told(self.ask(who, "GET", path), account, Outcome.NOT_FOUND)
 
-    @precondition(lambda self: self.sweeps < MOST_SWEEPS and sum(len(account.trash()) for account in self.accounts) > 1)
+    @precondition(lambda self: self.purges and sum(len(account.trash()) for account in self.accounts) > 1)
     @rule(which=which, microseconds=st.sampled_from([-1, 0, 1]))
     def sweep_the_trash(self, which: int, microseconds: int) -> None:
-        self.sweeps += 1
+        self.purges -= 1
         self.look_at_all_trash()
         deletions = [account.moments[task.deleted] for account in self.accounts for task in account.trash() if task.deleted]
         deletion = deletions[which % len(deletions)]
