@@ -13,6 +13,7 @@ from pathlib import Path
 import requests
 
 import app
+from bench import measure
 
 HOUSE = Path(app.__file__).parent
 
@@ -46,9 +47,10 @@ class Service:
         return "".join(self._lines)
 
     def workers(self) -> list[int]:
-        """Give the process ids of the workers that live."""
+        """Give the process ids of the workers that live. The number of a dead one may be a stranger's, whom a test must not kill."""
         booted = [int(pid) for pid in re.findall(r"Booting worker with pid: (\d+)", self.output)]
-        return [pid for pid in booted if Path(f"/proc/{pid}").exists()]
+        children = {process.pid for process in measure.tree(self.process.pid) if process.parent == self.process.pid}
+        return [pid for pid in booted if pid in children]
 
     def wait_until_ready(self) -> None:
         """Wait until it answers."""
