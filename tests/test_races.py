@@ -49,7 +49,9 @@ async def at_once(sql: Sql, person: Person, *requests: Awaitable[Answer]) -> lis
     """Make these requests wait for one another's lock, then let them go, and give their answers."""
     with row_held(sql, person):
         answers = asyncio.gather(*requests)
-        await until_waiting(sql, len(requests) if settings.load().batch_size == 1 else 1)  # in batches, one waits for all of a user's
+        limits = settings.load()
+        at_most = 1 if limits.batch_size > 1 else limits.db_pool_size  # in batches, one waits for all of a user's
+        await until_waiting(sql, min(len(requests), at_most))
     return await answers
 
 
