@@ -92,12 +92,12 @@ def measure(server: Cluster, given: argparse.Namespace, directory: Path) -> bool
     is_chosen = given.quick or given.systems or given.jobs or given.connections
     if not given.starts:
         wanted = plan(given, jobs)
-        records = list(rounds.run(server, wanted, directory))
+        records, refused = rounds.run(server, wanted, directory)
         print(report.summary(records))
         if is_chosen:
             return False
         results.keep("costs", where, costs.run())
-        results.keep("rounds", where, records, **asdict(wanted) | {"users": wanted.size.users})
+        results.keep("rounds", where, records, **asdict(wanted) | {"users": wanted.size.users, "refused": refused})
     results.keep("starts", where, list(starts.run(server, Size(given.users), directory)))
     return True
 

@@ -49,7 +49,8 @@ one walk that is the same for all systems. {rounds} rounds of {seconds} s for ea
 each system in turn (another one first each time) gets a fresh copy of the same database and does the jobs in their order.
 
 Before and after each measurement {samples} answers are compared, whole, with what the data must give. Afterwards the rows of tasks and
-log and the users' revisions are counted against what was acknowledged. A wrong answer ends the run without a report.
+log and the users' revisions are counted against what was acknowledged. A round with a wrong answer, of whichever
+system, doesn't count and is run again, at most {most_refused} times: {refused}.
 
 The generator has the same cores as everything else, so requests/s say how fast all of it was together, and CPU time per request (from
 /proc) says what costs how much. **Capacity** is the number of cores by all CPU time of a request: service, PostgreSQL and generator.
@@ -127,8 +128,9 @@ def _cells(cell: Sequence[Record], figures: Iterable[str]) -> list[str]:
 def _rounds(part: dict[str, Any]) -> str:
     records, plan = part["records"], part["plan"]
     names = [name for name in rounds.ALL_NAMES if choose(records, system=name)]
-    what = {"warm_up": rounds.WARM_UP_SECONDS, "samples": checks.SAMPLES, "tasks": data.TASKS_PER_USER}
-    texts = [ROUNDS.format(**plan, **what), _measured(part)]
+    what = {"warm_up": rounds.WARM_UP_SECONDS, "samples": checks.SAMPLES, "tasks": data.TASKS_PER_USER, "most_refused": rounds.MOST_REFUSED}
+    refused = "; ".join(plan.get("refused", [])) or "here none was"
+    texts = [ROUNDS.format(**plan | what | {"refused": refused}), _measured(part)]
     texts.append(table(["system", "how it runs"], [[rounds.TITLES[name], HOW[name]] for name in names]))
     texts.append(table(["job", "what"], TITLES.items()))
     texts.append("![Requests per second by system](performance/throughput.svg)\n\n![Latency by connections](performance/latency.svg)\n")

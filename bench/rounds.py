@@ -18,6 +18,7 @@ from bench.peers.kinto import KINTO
 from bench.systems import Running, System
 
 WARM_UP_SECONDS = 1
+MOST_REFUSED = 2  # rounds
 SYSTEMS = {system.name: system for system in (systems.HELLO, systems.OURS, systems.UNBATCHED, systems.TWIN, KINTO)}
 NAMES = ("ours", "unbatched", "pgbench", "twin", "hello")
 ALL_NAMES = (*NAMES, "kinto")
@@ -92,21 +93,37 @@ def measure(cluster: Cluster, what: Load, job: str, room: Sequence[Part], connec
     return load.figures(run)
 
 
-def run(cluster: Cluster, plan: Plan, directory: Path) -> Iterator[dict[str, Any]]:
-    """Run the rounds, and give a record of each cell. Raises Refused where an answer was wrong."""
-    room = parts(plan.size, 2 * len(plan.connections))
+def run(cluster: Cluster, plan: Plan, directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Run the rounds: give a record of each cell, and what was wrong in rounds that don't count and were run again.
+
+    Raises Refused where that were too many.
+    """
+    records: list[dict[str, Any]] = []
+    refused: list[str] = []
     for turn in range(plan.rounds):
-        first = turn % len(plan.systems)
-        records = []
-        for name in [*plan.systems[first:], *plan.systems[:first]]:  # so that none is always the first
-            with loaded(cluster, name, plan.size, directory) as what:
-                for job in (job for job in JOBS if job in plan.jobs):  # in this order: what is read has not been changed
-                    for place, connections in enumerate(plan.connections):
-                        where = f"round {turn + 1}, {name}, {job}, {connections} connections"
-                        try:
-                            found = measure(cluster, what, job, room[2 * place : 2 * place + 2], connections, plan.seconds)
-                        except Refused as refused:
-                            raise Refused(f"{where}: {refused}") from refused
-                        print(f"{where}: {found.rate:.0f}/s", file=sys.stderr)
-                        records.append({"round": turn, "system": name, "job": job, "connections": connections} | found.to_json())
-        yield from records
+        while True:
+            try:
+                records += list(_round(cluster, plan, directory, turn))
+                break
+            except Refused as error:
+                print(f"Refused: {error}", file=sys.stderr)
+                refused.append(str(error))
+                if len(refused) > MOST_REFUSED:
+                    raise
+    return records, refused
+
+
+def _round(cluster: Cluster, plan: Plan, directory: Path, turn: int) -> Iterator[dict[str, Any]]:
+    room = parts(plan.size, 2 * len(plan.connections))
+    first = turn % len(plan.systems)
+    for name in [*plan.systems[first:], *plan.systems[:first]]:  # so that none is always the first
+        with loaded(cluster, name, plan.size, directory) as what:
+            for job in (job for job in JOBS if job in plan.jobs):  # in this order: what is read has not been changed
+                for place, connections in enumerate(plan.connections):
+                    where = f"round {turn + 1}, {name}, {job}, {connections} connections"
+                    try:
+                        found = measure(cluster, what, job, room[2 * place : 2 * place + 2], connections, plan.seconds)
+                    except Refused as refused:
+                        raise Refused(f"{where}: {refused}") from refused
+                    print(f"{where}: {found.rate:.0f}/s", file=sys.stderr)
+                    yield {"round": turn, "system": name, "job": job, "connections": connections} | found.to_json()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench import cluster, data, direct, generators, load, measure, results, stores
+from bench import cluster, data, direct, generators, load, measure, results, rounds, stores
 from bench.checks import Books, OurAnswers, Sampler, Stored, counter
 from bench.cluster import Cluster
 from bench.data import Size
@@ -148,3 +148,23 @@ def test_an_answer_that_differs_anywhere_is_refused() -> None:
     ):
         with pytest.raises(Refused):
             OurAnswers().check("W1", 7, 3, wrong)
+
+
+@pytest.mark.parametrize("wrong", [0, 2, 3])
+def test_a_round_with_a_wrong_answer_does_not_count_and_is_run_again(wrong: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    left = [wrong]
+
+    def one(cluster: Any, plan: Any, directory: Path, turn: int) -> Iterator[dict[str, Any]]:
+        yield {"round": turn}
+        if turn == 1 and left[0]:
+            left[0] -= 1
+            raise Refused("one answer")
+        yield {"round": turn}
+
+    monkeypatch.setattr(rounds, "_round", one)
+    plan = rounds.Plan(SIZE, [], [], [], 3, 1)
+    if wrong > rounds.MOST_REFUSED:
+        with pytest.raises(Refused):
+            rounds.run(None, plan, tmp_path)  # type: ignore[arg-type]
+    else:
+        assert rounds.run(None, plan, tmp_path) == ([{"round": turn} for turn in (0, 0, 1, 1, 2, 2)], ["one answer"] * wrong)  # type: ignore[arg-type]
