@@ -191,6 +191,7 @@ class Database(peewee_async.PostgresqlDatabase):
 TROUBLE = (
     *(peewee.OperationalError, peewee.InterfaceError, peewee.InternalError),
     *(psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.InternalError),
+    *(peewee.NotSupportedError, psycopg2.NotSupportedError),  # a standby has no unlogged tables
     *(TimeoutError, OSError),
 )
 

@@ -54,6 +54,18 @@ class Cluster:
                 return cursor.fetchall() if cursor.description else []
 
     @contextmanager
+    def standby(self) -> Iterator[None]:
+        """Have it be one that follows another, which is away."""
+        signal_of_it = self._directory / "data/postgresql/standby.signal"
+        self.stop()
+        signal_of_it.touch()
+        self.start()
+        yield
+        self.stop()
+        signal_of_it.unlink()
+        self.start()
+
+    @contextmanager
     def frozen(self) -> Iterator[None]:
         """Have it stand still, as it is."""
         processes = [self.postmaster(), *(int(pid) for pid in _children(self.postmaster()))]

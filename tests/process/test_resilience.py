@@ -198,6 +198,29 @@ async def test_a_postgresql_that_stands_still_is_answered_503_soon_and_health_at
     assert not load.failed(lambda outcome: outcome.began_at > back_at + 1)
 
 
+async def test_of_a_standby_one_reads_and_changes_are_503(cluster: Cluster, opened: Any) -> None:
+    async def ask(session: aiohttp.ClientSession) -> list[int]:
+        answers = [
+            await session.get("/task"),
+            await session.get("/task/1/log"),
+            await session.post("/task", json={"name": "a", "description": "", "status": "new"}),
+            await session.delete("/task/7"),
+            await session.post("/get-token", json={"login": "nobody", "password": "wrong password"}),  # counted in an unlogged table
+        ]
+        assert all("Retry-After" in answer.headers for answer in answers if answer.status == 503)
+        return [answer.status for answer in answers]
+
+    with opened(RATE_LIMIT="on") as service:
+        [token] = World(cluster, service).users(1)
+        async with aiohttp.ClientSession(service.url, headers={"Authorization": token}) as session:
+            assert await ask(session) == [200, 200, 201, 404, 401]
+            with cluster.standby():
+                await asyncio.sleep(1)
+                assert await ask(session) == [200, 200, 503, 503, 503]
+            await asyncio.sleep(1)
+            assert await ask(session) == [200, 200, 201, 404, 401]
+
+
 # gunicorn
 
 
