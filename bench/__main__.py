@@ -96,8 +96,8 @@ def measure(server: Cluster, given: argparse.Namespace, directory: Path) -> bool
         print(report.summary(records))
         if is_chosen:
             return False
-        results.keep("costs", where, costs.run())
         results.keep("rounds", where, records, **asdict(wanted) | {"users": wanted.size.users, "refused": refused})
+        results.keep("costs", where, costs.run())
     results.keep("starts", where, list(starts.run(server, Size(given.users), directory)))
     return True
 
