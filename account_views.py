@@ -85,6 +85,6 @@ class AccountClosure(AccountResource):
     @contract(CLOSED)
     async def post(self, closure: Closure) -> web.Response:
         """Delete the account with all that is in it; its login is free at once."""
-        async with limits.attempt(self.request, await accounts.get_login(self.caller)):
+        async with limits.attempt(self.request, await accounts.get_login(self.caller), is_last=True):
             await auth.delete_account(self.hashing, self.caller, closure)
         return web.Response(status=HTTPStatus.NO_CONTENT)

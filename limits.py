@@ -96,8 +96,10 @@ def is_on() -> bool:
 
 
 @asynccontextmanager
-async def attempt(request: web.Request, login: str, *, registers: bool = False) -> AsyncIterator[None]:
+async def attempt(request: web.Request, login: str, *, registers: bool = False, is_last: bool = False) -> AsyncIterator[None]:
     """Count what is done inside as an attempt with this login from the request's address; one that raises anything has failed.
+
+    Of an account's last one it isn't remembered that it succeeded: whoever has the login next is somebody else.
 
     Where it can't be counted nobody gets in: that needs the database in any case, and who brings it into trouble isn't to have tries
     for free. Raises QuotaExceeded, Unavailable.
@@ -115,7 +117,8 @@ async def attempt(request: web.Request, login: str, *, registers: bool = False) 
     left = (quota.left(remaining, wait) for quota, (_, remaining, wait, _) in own)
     request[EXTRA_HEADERS] = request.get(EXTRA_HEADERS, {}) | headers(quotas, left)
     yield
-    await door.ask(_SUCCEEDED, pair, by_login, rows[2][3] if len(rows) > 2 else None)
+    if not is_last:
+        await door.ask(_SUCCEEDED, pair, by_login, rows[2][3] if len(rows) > 2 else None)
 
 
 class _Minute:

@@ -358,3 +358,20 @@ async def test_a_listing_uses_the_index_made_for_it(
             sql(statement.deallocate)
             assert re.search(rf"Index (Only )?Scan (Backward )?(using|on) {index}\b", planned), planned
             assert "Seq Scan on public.task" not in planned
+
+
+def pages_read(sql: Sql, statement: str, *parameters: Any) -> int:
+    """Run a statement and give how many pages of tables and indexes it looked at."""
+    [(found,)] = sql(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement}", *parameters)
+    return int(found[0]["Plan"]["Shared Hit Blocks"] + found[0]["Plan"]["Shared Read Blocks"])
+
+
+def test_a_page_of_the_past_looks_at_no_more_tasks_than_it_shows(sql: Sql, settled: models.Caller) -> None:
+    page = "SELECT id FROM tasks_at(%s, 5000) WHERE id > 1000 ORDER BY id LIMIT 20"
+    assert pages_read(sql, page, settled.user_id) < 1000  # some 20 for each task; all 5,000 tasks were before 50,000
+
+
+def test_a_moment_long_ago_is_found_without_reading_all_since(sql: Sql, settled: models.Caller) -> None:
+    whole = """jsonb_populate_record(s, '{"revision": 10000, "last_task_id": 5000}')"""
+    moment = f"SELECT revision_at({whole}, now() - interval '1 day') FROM user_state s WHERE user_id = %s"
+    assert pages_read(sql, moment, settled.user_id) < 200  # all 10,000 entries are on more

@@ -222,6 +222,13 @@ async def test_a_wrong_present_password_is_a_failure_too(visitor: Visitor, path:
     assert (right.status, left(right)) == (200 if "old" in wrong else 204, {"address": 8, "login": 4})
 
 
+async def test_an_account_that_is_deleted_leaves_no_address_behind(visitor: Visitor, sql: Sql) -> None:
+    visitor.person.token = (await visitor.register(somewhere())).json["access_token"]
+    before = sql("SELECT * FROM known_address ORDER BY key")
+    answer = await visitor.person.post("/delete-account", json={"password": PASSWORD}, headers={"X-Forwarded-For": somewhere()})
+    assert (answer.status, sql("SELECT * FROM known_address ORDER BY key")) == (204, before)
+
+
 async def test_an_address_is_known_for_its_time_only(visitor: Visitor, sql: Sql) -> None:
     home, door = somewhere(), visitor.person.client.app[limits.DOOR]
     await visitor.register(home)
