@@ -389,4 +389,4 @@ def machine(sql: Callable[..., list[tuple[Any, ...]]]) -> Iterator[type[Pasts]]:
 
 
 def test_whatever_is_done_can_be_seen_as_it_was_and_taken_back(machine: type[Pasts]) -> None:
-    run_state_machine_as_test(machine, settings=profiles(30, 40, 40)[os.environ.get("HYPOTHESIS_PROFILE", "default")])
+    run_state_machine_as_test(machine, settings=profiles(16, 40, 40)[os.environ.get("HYPOTHESIS_PROFILE", "default")])

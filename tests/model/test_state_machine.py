@@ -267,4 +267,4 @@ def machine(sql: Callable[..., list[tuple[Any, ...]]]) -> Iterator[type[Historie
 
 
 def test_whatever_users_do_the_service_does_what_the_contract_says(machine: type[Histories]) -> None:
-    run_state_machine_as_test(machine, settings=profiles(60, 40, 80)[os.environ.get("HYPOTHESIS_PROFILE", "default")])
+    run_state_machine_as_test(machine, settings=profiles(40, 40, 80)[os.environ.get("HYPOTHESIS_PROFILE", "default")])

@@ -239,7 +239,7 @@ def machine(sql: Sql) -> Iterator[type[Clients]]:
 
 
 def test_whatever_happens_between_pulls_a_copy_becomes_what_there_is(machine: type[Clients]) -> None:
-    run_state_machine_as_test(machine, settings=profiles(30, 30, 60)[PROFILE])
+    run_state_machine_as_test(machine, settings=profiles(20, 30, 60)[PROFILE])
 
 
 def test_whatever_happens_during_pulls_a_copy_becomes_what_there_is(machine: type[Clients], sql: Sql) -> None:
