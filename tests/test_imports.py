@@ -12,7 +12,7 @@ import pytest
 import imports
 import settings
 from bench.transfer import history
-from tests.conftest import Answer, Person
+from tests.conftest import Answer, Person, Server, connection_to
 from tests.test_bodies import exchange, is_problem, request_of
 from tests.test_spreadsheet import NASTY
 from tests.test_transfer import CALENDAR, CSV, busy, make_tasks, sheet
@@ -426,6 +426,19 @@ async def test_what_was_swept_meanwhile_is_not_taken_for_the_whole(alice: Person
     monkeypatch.setattr(imports, "_do", after_a_sweep)
     is_problem(await send(alice, CSV, SHEET + "a,,new,\r\n"), 408)
     assert (await alice.get("/task")).json == []
+
+
+async def test_what_is_being_imported_is_not_swept(alice: Person, sql: Sql, server: Server) -> None:
+    assert alice.caller
+    sql("INSERT INTO import_row VALUES (%s, %s::uuid, 1, 'change', '[]', now() - interval '2 hours')", alice.caller.user_id, "0" * 32)
+    with connection_to(server) as importing:
+        importing("BEGIN")
+        assert importing("SELECT refused FROM import_open(%s, %s, %s::uuid, 1, NULL, '')", *alice.caller, "0" * 32) == [(None,)]
+        sql("SELECT leftover_sweep(10000)")
+        assert lines_left(sql, alice) == 1
+        importing("ROLLBACK")
+    sql("SELECT leftover_sweep(10000)")
+    assert lines_left(sql, alice) == 0
 
 
 async def test_a_token_that_ends_meanwhile_ends_the_import(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,8 +70,9 @@ BEGIN
     answer := known.answer;
     refused := CASE WHEN s.user_id IS NULL THEN 'unauthorized'
                     WHEN known.digest <> p_digest THEN 'key_reused'
-                    WHEN known.key IS NULL AND p_kept <> (SELECT count(*) FROM import_row i WHERE i.user_id = s.user_id AND i.import_id = p_import_id)
-                    THEN 'swept' END;  -- it took so long that housekeeping, or a crash, took a part away
+                    WHEN known.key IS NULL AND p_kept <> (SELECT count(*) FROM (
+                             SELECT FROM import_row i WHERE i.user_id = s.user_id AND i.import_id = p_import_id FOR KEY SHARE) kept)
+                    THEN 'swept' END;  -- it took so long that housekeeping, or a crash, took a part away; from now on the lock keeps them
 END $$;
 
 -- Put down an account's state after an import and, under its key, the answer.

@@ -1,0 +1,1 @@
+-- Functions alone: what is being imported isn't swept meanwhile.
