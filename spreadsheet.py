@@ -42,12 +42,16 @@ class Rows:
     def __init__(self) -> None:
         self._columns: list[str] = []
         self._delimiter = ","
-        self._first, self._text, self._is_open = 1, b"", False  # of a row that goes on: a cell in quotation marks may hold line ends
+        self._first, self._text, self._is_open = (
+            1,
+            bytearray(),
+            False,
+        )  # of a row that goes on: a cell in quotation marks may hold line ends
 
     def feed(self, line: Line) -> Iterator[Entry]:
         """Give the row that ends with this line, if one does. Raises InvalidInput where it isn't CSV."""
         if not self._is_open:
-            self._first, self._text = line.number, b""
+            self._first, self._text = line.number, bytearray()
         self._text += line.text
         self._is_open ^= line.text.count(b'"') % 2 == 1
         if not self._is_open:

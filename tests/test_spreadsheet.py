@@ -133,6 +133,16 @@ def test_a_row_with_other_cells_than_columns_is_named_and_the_next_one_read() ->
     assert (second.line, second.faults) == (3, ())
 
 
+def test_a_cell_of_many_lines_is_not_copied_for_each_of_them() -> None:
+    rows = spreadsheet.Rows()
+    assert list(rows.feed(Line(1, b"name\r\n"))) == list(rows.feed(Line(2, b'"one\r\n'))) == []
+    begun = rows._text
+    assert list(rows.feed(Line(3, b"two\r\n"))) == []
+    assert rows._text is begun
+    [entry] = rows.feed(Line(4, b'three"\r\n'))
+    assert entry.fields == {"name": "one\r\ntwo\r\nthree"}
+
+
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
