@@ -23,11 +23,13 @@ async def answering(request: web.Request, response: web.StreamResponse) -> Async
 
     What fails inside can't be answered any more: the log has it, and the connection breaks, so that nobody takes a part for the whole.
     That goes for a TimeoutError too, by which whoever writes may give up a client that takes nothing. One that went away is no failure.
-    The deadline that other answers have is no longer one.
+    The deadline that other answers have is no longer one. Raises Unavailable, to nobody, where the client went before it began.
     """
     overload.let_take_its_time(request)
     response.headers["X-Request-ID"] = telemetry.request_id.get() or ""
     errors.add_headers(request, response)
+    if request.transport is None or request.transport.is_closing():
+        raise errors.Unavailable()
     await response.prepare(request)
     try:
         yield
