@@ -13,6 +13,7 @@ from listing import SURELY_FIT, Listed, SourceName, State
 from models import CALLER_TYPES, Caller, HistoryGone, Task, TaskAsStored, TaskLog, UserState, done, to_come
 from postgres import pages
 from postgres.batching import Batched, q
+from postgres.database import database
 from postgres.pages import After, Key, Order
 from rest.errors import Conflict, InvalidToken
 from schemas import LOGGED_FIELDS, LogQuery, Page, Restoration, Undo
@@ -39,13 +40,13 @@ class Undone:
     before: int
     revision: int
     count: int
-    tasks: str
+    tasks: bytes
     user_revision: int
 
     @property
-    def json(self) -> str:
+    def json(self) -> bytes:
         """The whole, as clients see it."""
-        return f'{{"before":{self.before},"revision":{self.revision},"count":{self.count},"tasks":[{self.tasks}]}}'
+        return b'{"before":%d,"revision":%d,"count":%d,"tasks":[%b]}' % (self.before, self.revision, self.count, self.tasks)
 
 
 # The logs
@@ -84,8 +85,10 @@ async def restore_task(caller: Caller, task_id: int, restoration: Restoration, i
 async def undo(caller: Caller, asked: Undo) -> Undone:
     """Take back all that was done since. Raises InvalidInput, HistoryGone, NotAsExpected, TooManyTasks."""
     since = await _revision(caller, asked.since, asked.at)
-    [(refused, *row, kept_from)] = await _UNDO(*caller, since, asked.expected, settings.load().undo_most_tasks, asked.dry_run)
-    undone = Undone(*row)
+    async with database.turns:
+        rows = await _UNDO(*caller, since, asked.expected, settings.load().undo_most_tasks, asked.dry_run)
+        [(refused, before, revision, count, tasks, user_revision, kept_from)] = rows
+        undone = Undone(before, revision, count, (tasks or "").encode(), user_revision)
     match refused:
         case None:
             return undone

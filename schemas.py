@@ -295,7 +295,7 @@ class Undone(BaseModel):
     before: int = Field(description="the user's revision before it: undo since this to take the undo back", examples=[9])
     revision: int = Field(description="the user's revision after it", examples=[10])
     count: int = Field(description="how many tasks it altered", examples=[1])
-    tasks: list[Task] = Field(description="the first 1000 of them, as they are after it")
+    tasks: list[Task] = Field(description="the first of them, up to 1000 and 4 MiB, as they are after it")
 
 
 class Token(BaseModel):

@@ -1,6 +1,7 @@
 """Everything can be seen, and taken back: the trash, the past, undo, sync, the whole log, and conflicts that explain themselves."""
 
 import asyncio
+import json
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 import settings
+from postgres.database import database
 from tests.conftest import Answer, Person
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -339,6 +341,32 @@ async def test_too_much_is_not_undone(alice: Person, monkeypatch: pytest.MonkeyP
     assert await listed(alice) == present
     monkeypatch.undo()
     settings.load.cache_clear()
+
+
+@pytest.mark.parametrize(("count", "description"), [(1001, ""), (80, "\x01" * 10_000)], ids=["many", "long"])
+async def test_of_all_that_it_altered_an_undo_shows_what_fits(alice: Person, sql: Sql, count: int, description: str) -> None:
+    assert alice.caller
+    new = json.dumps({"name": "a", "description": description, "status": "new"})
+    sql("SELECT count(task_create(%s, %s, true, %s)) FROM generate_series(1, %s)", *alice.caller, new, count)
+    for dry_run in (True, False):
+        answer = await alice.post("/task/undo", json={"since": 0, "dry_run": dry_run})
+        shown = [task["id"] for task in answer.json["tasks"]]
+        assert answer.json["count"] == count
+        assert shown == list(range(1, 1 + len(shown)))
+        if description:
+            assert 4 * 2**20 - 61_000 < len(answer.text) < 4 * 2**20 + 100
+        else:
+            assert len(shown) == 1000
+
+
+async def test_undos_take_turns_with_other_long_answers(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    await all_sorts(alice)
+    monkeypatch.setattr(database, "turns", asyncio.Semaphore(1))
+    async with database.turns:
+        undoing = asyncio.create_task(alice.post("/task/undo", json={"since": 5}))
+        await asyncio.sleep(0.1)
+        assert not undoing.done()
+    assert (await undoing).json["count"] == 3
 
 
 @pytest.mark.parametrize(

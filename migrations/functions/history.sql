@@ -148,13 +148,14 @@ BEGIN
 END $$;
 
 -- Take back everything that a user did after a revision: what existed then is as it was, what was created since goes to the trash.
--- Where it is refused half-way, or only tried, all of it is rolled back. `tasks` are the first 1000 that it altered, as JSON.
+-- Where it is refused half-way, or only tried, all of it is rolled back. `tasks` are the first that it altered, as JSON: up to 1000, and 4 MiB.
 CREATE OR REPLACE FUNCTION task_undo(p_user_id bigint, p_generation bigint, p_wait boolean, p_since bigint, p_expected bigint, p_most bigint, p_try boolean,
                                      OUT refused text, OUT before bigint, OUT revision bigint, OUT count bigint, OUT tasks text, OUT user_revision bigint,
                                      OUT kept_from bigint) LANGUAGE plpgsql AS $$
 DECLARE
     s user_state := open_change(p_user_id, p_generation, p_wait);
     shown text[] := '{}';
+    length bigint := 0;
     old task;
     past task;
     wanted task;
@@ -186,7 +187,8 @@ BEGIN
                 refused := 'too_many';
                 RAISE SQLSTATE 'UNDO1';
             END IF;
-            IF count <= 1000 THEN
+            length := length + octet_length(saved.body) + 1;
+            IF count <= 1000 AND length <= 4 * 1024 * 1024 THEN
                 shown := shown || saved.body;
             END IF;
         END IF;
