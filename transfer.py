@@ -43,25 +43,34 @@ def form_of(query: TaskQuery, preferred: Callable[[tuple[str, ...]], str]) -> Fo
 
 
 async def list_in_form(caller: Caller, query: TaskQuery, form: Form, *, whole: bool) -> tuple[Listed, AsyncGenerator[bytes]]:
-    """Give a listing's first page, and the body that has it in another form; the `whole` listing is as of that page's revision."""
+    """Give what is known of a listing's first page, and the body that has it in another form.
+
+    The `whole` listing is as of that page's revision. Of the JSON, which may be some MiB, nothing is kept while a client reads.
+    """
     uid = await account_uid(caller)
     first = await listing.list_tasks(caller, query)
-    return first, _in_form(caller, query, form, uid, first, whole)
+    return _emptied(first), _in_form(caller, query, form, uid, first, whole)
 
 
-async def _in_form(caller: Caller, query: TaskQuery, form: Form, uid: str, first: Listed, whole: bool) -> AsyncGenerator[bytes]:
-    asked, page = query, first
+def _emptied(page: Listed) -> Listed:
+    return page._replace(json=b"")
+
+
+async def _in_form(caller: Caller, query: TaskQuery, form: Form, uid: str, page: Listed, whole: bool) -> AsyncGenerator[bytes]:
+    asked, begun = query, page.state
     yield form.head
     while True:
-        yield await asyncio.to_thread(_written, form, page.json, uid)  # a page takes up to 0.2 s
+        writing = asyncio.to_thread(_written, form, page.json, uid)  # a page takes up to 0.2 s
+        page = _emptied(page)
+        yield await writing
         if not whole or page.cursor is None:
             break
         asked = asked.model_copy(update={"cursor": page.cursor})
         page = await listing.list_tasks(caller, asked, query)
-        if asked.revision is None and _moved_on(page.state, first.state):
+        if asked.revision is None and _moved_on(page.state, begun):
             if asked.deleted:
                 raise Conflict("What is in the trash has changed meanwhile.")
-            asked = asked.model_copy(update={"revision": first.state.user_revision})
+            asked = asked.model_copy(update={"revision": begun.user_revision})
             page = await listing.list_tasks(caller, asked, query)
     yield form.end
 

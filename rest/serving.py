@@ -5,6 +5,7 @@ import fcntl
 import socket
 import sys
 import termios
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -177,14 +178,19 @@ class LongResponse(web.Response):
         """Send the body."""
         body, self._body = self._body, None
         if isinstance(body, bytes) and self._req is not None and not self._must_be_empty_body:
-            connection = self._req.protocol
-            for start in range(0, len(body), BYTES_PER_PIECE):
-                if isinstance(connection, Connection):
-                    connection.kept_bytes = len(body) - start
-                await self.write(body[start : start + BYTES_PER_PIECE])
-            if isinstance(connection, Connection):
-                connection.kept_bytes = 0
+            for piece in pieces(self._req.protocol, body):
+                await self.write(piece)
         await web.StreamResponse.write_eof(self)
+
+
+def pieces(connection: RequestHandler, body: bytes) -> Iterator[bytes]:
+    """Give what is to be written piece by piece, and let the connection know how much of it is kept meanwhile."""
+    for start in range(0, len(body), BYTES_PER_PIECE):
+        if isinstance(connection, Connection):
+            connection.kept_bytes = len(body) - start
+        yield body[start : start + BYTES_PER_PIECE]
+    if isinstance(connection, Connection):
+        connection.kept_bytes = 0
 
 
 class Server(web.Server):

@@ -7,12 +7,11 @@ from contextlib import aclosing, asynccontextmanager
 
 from aiohttp import web
 
-from rest import errors, overload, telemetry
+from rest import errors, overload, serving, telemetry
 
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 15.0  # in which a client must have taken a piece
-BYTES_PER_PIECE = 64 * 1024
 BROKEN_OFF = ("BrokenOff",)  # among the refusals
 errors.REFUSALS.count(BROKEN_OFF, 0)
 
@@ -50,9 +49,10 @@ async def send(request: web.Request, response: web.StreamResponse, body: AsyncGe
     async with answering(request, response), aclosing(body):
         if request.method != "HEAD":
             async for part in body:
-                for start in range(0, len(part), BYTES_PER_PIECE):
+                for piece in serving.pieces(request.protocol, part):
                     async with asyncio.timeout(IDLE_SECONDS):
-                        await response.write(part[start : start + BYTES_PER_PIECE])
+                        await response.write(piece)
+                del part  # it may be some MiB, and the next one is still to be made
         async with asyncio.timeout(IDLE_SECONDS):
             await response.write_eof()
     return response

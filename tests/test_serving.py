@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 import settings
-from rest import serving
+from rest import serving, streaming
 from rest.serving import LongResponse, Runner
 
 HEAD = b"GET /here HTTP/1.1\r\nHost: us\r\n"
@@ -67,7 +67,7 @@ class House:
                 await wire.writer.wait_closed()
 
 
-Handler = Callable[[web.Request], Awaitable[web.Response]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Open = Callable[..., Any]
 
 
@@ -154,6 +154,13 @@ async def long_answer(request: web.Request) -> web.Response:
     return LongResponse(body=bytes(LONG))
 
 
+async def long_stream(request: web.Request) -> web.StreamResponse:
+    async def body() -> AsyncGenerator[bytes]:
+        yield bytes(LONG)
+
+    return await streaming.send(request, web.StreamResponse(), body())
+
+
 async def slow_reader(house: House) -> Wire:
     """Ask for a long answer, and read none of it."""
     narrow = socket.socket()
@@ -193,10 +200,13 @@ async def test_a_client_that_reads_slowly_gets_all_of_it(opened: Open) -> None:
         assert taken > LONG
 
 
-async def test_of_many_that_do_not_read_those_who_began_first_are_given_up(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("handler", [long_answer, long_stream])
+async def test_of_many_that_do_not_read_those_who_began_first_are_given_up(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, handler: Handler
+) -> None:
     monkeypatch.setattr(serving, "MOST_UNREAD_BYTES", 2 * LONG)
     monkeypatch.setattr(serving, "SECONDS_TO_BE_SLOW", 0)
-    async with opened(long_answer) as house:
+    async with opened(handler) as house:
         for _ in range(6):
             await slow_reader(house)
             await asyncio.sleep(0.05)

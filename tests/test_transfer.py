@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
@@ -214,6 +215,22 @@ async def test_a_reader_that_takes_nothing_is_given_up(
     writer.close()
     assert not received.endswith(b"\r\n0\r\n\r\n")
     assert "the client took too long" in caplog.text
+
+
+async def test_while_a_client_reads_a_part_nothing_else_is_kept(alice: Person, sql: Sql) -> None:
+    make_tasks(sql, alice, 500)
+    assert alice.caller
+    sql("UPDATE task SET description = repeat('x', 10000) WHERE user_id = %s", alice.caller.user_id)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        _, body = await read("csv", alice)
+        await anext(body)  # the head
+        async for part in body:
+            await asyncio.sleep(0.01)  # until the thread that made it has let go of what it is made of
+            assert tracemalloc.get_traced_memory()[0] - before - len(part) < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 # The whole account
