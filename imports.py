@@ -2,8 +2,9 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
@@ -19,7 +20,7 @@ from models import CALLER_TYPES, Caller
 from postgres.batching import Batched, q
 from postgres.database import database
 from rest.contract import validate
-from rest.errors import Conflict, FieldError, InvalidInput, InvalidToken, RequestTimeout, Unavailable
+from rest.errors import Conflict, FieldError, InvalidInput, InvalidToken, RequestTimeout, TooManyRequests, Unavailable
 from rest.fields import JSON, Fields
 from rest.idempotency import KeyReused
 from rest.lines import Entry, Line, at_line
@@ -29,6 +30,8 @@ from schemas import TaskChange, TaskNew
 BYTES_PER_PART = 64 * 1024  # of what is put aside at once
 NOTHING_DONE = "Some lines can't be taken, so nothing was imported."
 SECONDS_TO_DO_IT = 600  # once all lines have come: a million of them take half a minute
+IMPORTS_PER_USER = 2  # at a time, in a worker: each may take its time, and put IMPORT_MAX_BYTES aside
+_under_way: Counter[int] = Counter()  # by user
 
 
 class AccountInUse(Conflict):
@@ -36,6 +39,15 @@ class AccountInUse(Conflict):
 
     problem = "account-in-use"
     detail = "An export can only be imported into an account that never had a task: make a new one."
+
+
+class TooManyImports(TooManyRequests):
+    """As many files of a user's are on their way in as may be."""
+
+    detail = f"You have {IMPORTS_PER_USER} imports under way, which is the most: send this one when one of them has ended."
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_seconds=15)
 
 
 class Imported(NamedTuple):
@@ -58,19 +70,34 @@ class Reader(Protocol):
 async def import_file(
     caller: Caller, media_type: str, lines: AsyncIterator[list[Line]], key: str | None, turn: AbstractAsyncContextManager[Any]
 ) -> Imported:
-    """Do what the lines say; under a key, once. Raises InvalidInput that names lines, AccountInUse, KeyReused, and what `lines` raises.
+    """Do what the lines say; under a key, once.
 
     To do it, once all has come, takes a connection for long, and so waits for its `turn`.
+    Raises InvalidInput that names lines, AccountInUse, KeyReused, TooManyImports, and what `lines` raises.
     """
-    reader = await _reader(caller, media_type, key)
-    aside = _Aside(caller)
+    with _counted(caller.user_id):
+        reader = await _reader(caller, media_type, key)
+        aside = _Aside(caller)
+        try:
+            await aside.put(reader, lines)
+            async with turn:
+                return await _do(aside, _IMPORT_ACCOUNT if media_type == JSON else _IMPORT_TASKS, key)
+        finally:
+            with suppress(Unavailable):  # housekeeping takes away what is left
+                await _DROP(caller.user_id, aside.import_id)
+
+
+@contextmanager
+def _counted(user_id: int) -> Iterator[None]:
+    if _under_way[user_id] >= IMPORTS_PER_USER:
+        raise TooManyImports()
+    _under_way[user_id] += 1
     try:
-        await aside.put(reader, lines)
-        async with turn:
-            return await _do(aside, _IMPORT_ACCOUNT if media_type == JSON else _IMPORT_TASKS, key)
+        yield
     finally:
-        with suppress(Unavailable):  # housekeeping takes away what is left
-            await _DROP(caller.user_id, aside.import_id)
+        _under_way[user_id] -= 1
+        if not _under_way[user_id]:
+            del _under_way[user_id]
 
 
 async def _reader(caller: Caller, media_type: str, key: str | None) -> Reader:

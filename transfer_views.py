@@ -8,7 +8,7 @@ import imports
 import settings
 import transfer
 from account_format import Export as ExportShown
-from imports import AccountInUse
+from imports import AccountInUse, TooManyImports
 from rest import conditions, fields, idempotency, streaming
 from rest.contract import Answer, contract
 from rest.errors import EXTRA_HEADERS, UnsupportedMediaType
@@ -48,7 +48,7 @@ class Export(Resource):
 class Import(Resource):
     """Files that come in."""
 
-    @contract(IMPORTED, AccountInUse, KeyReused, takes=(idempotency.HEADER,), files=FILES)
+    @contract(IMPORTED, AccountInUse, KeyReused, TooManyImports, takes=(idempotency.HEADER,), files=FILES)
     async def post(self) -> web.Response:
         """Restore an export in a new account, or create and change tasks as a sheet or a calendar says: all of it or nothing."""
         key, media_type = idempotency.key(self.request), fields.media_type(self.request)

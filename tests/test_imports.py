@@ -416,6 +416,31 @@ async def test_a_client_that_goes_away_leaves_nothing(alice: Person, sql: Sql, m
     assert stored(alice, sql) == before
 
 
+async def test_a_user_has_two_imports_at_once_and_the_third_waits(alice: Person, mallory: Person) -> None:
+    assert alice.caller
+    user_id = alice.caller.user_id
+
+    async def until_under_way(count: int) -> None:
+        async with asyncio.timeout(5):
+            while imports._under_way[user_id] != count:
+                await asyncio.sleep(0.01)
+
+    writers = [(await asyncio.open_connection(alice.client.host, alice.client.port))[1] for _ in range(2)]
+    for writer in writers:
+        writer.write(head(alice, 10_000) + SHEET.encode())
+    await until_under_way(2)
+    refused = await send(alice, CSV, SHEET + "a,,new,\r\n")
+    is_problem(refused, 429)
+    assert refused.headers["Retry-After"] == "15"
+    assert (await send(mallory, CSV, SHEET + "a,,new,\r\n")).status == 200
+    writers[0].close()
+    await until_under_way(1)
+    assert (await send(alice, CSV, SHEET + "a,,new,\r\n")).json["count"] == 1
+    writers[1].close()
+    await until_under_way(0)
+    assert user_id not in imports._under_way
+
+
 async def test_what_was_swept_meanwhile_is_not_taken_for_the_whole(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
     do = imports._do
 
@@ -487,7 +512,7 @@ async def test_an_export_under_a_key_is_imported_once(alice: Person, newcomer: N
 
 async def test_of_imports_at_once_under_a_key_one_is_done(alice: Person) -> None:
     body = SHEET + "a,,new,\r\n" * 50
-    answers = await asyncio.gather(*(send(alice, CSV, body, **{"Idempotency-Key": "k"}) for _ in range(10)))
+    answers = await asyncio.gather(*(send(alice, CSV, body, **{"Idempotency-Key": "k"}) for _ in range(imports.IMPORTS_PER_USER)))
     assert {(answer.status, answer.text) for answer in answers} == {(200, answers[0].text)}
     assert len((await alice.get("/task")).json) == 50
 
