@@ -1,8 +1,8 @@
 """The lines of a body that is read as it comes, so that it may be longer than what fits into memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
@@ -29,16 +29,6 @@ class Entry(NamedTuple):
     fields: dict[str, Any]
     places: Mapping[str, tuple[int, str]] = {}  # the fields that stand elsewhere, or under another name: the line and the name
     faults: Sequence[FieldError] = ()
-
-
-class Reader(Protocol):
-    """Makes entries of lines. Both methods raise InvalidInput where what follows can't be understood."""
-
-    def feed(self, line: Line) -> Iterator[Entry]:
-        """Give the entry that this line completes, if it does."""
-
-    def end(self) -> Iterator[Entry]:
-        """Give the entry that the end of the file completes, if it does."""
 
 
 def at_line(line: int, message: str) -> FieldError:
