@@ -16,7 +16,7 @@ HEAD, BETWEEN, END = (
     '{{"account":{account},\n"tasks":[\n',
     '\n],\n"log":[\n',
     "\n]}\n",
-)  # what is between them ends with a comma and a line end
+)  # of the lines between them each but the last ends with a comma
 
 
 Count = Annotated[Natural, Field(le=2**53)]  # up to which every JSON parser reads it exactly, and from which there is still room
