@@ -19,7 +19,6 @@ SECONDS_BETWEEN_COMMENTS = 15  # for proxies, which cut what is silent, and to f
 SECONDS_OF_PATIENCE = 13  # with a client that takes or acknowledges nothing: one that dies just after a comment is gone within 30
 MOST_OF_ONE_USER, MOST_OF_ALL = 50, 500  # changes that one question brings
 MOST_WAITING = 4 * 1024 * 1024  # characters, for a client that reads slowly; what one question brings fits
-SURELY_READING = 16 * 1024  # bytes on their way: a connection that was told to pause has more
 NO_REVISION = -1  # what an id names that is none of ours
 
 _SINCE = Batched(
@@ -133,7 +132,7 @@ class Stream:
         """Let it be over: what waits isn't sent any more, and nobody waits for a client that doesn't read."""
         self._is_over, self.is_live = True, False
         self._news.set()
-        if self._transport.get_write_buffer_size() > SURELY_READING:
+        if self._transport.get_write_buffer_size():  # the system's buffer is full, too
             self._transport.abort()
 
 

@@ -7,7 +7,7 @@ import sys
 import termios
 from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from aiohttp import web
@@ -49,8 +49,9 @@ class TooManyConnections(Overloaded):
 class Connection(RequestHandler):
     """A client's connection."""
 
-    __slots__ = ("_begun", "_look", "kept_bytes", "slow_since")
+    __slots__ = ("_begun", "_look", "_wire", "kept_bytes", "slow_since")
     _manager: "Server | None"
+    _wire: asyncio.Transport  # also when aiohttp has closed it, and it waits until the client reads the rest
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -62,6 +63,8 @@ class Connection(RequestHandler):
     # A head that takes too long to arrive. aiohttp gives it as long as a connection may be idle.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._wire = cast(asyncio.Transport, transport)
+        self._wire.set_write_buffer_limits(high=0)  # of what isn't sent at once nothing goes unseen
         super().connection_made(transport)
         self._expect_head()
 
@@ -121,10 +124,8 @@ class Connection(RequestHandler):
     @property
     def unread(self) -> int:
         """How many bytes wait until the client reads them: here, and in the system's buffer, which is emptied in large steps."""
-        if self.transport is None:
-            return 0
-        number = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-        return self.kept_bytes + self.transport.get_write_buffer_size() + int.from_bytes(number, sys.byteorder)
+        number = fcntl.ioctl(self._wire.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        return self.kept_bytes + self._wire.get_write_buffer_size() + int.from_bytes(number, sys.byteorder)
 
     def _look_again(self) -> None:
         self._look = self._loop.call_later(settings.load().request_timeout_seconds, self._look_whether_it_reads, self.unread)
@@ -137,15 +138,14 @@ class Connection(RequestHandler):
 
     def abort(self) -> None:
         """Give the client up."""
-        if self.transport is not None:
-            self.transport.abort()
+        self._wire.abort()
 
     # The end
 
     @property
     def is_idle(self) -> bool:
         """Whether the client wants nothing at this moment, as far as is known."""
-        return self._waiter is not None and not self._begun and not self._messages
+        return self._waiter is not None and not self._begun and not self._messages and not self._paused
 
     @property
     def closes_at(self) -> float:

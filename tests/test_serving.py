@@ -161,14 +161,14 @@ async def long_stream(request: web.Request) -> web.StreamResponse:
     return await streaming.send(request, web.StreamResponse(), body())
 
 
-async def slow_reader(house: House) -> Wire:
+async def slow_reader(house: House, request: bytes = REQUEST) -> Wire:
     """Ask for a long answer, and read none of it."""
     narrow = socket.socket()
     narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
     narrow.connect(house.runner.addresses[0])
     wire = Wire(*await asyncio.open_connection(sock=narrow))
     house._wires.append(wire)
-    wire.send(REQUEST)
+    wire.send(request)
     return wire
 
 
@@ -184,6 +184,33 @@ async def test_a_client_that_does_not_read_its_answer_is_given_up(opened: Open) 
         slow = house.runner.server.slow
         await until(lambda: len(slow) == 1)
         await until(lambda: not slow and not house.runner.server.connections)
+
+
+async def a_little_too_much(request: web.Request) -> web.Response:
+    """Leave something unsent, but less than what asyncio calls much."""
+    transport = request.transport
+    assert transport
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+    while not transport.get_write_buffer_size():
+        while not transport.get_write_buffer_size():
+            transport.write(bytes(1024))
+        await asyncio.sleep(0.05)  # in which the system might yet find room
+    return LongResponse(body=b"done", headers={"Connection": "close"} if "last" in request.query else {})
+
+
+@pytest.mark.parametrize("query", [b"", b"?last"], ids=["when it has been idle for long enough", "after the last answer"])
+async def test_nor_is_a_little_kept_for_a_client_that_does_not_read(opened: Open, query: bytes) -> None:
+    async with opened(a_little_too_much, REQUEST_TIMEOUT_SECONDS="0.5", KEEPALIVE_SECONDS="0.1") as house:
+        await slow_reader(house, REQUEST.replace(b"/here", b"/here" + query))
+        await until(lambda: len(house.runner.server.connections) == 1)
+        await until(lambda: not house.runner.server.connections)
+
+
+async def test_who_has_not_read_its_answer_yet_is_not_idle(opened: Open) -> None:
+    async with opened(a_little_too_much, MAX_CONNECTIONS="1") as house:
+        await slow_reader(house)
+        await until(lambda: any(connection.writing_paused and connection._waiter for connection in house.runner.server.connections))
+        assert b"503 Service Unavailable" in await (await house.call()).answer()
 
 
 async def test_a_client_that_reads_slowly_gets_all_of_it(opened: Open) -> None:
