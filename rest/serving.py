@@ -10,9 +10,9 @@ from http import HTTPStatus
 from typing import Any, cast
 
 import orjson
-from aiohttp import web
+from aiohttp import web, web_protocol
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 import settings
@@ -21,6 +21,7 @@ from rest.errors import PROBLEM, REFUSALS, Overloaded
 
 BACKLOG = 2048  # connections that wait to be taken, as gunicorn has it; aiohttp would make it 128, which a burst outgrows
 LINES_OF_A_HEAD = 8  # of the longest that there may be: so much, and one read more, is kept of a head that is still arriving
+REQUESTS_AHEAD = 2  # that are taken while another is at work; aiohttp takes 32, of up to a MiB each
 LEAST_READ_BYTES = 64 * 1024  # by a client that is slow to take an answer, within a request's time
 MOST_UNREAD_BYTES = 48 * 1024 * 1024  # of all answers together; then whoever has been slow for longest goes
 SECONDS_TO_BE_SLOW = 2  # before that
@@ -32,6 +33,7 @@ SECONDS_FOR_A_LAST_REQUEST = 2  # on a connection that is idle when the service 
 SECONDS_BETWEEN_LOOKS = 0.02  # whether all connections have ended
 SECONDS_TO_BREAK_OFF = 1  # what goes on beyond its time when the service stops
 
+web_protocol.MAX_MSG_QUEUE_SIZE = REQUESTS_AHEAD
 
 CONNECTIONS = metrics.Gauge("http_connections", "Connections of clients.")
 MOST_CONNECTIONS = metrics.Gauge("http_connections_most", "Connections of clients that there may be.")
@@ -49,13 +51,16 @@ class TooManyConnections(Overloaded):
 class Connection(RequestHandler):
     """A client's connection."""
 
-    __slots__ = ("_begun", "_look", "_wire", "kept_bytes", "slow_since")
+    __slots__ = ("_ahead", "_begun", "_body", "_is_refused", "_look", "_wire", "kept_bytes", "slow_since")
     _manager: "Server | None"
     _wire: asyncio.Transport  # also when aiohttp has closed it, and it waits until the client reads the rest
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._begun = 0  # bytes of a head that is arriving
+        self._ahead = 0  # and of it before, while another request was at work
+        self._body: StreamReader = EMPTY_PAYLOAD  # of the request that came last
+        self._is_refused = False  # what is still arriving
         self._look: asyncio.TimerHandle | None = None  # at a client that is slow to read
         self.kept_bytes = 0  # of an answer, to be sent
         self.slow_since = 0.0
@@ -69,15 +74,25 @@ class Connection(RequestHandler):
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
-        requests = self._request_count
+        if self._is_refused:
+            return
+        requests, is_of_a_head = self._request_count, self._body.is_eof()
+        arrived, most = self._begun + self._ahead + len(data), LINES_OF_A_HEAD * self.max_line_size
         super().data_received(data)
+        if self._messages:
+            self._body = self._messages[-1][1]
         if self._request_count != requests:
-            self._begun = 0
-        elif data and self._waiter is not None and not self._close:
-            if not self._begun and requests:  # the first is expected since the connection was made
-                self._expect_head()
-            self._begun += len(data)
-            if self._begun > LINES_OF_A_HEAD * self.max_line_size:
+            self._begun = self._ahead = 0
+            if arrived > most:
+                self._refuse_heads_over(most)
+        elif data and is_of_a_head and not self._close:
+            if self._waiter is None:
+                self._ahead += len(data)
+            else:
+                if not self._begun and requests:  # the first is expected since the connection was made
+                    self._expect_head()
+                self._begun += len(data)
+            if arrived > most:
                 self._refuse_head()
 
     def _expect_head(self) -> None:
@@ -86,10 +101,17 @@ class Connection(RequestHandler):
         self._next_keepalive_close_time = self._loop.time() + settings.load().request_timeout_seconds
         self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
 
+    def _refuse_heads_over(self, most: int) -> None:
+        came = len(self._messages)
+        while any(_head_size(message) > most for message, _ in self._messages):
+            self._messages.pop()
+        if len(self._messages) < came:
+            self._refuse_head()
+
     def _refuse_head(self) -> None:
         error = HttpProcessingError(code=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message="The head of the request is too large.")
         self._messages.append((_ErrInfo(error.code, error, error.message), EMPTY_PAYLOAD))
-        self._close = True
+        self._is_refused = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -162,6 +184,10 @@ class Connection(RequestHandler):
             self._current_request._message = _last(self._current_request._message)
         if make_request := self._request_factory:
             self._request_factory = lambda message, *others: make_request(_last(message), *others)
+
+
+def _head_size(message: Any) -> int:
+    return 0 if isinstance(message, _ErrInfo) else sum(len(name) + len(value) for name, value in message.raw_headers)
 
 
 def _last(message: Any) -> Any:

@@ -147,6 +147,59 @@ async def test_a_head_may_not_be_too_large(opened: Open, lines: list[bytes]) -> 
         await wire.seconds_until_closed()
 
 
+@asynccontextmanager
+async def at_work(opened: Open) -> AsyncIterator[tuple[House, Wire, asyncio.Event]]:
+    """Give a connection whose first request is at work until the event."""
+    go, began = asyncio.Event(), asyncio.Event()
+
+    async def waits(request: web.Request) -> web.Response:
+        began.set()
+        await go.wait()
+        return web.Response(text="done")
+
+    async with opened(waits) as house:
+        wire = await house.call()
+        wire.send(REQUEST)
+        await began.wait()
+        yield house, wire, go
+        go.set()
+
+
+LINES = 12 * [b"X: " + b"y" * 8000 + b"\r\n"]
+
+
+@pytest.mark.parametrize("pieces", [[HEAD, *LINES], [HEAD + b"".join(LINES) + b"\r\n"]], ids=["line by line", "all at once"])
+async def test_nor_may_one_that_comes_while_another_request_is_at_work(opened: Open, pieces: list[bytes]) -> None:
+    async with at_work(opened) as (_, wire, go):
+        for piece in pieces:
+            wire.send(piece)
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)
+        go.set()
+        assert b"done" in await wire.answer()
+        assert (await wire.answer()).startswith(b"HTTP/1.0 431 ")
+        await wire.seconds_until_closed()
+
+
+async def test_of_the_requests_behind_one_that_is_at_work_few_are_taken_ahead(opened: Open) -> None:
+    async with at_work(opened) as (house, wire, go):
+        wire.send(20 * REQUEST)
+        await asyncio.sleep(0.05)
+        assert [len(connection._messages) for connection in house.runner.server.connections] == [2]
+        go.set()
+        assert all([b"done" in await wire.answer() for _ in range(21)])
+
+
+async def test_a_body_behind_a_request_that_is_at_work_is_no_head(opened: Open) -> None:
+    async with at_work(opened) as (_, wire, go):
+        wire.send(POST.replace(b"Length: 4", b"Length: 300000") + bytes(100_000))
+        await asyncio.sleep(0.05)
+        wire.send(bytes(200_000) + REQUEST)
+        await asyncio.sleep(0.05)
+        go.set()
+        assert [b"done" in await wire.answer() for _ in range(3)] == [True] * 3
+
+
 LONG = 12 * 1024 * 1024  # more than the system's buffers hold
 
 
