@@ -24,7 +24,7 @@ LINES_OF_A_HEAD = 8  # of the longest that there may be: so much, and one read m
 REQUESTS_AHEAD = 2  # that are taken while another is at work; aiohttp takes 32, of up to a MiB each
 LEAST_READ_BYTES = 64 * 1024  # by a client that is slow to take an answer, within a request's time
 MOST_UNREAD_BYTES = 48 * 1024 * 1024  # of all answers together; then whoever has been slow for longest goes
-SECONDS_TO_BE_SLOW = 2  # before that
+SECONDS_TO_BE_SLOW = 2  # before that, unless it is twice as much
 SYSTEMS_BYTES = 256 * 1024  # of an answer; where it isn't told, the system keeps up to some MiB for a client that doesn't read
 BYTES_PER_PIECE = 64 * 1024
 SECONDS_OF_LINGERING = 2  # in which the rest of a body that nobody wants is taken and thrown away, so that its sender sees the answer
@@ -251,7 +251,8 @@ class Server(web.Server):
         self.slow[connection] = None
         unread = sum(each.unread for each in self.slow)
         for each in list(self.slow):
-            if unread <= MOST_UNREAD_BYTES or each.slow_since > self._loop.time() - SECONDS_TO_BE_SLOW:
+            is_slow = each.slow_since <= self._loop.time() - SECONDS_TO_BE_SLOW
+            if unread <= (1 if is_slow else 2) * MOST_UNREAD_BYTES:
                 break
             unread -= each.unread
             each.abort()

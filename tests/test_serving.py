@@ -281,11 +281,12 @@ async def test_a_client_that_reads_slowly_gets_all_of_it(opened: Open) -> None:
 
 
 @pytest.mark.parametrize("handler", [long_answer, long_stream])
+@pytest.mark.parametrize(("most", "seconds"), [(2 * LONG, 0), (LONG, 60)], ids=["too much", "far too much, though none is slow yet"])
 async def test_of_many_that_do_not_read_those_who_began_first_are_given_up(
-    opened: Open, monkeypatch: pytest.MonkeyPatch, handler: Handler
+    opened: Open, monkeypatch: pytest.MonkeyPatch, handler: Handler, most: int, seconds: float
 ) -> None:
-    monkeypatch.setattr(serving, "MOST_UNREAD_BYTES", 2 * LONG)
-    monkeypatch.setattr(serving, "SECONDS_TO_BE_SLOW", 0)
+    monkeypatch.setattr(serving, "MOST_UNREAD_BYTES", most)
+    monkeypatch.setattr(serving, "SECONDS_TO_BE_SLOW", seconds)
     async with opened(handler) as house:
         for _ in range(6):
             await slow_reader(house)
