@@ -17,7 +17,7 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 import settings
 from rest import metrics
-from rest.errors import PROBLEM, REFUSALS, Overloaded
+from rest.errors import HEADERS, PROBLEM, REFUSALS, Overloaded
 
 BACKLOG = 2048  # connections that wait to be taken, as gunicorn has it; aiohttp would make it 128, which a burst outgrows
 LINES_OF_A_HEAD = 8  # of the longest that there may be: so much, and one read more, is kept of a head that is still arriving
@@ -118,6 +118,11 @@ class Connection(RequestHandler):
     def _make_error_handler(self, err_info: _ErrInfo) -> Any:
         NO_HTTP.count()
         return super()._make_error_handler(err_info)
+
+    def handle_error(self, *arguments: Any, **options: Any) -> web.StreamResponse:
+        response = super().handle_error(*arguments, **options)
+        response.headers.update(HEADERS)
+        return response
 
     # A client that is slow to read. aiohttp would keep its answer for as long as it likes.
 
@@ -276,9 +281,10 @@ class Server(web.Server):
 
 
 _REFUSAL_BODY = orjson.dumps(TooManyConnections().document())
+_REFUSAL_HEADERS = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
 _REFUSAL = (
     f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {PROBLEM}\r\nContent-Length: {len(_REFUSAL_BODY)}\r\n"
-    "Retry-After: 1\r\nConnection: close\r\n\r\n"
+    f"Retry-After: 1\r\nConnection: close\r\n{_REFUSAL_HEADERS}\r\n"
 ).encode() + _REFUSAL_BODY
 
 

@@ -11,6 +11,7 @@ from aiohttp import web
 
 import settings
 from rest import serving, streaming
+from rest.errors import HEADERS
 from rest.serving import LongResponse, Runner
 
 HEAD = b"GET /here HTTP/1.1\r\nHost: us\r\n"
@@ -134,6 +135,10 @@ async def test_a_connection_may_be_idle_for_longer_than_a_head_may_take(opened: 
         assert 0.1 < await wire.seconds_until_closed() < 0.6
 
 
+def has_the_security_headers(answer: bytes) -> bool:
+    return all(f"\r\n{name}: {value}\r\n".encode() in answer for name, value in HEADERS.items())
+
+
 @pytest.mark.parametrize("lines", [[b"X: " + b"y" * 9000], [b"X: " + b"y" * 4000] * 17], ids=["one line", "all lines"])
 async def test_a_head_may_not_be_too_large(opened: Open, lines: list[bytes]) -> None:
     async with opened() as house:
@@ -144,6 +149,7 @@ async def test_a_head_may_not_be_too_large(opened: Open, lines: list[bytes]) -> 
             await asyncio.sleep(0.001)
         answer = await wire.answer()
         assert answer.startswith(b"HTTP/1.0 4"), answer
+        assert has_the_security_headers(answer)
         await wire.seconds_until_closed()
 
 
@@ -351,6 +357,7 @@ async def test_where_none_is_idle_a_new_connection_is_told_so(opened: Open) -> N
         answer = await third.answer()
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"Retry-After: 1\r\n" in answer
+        assert has_the_security_headers(answer)
         assert b"too many connections" in answer
         go.set()
         assert all([b"done" in await wire.answer() for wire in busy])
