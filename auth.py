@@ -28,6 +28,7 @@ from schemas import Closure, Credentials, PasswordChange, Registration, Token
 
 ALGORITHM = "HS256"
 MOST_REMEMBERED = 10_000  # verified tokens per worker, at some 400 bytes
+LONGEST_REMEMBERED = 300  # as it was sent: a token of ours with its scheme has some 200 bytes, and may come with thousands of spaces
 GENERATIONS = 2**53  # the largest that every JSON parser reads exactly
 CALLER = web.RequestKey("caller", Caller)
 EXPIRES_AT = web.RequestKey("expires_at", int)
@@ -155,8 +156,10 @@ def middleware(private: Iterable[web.RouteDef]) -> Middleware:
             claims = Claims.model_validate(request["claims"])
         except (web.HTTPUnauthorized, ValidationError):
             raise InvalidToken() from None
-        remembered[sent[0]] = claims.caller(), claims.exp
-        return remembered[sent[0]]
+        found = claims.caller(), claims.exp
+        if len(sent[0]) <= LONGEST_REMEMBERED:
+            remembered[sent[0]] = found
+        return found
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -632,15 +632,32 @@ async def test_a_taken_token_beside_another_is_refused(alice: Person, mallory: P
     assert is_refused(await ask(alice.client, f"Bearer {alice.token}", f"Bearer {mallory.token}"))
 
 
-async def test_only_so_many_tokens_are_remembered(alice: Person, monkeypatch: pytest.MonkeyPatch, aiohttp_client: Any) -> None:
-    monkeypatch.setattr(auth, "MOST_REMEMBERED", 2)
+@pytest.fixture
+def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """An entry for each time that a token is verified, from now on."""
     verified: list[str] = []
     bearer_token = auth.bearer_token
     monkeypatch.setattr(auth, "bearer_token", lambda request: verified.append("once") or bearer_token(request))  # type: ignore[func-returns-value]
+    return verified
+
+
+async def test_only_so_many_tokens_are_remembered(
+    alice: Person, verified: list[str], monkeypatch: pytest.MonkeyPatch, aiohttp_client: Any
+) -> None:
+    monkeypatch.setattr(auth, "MOST_REMEMBERED", 2)
     alice.client = await aiohttp_client(await app.create_app())
     tokens = [sign(claims_of(alice, iat=int(time.time()) - n)) for n in range(3)]
     assert [await lets_in(alice, token) for token in [*tokens, *reversed(tokens)]] == [True] * 6
     assert len(verified) == 4  # the third and the second were known the second time
+
+
+async def test_what_is_sent_with_many_spaces_is_let_in_and_not_remembered(alice: Person, verified: list[str], aiohttp_client: Any) -> None:
+    alice.client = await aiohttp_client(await app.create_app())
+    for spaces, times in ((1, 1), (7000, 2)):
+        verified.clear()
+        answers = [await ask(alice.client, f"Bearer{' ' * spaces}{alice.token}") for _ in range(2)]
+        assert [answer.status for answer in answers] == [200, 200]
+        assert len(verified) == times
 
 
 async def test_a_token_of_another_account_s_generation_is_refused(alice: Person, mallory: Person) -> None:
