@@ -56,13 +56,14 @@ OPERATORS = [web.view("/metrics", views.Metrics)]  # there only with METRICS_TOK
 
 
 ALWAYS = (views.Live, views.Ready)  # answered however much there is to do
+REMEDIES = (account_views.Password, account_views.Revocation)  # what ends a stolen token: its thief leaves room for that
 
 
 def middlewares(under_way: overload.UnderWay) -> list[Middleware]:
     """Give the middlewares, outermost first: whatever happens further in is named, logged and answered, and nothing takes too long."""
     origins = settings.load().cors_origins
     preflights = [cors.middleware(origins)] if origins else []
-    counted = [limits.middleware()] if limits.is_on() else []
+    counted = [limits.middleware(REMEDIES)] if limits.is_on() else []
     return [telemetry.middleware, errors.middleware, *preflights, under_way.middleware, auth.middleware(PRIVATE), *counted]
 
 

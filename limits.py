@@ -4,7 +4,7 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -16,7 +16,7 @@ from cachetools import FIFOCache, LRUCache
 import settings
 from postgres.database import Statement, database
 from rest import addresses
-from rest.errors import EXTRA_HEADERS, Overloaded
+from rest.errors import EXTRA_HEADERS, InvalidToken, Overloaded
 from rest.quotas import USERS, Quota, QuotaExceeded, headers
 from rest.telemetry import USER_ID
 from scalars import login_key
@@ -130,8 +130,11 @@ class _Minute:
         self.requests, self.ends_at = 0, ends_at
 
 
-def middleware() -> Middleware:
-    """Make the middleware that counts the requests of whoever auth has let in, in minutes that begin with a user's first request."""
+def middleware(remedies: Collection[Any]) -> Middleware:
+    """Make the middleware that counts the requests of whoever auth has let in, in minutes that begin with a user's first request.
+
+    Of the handlers `remedies`, which end a stolen token, there may be as many again: who has that token isn't to use up the owner's.
+    """
     quota = USERS._replace(most=settings.load().user_limit_per_minute)
     minutes: FIFOCache[int, _Minute] = FIFOCache(MOST_REMEMBERED)
 
@@ -145,9 +148,14 @@ def middleware() -> Middleware:
                 minute = _Minute(now)
             if minute.ends_at <= now:
                 minute = minutes[user_id] = _Minute(now + quota.seconds)
-            if minute.requests >= quota.most:
+            if minute.requests >= quota.most and (minute.requests >= 2 * quota.most or request.match_info.handler not in remedies):
                 raise QuotaExceeded(quota, minute.ends_at - now)
             minute.requests += 1
+            try:
+                return await handler(request)
+            except (InvalidToken, QuotaExceeded):  # a token of the past isn't the user's doing, and what a quota refuses doesn't count
+                minute.requests -= 1
+                raise
         return await handler(request)
 
     return limit

@@ -20,6 +20,7 @@ import housekeeping
 import limits
 import settings
 from postgres.database import database
+from tests import conftest
 from tests.conftest import Answer, Person, Server, connection_to
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -376,6 +377,36 @@ async def test_who_is_not_let_in_uses_up_nothing(alice: Person, mallory: Person)
     mallory.token = alice.token[:-2] + "xx" if alice.token else None
     assert {(await mallory.get("/task")).status for _ in range(REQUESTS + 2)} == {401}
     assert (await alice.get("/task")).status == 200
+
+
+async def test_a_token_of_the_past_uses_up_nothing(alice: Person) -> None:
+    stolen = alice.token
+    alice.token = (await alice.post("/revoke-tokens")).json["access_token"]
+    thief = {"Authorization": f"Bearer {stolen}"}
+    assert {(await alice.get("/task", headers=thief)).status for _ in range(REQUESTS + 2)} == {401}
+    answers = [await alice.get("/task") for _ in range(REQUESTS)]
+    assert [answer.status for answer in answers] == [200] * (REQUESTS - 1) + [429]  # to revoke was one
+
+
+async def test_whoever_floods_with_a_stolen_token_does_not_keep_its_owner_from_ending_it(alice: Person) -> None:
+    thief = somewhere()
+    right, wrong = ({"old": old, "new": "another horse"} for old in (conftest.PASSWORD, "a wrong guess"))
+    for path, body in (("/revoke-tokens", {}), ("/change-password", right)):
+        assert [(await alice.get("/task")).status for _ in range(REQUESTS + 1)][-1] == 429
+        for _ in range(REQUESTS + 2):  # its own quotas refuse most of these
+            await alice.post("/change-password", json=wrong, headers={"X-Forwarded-For": thief})
+        answer = await alice.post(path, json=body, headers={"X-Forwarded-For": somewhere()})
+        assert answer.status == 200
+        alice.token = answer.json["access_token"]
+
+
+async def test_to_end_ones_tokens_has_a_limit_too(alice: Person) -> None:
+    answers = []
+    for _ in range(2 * REQUESTS + 1):
+        answers.append(await alice.post("/revoke-tokens"))
+        alice.token = answers[-1].json.get("access_token", alice.token)
+    assert [answer.status for answer in answers] == [200] * 2 * REQUESTS + [429]
+    assert violated(answers[-1]) == ["user"]
 
 
 async def test_as_many_users_are_remembered_as_there_is_room_for(
