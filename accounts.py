@@ -77,7 +77,7 @@ async def renew_password_hash(account: Account, password_hash: str) -> None:
 
 async def renew_account(caller: Caller, generation: int, password_hash: str | None = None) -> Caller:
     """Give the account another token generation, which ends all tokens up to now, and another password if given. Raises InvalidToken."""
-    async with database.aio_atomic():
+    async with database.in_line(caller.user_id), database.aio_atomic():
         await _set_generation(caller, generation)
         if password_hash is not None:
             await User.update(password_hash=password_hash).where(User.id == caller.user_id).aio_execute()
@@ -87,7 +87,7 @@ async def renew_account(caller: Caller, generation: int, password_hash: str | No
 async def close_account(caller: Caller) -> None:
     """End the account: its tokens are dead and its login is free; housekeeping removes its rows. Raises InvalidToken."""
     nobody = f" closed {caller.user_id}"  # no login has a space
-    async with database.aio_atomic():
+    async with database.in_line(caller.user_id), database.aio_atomic():
         await _set_generation(caller, CLOSED)
         await User.update(login=nobody, login_key=nobody, password_hash="").where(User.id == caller.user_id).aio_execute()
 

@@ -85,7 +85,7 @@ async def restore_task(caller: Caller, task_id: int, restoration: Restoration, i
 async def undo(caller: Caller, asked: Undo) -> Undone:
     """Take back all that was done since. Raises InvalidInput, HistoryGone, NotAsExpected, TooManyTasks."""
     since = await _revision(caller, asked.since, asked.at)
-    async with database.turns:
+    async with database.in_line(caller.user_id), database.turns:
         rows = await _UNDO(*caller, since, asked.expected, settings.load().undo_most_tasks, asked.dry_run)
         [(refused, before, revision, count, tasks, user_revision, kept_from)] = rows
         undone = Undone(before, revision, count, (tasks or "").encode(), user_revision)

@@ -8,7 +8,7 @@ from typing import Any
 from peewee import SQL, Function, Query, Select
 
 import settings
-from postgres.database import Statement, database
+from postgres.database import WAITED_TOO_LONG, Statement, database
 from rest import metrics
 from rest.errors import Unavailable
 
@@ -222,7 +222,7 @@ class Batched:
             longest_ago = asyncio.get_running_loop().time() - settings.load().lock_timeout_seconds
             for other in self._held.pop(member.arguments[0]):
                 if other.asked_at < longest_ago:
-                    other.fail(Unavailable("Another change of yours took too long: try again."))
+                    other.fail(Unavailable(WAITED_TOO_LONG))
                 else:
                     self._join(other)
 

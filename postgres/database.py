@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import peewee
 import peewee_async
@@ -27,6 +27,7 @@ PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4)  # before a read is tried again
 SECONDS_FOR_THE_FIRST_CONTACT = 3  # then the service starts without its database, and answers 503
 SECONDS_BETWEEN_ATTEMPTS = 0.5  # to bring the schema up to date
 HEAVY_AT_ONCE = 3  # answers that are too long to travel with others: some 12 MiB each, until they are on their way to the client
+WAITED_TOO_LONG = "Another change of yours took too long: try again."
 MOST_PREPARED = 100  # statements per connection: a plan of a listing takes PostgreSQL some 100 KiB
 
 Rows = list[tuple[Any, ...]]
@@ -100,6 +101,7 @@ class Database(peewee_async.PostgresqlDatabase):
         super().__init__(*args, **kwargs)
         self.turns = asyncio.Semaphore(HEAVY_AT_ONCE)  # of statements whose answers are long
         self._prepared: WeakKeyDictionary[Any, dict[Statement, None]] = WeakKeyDictionary()  # by connection
+        self._lines: WeakValueDictionary[Any, asyncio.Lock] = WeakValueDictionary()  # by whose data it is
 
     def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
         """Refuse: a synchronous query would hold up every other request (peewee-async's own refusal is an `assert`)."""
@@ -116,6 +118,20 @@ class Database(peewee_async.PostgresqlDatabase):
         with self._trouble_is_unavailable():
             async with super().aio_atomic():
                 yield
+
+    @asynccontextmanager
+    async def in_line(self, owner: Any) -> AsyncIterator[None]:
+        """Run what is inside after the others of this owner: only one of them holds a connection while it waits. Raises Unavailable."""
+        line = self._lines.setdefault(owner, asyncio.Lock())
+        try:
+            async with asyncio.timeout(settings.load().lock_timeout_seconds):
+                await line.acquire()
+        except TimeoutError:
+            raise Unavailable(WAITED_TOO_LONG) from None
+        try:
+            yield
+        finally:
+            line.release()
 
     async def rows(self, sql: str, params: Sequence[Any], *, read: bool = False) -> Rows:
         """Run a statement and give its rows. A `read` is tried again where the connection broke, anything where nothing of it happened."""

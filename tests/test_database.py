@@ -216,6 +216,16 @@ async def test_a_pool_without_a_free_connection_is_unavailable(running: Running)
         assert await database.rows("SELECT 1", ()) == [(1,)]
 
 
+async def test_whoever_waits_too_long_in_an_owners_line_is_refused_and_others_have_lines_of_their_own(running: Running) -> None:
+    async with running(LOCK_TIMEOUT_SECONDS="0.1"):
+        async with asyncio.timeout(2), database.in_line(1), database.in_line(2):
+            with pytest.raises(Unavailable, match="Another change of yours took too long"):
+                async with database.in_line(1):
+                    raise AssertionError
+        async with database.in_line(1):
+            pass
+
+
 async def test_a_read_is_tried_again_on_a_broken_connection_and_a_change_is_not(running: Running) -> None:
     async with running(DB_POOL_SIZE="1"):
         end_oneself_once = "SELECT pg_terminate_backend(pg_backend_pid()) WHERE current_setting('application_name') = 'first'"

@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestClient
 
 import app
 import settings
-from tests.conftest import Answer, Person, Server
+from tests.conftest import PASSWORD, Answer, Person, Server
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -37,12 +37,15 @@ def row_held(sql: Sql, person: Person) -> Iterator[None]:
 async def until_waiting(sql: Sql, requests: int) -> None:
     """Wait until that many connections of the service, at least, wait for a lock."""
     async with asyncio.timeout(5):
-        while True:
-            sql("SELECT pg_stat_clear_snapshot()")  # a transaction would see the first count for ever
-            [(waiting,)] = sql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
-            if waiting >= requests:
-                return
+        while waiting(sql) < requests:
             await asyncio.sleep(0.005)
+
+
+def waiting(sql: Sql) -> int:
+    """Tell how many connections of the service wait for a lock."""
+    sql("SELECT pg_stat_clear_snapshot()")  # a transaction would see the first count for ever
+    [(count,)] = sql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+    return int(count)
 
 
 async def at_once(sql: Sql, person: Person, *requests: Awaitable[Answer]) -> list[Answer]:
@@ -176,6 +179,19 @@ async def test_while_one_users_row_is_locked_the_others_go_on(alice: Person, mal
         assert not held.done()
     answer = await held
     assert (answer.status, answer.json["name"], answer.json["revision"]) == (200, "held", 2)
+
+
+async def test_of_what_takes_long_or_ends_tokens_one_at_a_time_waits_for_a_users_row(alice: Person, mallory: Person, sql: Sql) -> None:
+    await mallory.new_task()
+    calls = {"/task/undo": {"since": 0, "dry_run": True}, "/revoke-tokens": {}, "/delete-account": {"password": PASSWORD}}
+    with row_held(sql, mallory):
+        held = [asyncio.ensure_future(mallory.post(path, json=body)) for path, body in calls.items() for _ in range(5)]
+        for _ in range(10):
+            async with asyncio.timeout(0.5):
+                assert (await alice.get("/task")).status == 200
+            await asyncio.sleep(0.02)
+        assert waiting(sql) == 1
+    assert {answer.status for answer in await asyncio.gather(*held)} <= {200, 204, 401}
 
 
 @pytest.fixture
