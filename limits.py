@@ -5,7 +5,7 @@ import hmac
 import logging
 import time
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -16,7 +16,7 @@ from cachetools import FIFOCache, LRUCache
 import settings
 from postgres.database import Statement, database
 from rest import addresses
-from rest.errors import EXTRA_HEADERS, InvalidToken, Overloaded
+from rest.errors import EXTRA_HEADERS, InvalidToken, Overloaded, Unavailable
 from rest.quotas import USERS, Quota, QuotaExceeded, headers
 from rest.telemetry import USER_ID
 from scalars import login_key
@@ -117,7 +117,9 @@ async def attempt(request: web.Request, login: str, *, registers: bool = False, 
     left = (quota.left(remaining, wait) for quota, (_, remaining, wait, _) in own)
     request[EXTRA_HEADERS] = request.get(EXTRA_HEADERS, {}) | headers(quotas, left)
     yield
-    if not is_last:
+    if is_last:
+        return
+    with suppress(Unavailable):  # what was done stays done, whatever can be put down about it
         await door.ask(_SUCCEEDED, pair, by_login, rows[2][3] if len(rows) > 2 else None)
 
 

@@ -271,6 +271,16 @@ async def test_where_nothing_can_be_counted_nobody_gets_in(visitor: Visitor, sql
     assert (await visitor.log_in(home)).status == 200
 
 
+async def test_what_succeeded_has_though_that_cannot_be_put_down(visitor: Visitor, sql: Sql) -> None:
+    sql("CREATE FUNCTION lack() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = '53100'; END $$")
+    sql("CREATE TRIGGER lack BEFORE INSERT OR UPDATE ON known_address FOR EACH ROW EXECUTE FUNCTION lack()")
+    try:
+        answers = [await visitor.register(somewhere()), await visitor.log_in(somewhere())]
+    finally:
+        sql("DROP FUNCTION lack CASCADE")
+    assert [answer.status for answer in answers] == [201, 200]
+
+
 async def test_what_was_refused_is_refused_without_the_database(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
     address = somewhere()
     for _ in range(6):
