@@ -100,6 +100,7 @@ class Database(peewee_async.PostgresqlDatabase):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.turns = asyncio.Semaphore(HEAVY_AT_ONCE)  # of statements whose answers are long
+        self.checking: asyncio.Task[str | None] | None = None  # the last check, or the present one
         self._prepared: WeakKeyDictionary[Any, dict[Statement, None]] = WeakKeyDictionary()  # by connection
         self._lines: WeakValueDictionary[Any, asyncio.Lock] = WeakValueDictionary()  # by whose data it is
 
@@ -184,7 +185,12 @@ class Database(peewee_async.PostgresqlDatabase):
         return code is not None and not _is_of_connection(code)
 
     async def check(self) -> str | None:
-        """Give what is wrong between the database and this version's schema; None where nothing is."""
+        """Give what is wrong between the database and this version's schema; None where nothing is. Who ask at once share an answer."""
+        if self.checking is None or self.checking.done():
+            self.checking = asyncio.create_task(self._check())
+        return await asyncio.shield(self.checking)
+
+    async def _check(self) -> str | None:
         try:
             applied = await self.rows(migrate.APPLIED, (), read=True)
         except peewee.ProgrammingError:  # not even yoyo's table is there
@@ -291,7 +297,7 @@ async def pool(app: web.Application) -> AsyncIterator[None]:
     )
     database.pool_backend.tell()
     database.is_usable = False
-    database.turns = asyncio.Semaphore(HEAVY_AT_ONCE)  # of this event loop
+    database.turns, database.checking = asyncio.Semaphore(HEAVY_AT_ONCE), None  # of this event loop
     upgrading = asyncio.create_task(_see_to_the_schema())
     await asyncio.wait([upgrading], timeout=SECONDS_FOR_THE_FIRST_CONTACT)
     yield

@@ -415,6 +415,18 @@ async def test_a_database_without_a_schema_makes_the_service_unready(stranger: P
     assert (await stranger.get("/health/ready")).status == 200
 
 
+async def test_however_many_ask_whether_it_is_ready_one_connection_finds_out(running: Running) -> None:
+    async with running(DB_POOL_SIZE="1"):
+        held = await database.pool_backend.acquire()
+        checks = [asyncio.create_task(database.check()) for _ in range(20)]
+        await asyncio.sleep(0.05)
+        checks[0].cancel()  # whoever asked first may go
+        assert database.pool_backend.waiting == 1
+        await database.pool_backend.release(held)
+        assert await asyncio.gather(*checks[1:]) == [None] * 19
+        assert await database.check() is None
+
+
 async def test_a_server_that_takes_no_changes_is_unavailable(running: Running) -> None:
     async with running(DB_POOL_SIZE="1"):
         await database.rows("SELECT set_config('default_transaction_read_only', 'on', false)", ())
