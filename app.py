@@ -55,7 +55,7 @@ PRIVATE = [  # auth lets nobody in without a token
 OPERATORS = [web.view("/metrics", views.Metrics)]  # there only with METRICS_TOKEN, which it needs
 
 
-ALWAYS = (views.Live, views.Ready)  # answered however much there is to do
+ALWAYS = (views.Live, views.Ready, views.Metrics)  # answered however much there is to do
 REMEDIES = (account_views.Password, account_views.Revocation)  # what ends a stolen token: its thief leaves room for that
 
 

@@ -15,6 +15,7 @@ import settings
 from postgres.database import database
 from rest import errors, overload, streaming, telemetry
 from tests.conftest import Person
+from tests.test_metrics import OPERATOR, TOKEN
 from tests.test_races import row_held, until_waiting
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -44,8 +45,8 @@ def refused(answer: Any) -> bool:
     return (answer.status, answer.headers.get("Retry-After")) == (503, "1")
 
 
-async def test_more_than_can_be_served_is_refused_at_once_and_health_is_not(alice: Person, sql: Sql, serve: Serve) -> None:
-    async with serve(alice, MAX_REQUESTS_AT_ONCE="3"):
+async def test_more_than_can_be_served_is_refused_at_once_and_what_tells_of_it_is_not(alice: Person, sql: Sql, serve: Serve) -> None:
+    async with serve(alice, MAX_REQUESTS_AT_ONCE="3", METRICS_TOKEN=TOKEN):
         await alice.new_task()
         with row_held(sql, alice):
             changes = [asyncio.ensure_future(alice.patch("/task/1", json={"name": f"{n}"})) for n in range(3)]
@@ -53,7 +54,8 @@ async def test_more_than_can_be_served_is_refused_at_once_and_health_is_not(alic
             began_at = time.monotonic()
             refusals = await asyncio.gather(*(alice.get("/task") for _ in range(20)))
             seconds_refusing = time.monotonic() - began_at
-            assert [answer.status for answer in (await alice.get("/health/live"), await alice.get("/health/ready"))] == [200, 200]
+            told = [await alice.get(path, headers=OPERATOR) for path in ("/health/live", "/health/ready", "/metrics")]
+            assert [answer.status for answer in told] == [200, 200, 200]
             assert time.monotonic() - began_at - seconds_refusing < 0.2
         assert all(refused(answer) for answer in refusals)
         assert seconds_refusing < 0.5
