@@ -1,8 +1,9 @@
 """Accept: which form of an answer a client gets."""
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
-from rest.negotiation import _best
+from rest.negotiation import _best, preferred
 
 OFFERED = ("application/json", "text/csv", "text/calendar")
 JSON, CSV, CALENDAR = OFFERED
@@ -35,3 +36,11 @@ JSON, CSV, CALENDAR = OFFERED
 )
 def test_a_client_gets_what_it_likes_best(accept: str, best: str) -> None:
     assert _best(accept, OFFERED) == best
+
+
+@pytest.mark.parametrize(("length", "remembered"), [(100, 1), (100_000, 0)])
+def test_what_is_long_is_read_and_not_remembered(length: int, remembered: int) -> None:
+    _best.cache_clear()
+    accept = f"{'x' * length}/x, text/csv"
+    assert preferred(make_mocked_request("GET", "/", {"Accept": accept}), OFFERED) == CSV
+    assert _best.cache_info().currsize == remembered
