@@ -45,13 +45,21 @@ class Pool(AioPgPoolBackend):
 
     waiting = 0  # for a connection
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._line = asyncio.Lock()  # of those who wait: the first alone asks aiopg, which would let any of them overtake
+
     async def acquire(self) -> Any:
         """Give a connection. Raises NoConnectionError where none gets free, or none can be made, in time."""
-        if self.pool is not None and (connection := aiopg_mends.take_free(self.pool)):
+        if (
+            self.pool is not None
+            and (not self.waiting or self.pool.size < self.pool.maxsize)  # where more can be made, nobody waits for this one
+            and (connection := aiopg_mends.take_free(self.pool))
+        ):
             return connection
         self.waiting += 1
         try:
-            async with asyncio.timeout(settings.load().db_wait_seconds):
+            async with asyncio.timeout(settings.load().db_wait_seconds), self._line:
                 return await super().acquire()
         except (psycopg2.OperationalError, OSError) as error:
             raise NoConnectionError(str(error).strip() or "no connection got free in time") from error

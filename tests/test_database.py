@@ -216,6 +216,27 @@ async def test_a_pool_without_a_free_connection_is_unavailable(running: Running)
         assert await database.rows("SELECT 1", ()) == [(1,)]
 
 
+async def test_whoever_waits_for_a_connection_is_overtaken_by_nobody(running: Running) -> None:
+    async with running(DB_POOL_SIZE="1"):
+        served: list[int] = []
+
+        async def take(number: int) -> None:
+            connection = await database.pool_backend.acquire()
+            served.append(number)
+            await asyncio.sleep(0)
+            await database.pool_backend.release(connection)
+
+        first = await database.pool_backend.acquire()
+        waiting = [asyncio.create_task(take(number)) for number in range(3)]
+        await asyncio.sleep(0.01)
+        await database.pool_backend.release(first)
+        while len(served) < 3:
+            waiting.append(asyncio.create_task(take(len(waiting))))
+            await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+        assert served == sorted(served)
+
+
 async def test_whoever_waits_too_long_in_an_owners_line_is_refused_and_others_have_lines_of_their_own(running: Running) -> None:
     async with running(LOCK_TIMEOUT_SECONDS="0.1"):
         async with asyncio.timeout(2), database.in_line(1), database.in_line(2):
