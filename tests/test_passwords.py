@@ -181,7 +181,7 @@ async def test_the_parameters_are_owasp_s(monkeypatch: pytest.MonkeyPatch) -> No
 
 # Common ones
 
-COMMON = ["password", "PassWord1", "iloveyou", "football", "Task Manager", "0" * 9, "абаБАБаб", "QRSTUVWXYZ", "76543210"]
+COMMON = ["password", "PassWord1", "iloveyou", "football", "Task Manager"]
 
 
 @pytest.mark.parametrize("password", COMMON)
