@@ -118,17 +118,20 @@ class Watcher:
                     self._changed.update(self._streams)
                     for stream in self._of(self._streams):
                         stream.end_if_due()
-                await self._feed()
                 if loop.time() >= held_at + SECONDS_BETWEEN_HOLDS:
                     held_at = loop.time()
-                    await self._hold()
+                    await self._hold()  # first: the places stay taken also while there is no feeding
+                await self._feed()
             except Exception as error:
                 if not isinstance(error, Unavailable):  # which has been logged
                     log.exception("the watcher of events stumbled")
                 await asyncio.sleep(SECONDS_AFTER_TROUBLE)
 
     async def _feed(self) -> None:
-        """Give their news to the streams of those who may have some; where one answer doesn't hold them all, ask on at once."""
+        """Give their news to the streams of those who may have some; where one answer doesn't hold them all, ask on at once.
+
+        Streams that lack much catch up by themselves: what one user's changes cost isn't the others' to wait for.
+        """
         since: dict[Caller, int] = {}
         for stream in self._of(self._changed):
             place = stream.revision if stream.is_live else LARGEST_ID  # after which nothing comes but the end of the token
@@ -137,7 +140,7 @@ class Watcher:
         if not since:
             return
         callers = list(since)
-        found = await streams.ask(since)
+        found = await streams.ask(since, reach=streams.MOST_OF_ONE_USER)
         more = dict.fromkeys(callers if len(found) >= streams.MOST_OF_ALL else (), True)
         for news in found:
             caller = callers[news.n - 1]

@@ -21,9 +21,9 @@ MOST_OF_ONE_USER, MOST_OF_ALL = 50, 500  # changes that one question brings
 MOST_WAITING = 4 * 1024 * 1024  # characters, for a client that reads slowly; what one question brings fits
 NO_REVISION = -1  # what an id names that is none of ours
 
-_SINCE = Batched(
-    fn.events_since(q.user_ids, q.generations, q.since, MOST_OF_ONE_USER, MOST_OF_ALL),
-    {"user_ids": "bigint[]", "generations": "bigint[]", "since": "bigint[]"},
+_AFTER = Batched(
+    fn.events_after(q.user_ids, q.generations, q.since, q.reach, MOST_OF_ONE_USER, MOST_OF_ALL),
+    {"user_ids": "bigint[]", "generations": "bigint[]", "since": "bigint[]", "reach": "bigint"},
     read=True,
     alone=True,
 )
@@ -43,13 +43,16 @@ class News(NamedTuple):
     n: int  # whose it is: the number of the one who asked, from 1
     user_revision: int | None  # None: the account is gone, or the token's generation past
     revision: int | None  # None: the changes can't be had
-    body: str
+    body: str | None  # None: there are more than were to be reached
 
 
-async def ask(since: Mapping[Caller, int]) -> list[News]:
-    """Ask what is new to each caller after a revision, all in one statement. Nothing comes of those to whom nothing is."""
+async def ask(since: Mapping[Caller, int], reach: int | None = None) -> list[News]:
+    """Ask what is new to each caller after a revision, all in one statement. Nothing comes of those to whom nothing is.
+
+    Of a caller who lacks more than `reach` changes none comes, but word of that.
+    """
     user_ids, generations = zip(*since, strict=True)
-    return [News(*row) for row in await _SINCE(array(user_ids), array(generations), array(since.values()))]
+    return [News(*row) for row in await _AFTER(array(user_ids), array(generations), array(since.values()), reach)]
 
 
 def array(numbers: Iterable[int]) -> str:
@@ -111,6 +114,10 @@ class Stream:
         elif news.revision is None:
             if self.revision == since:
                 self._put(_reset(news.user_revision))
+        elif news.body is None:
+            if self.revision == since:  # it catches up by itself
+                self.is_live = False
+                self._news.set()
         elif since <= self.revision < news.revision:
             self._put(Event("task", news.revision, news.body))
 

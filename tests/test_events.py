@@ -484,7 +484,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 async def test_with_no_stream_nothing_is_asked(alice: Person, sql: Sql, statements: list[str]) -> None:
     async with followed(alice):
         await asyncio.sleep(0.6)
-        assert 2 <= len([text for text in statements if "events_since" in text]) <= 4
+        assert 2 <= len([text for text in statements if "events_after" in text]) <= 4
     await until(lambda: places(sql, alice) == [])
     await asyncio.sleep(0.3)
     statements.clear()
@@ -536,11 +536,13 @@ async def deaf(person: Person, path: str = "/task/events") -> AsyncIterator[asyn
 async def test_a_slow_reader_is_dropped(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(streams, "MOST_WAITING", 1_000_000)
+    monkeypatch.setattr(events, "SECONDS_BETWEEN_QUESTIONS", 0.05)
     async with followed(alice) as stream, deaf(alice):
         assert places(sql, alice) == [1, 2]
-        for _ in range(4):
-            many_tasks_elsewhere(sql, alice, 150, LONG)
-        assert [event.id for event in await stream.take(600, seconds=20)] == list(range(1, 601))
+        for n in range(12):  # never so many that it would catch up by itself, at its client's pace
+            many_tasks_elsewhere(sql, alice, streams.MOST_OF_ONE_USER, LONG)
+            got = await stream.take(streams.MOST_OF_ONE_USER, seconds=20)
+            assert [event.id for event in got] == [streams.MOST_OF_ONE_USER * n + i for i in range(1, streams.MOST_OF_ONE_USER + 1)]
         await until(lambda: places(sql, alice) == [1])
         assert [record.message for record in caplog.records if record.name == "streams"] == [
             "a stream was dropped: its client reads too slowly"
@@ -570,6 +572,61 @@ async def test_the_system_gives_up_who_acknowledges_nothing(alice: Person, monke
     assert streams.SECONDS_BETWEEN_COMMENTS + streams.SECONDS_OF_PATIENCE < 30
 
 
+async def test_nobody_waits_for_what_one_users_many_changes_cost(alice: Person, mallory: Person, sql: Sql) -> None:
+    """What can't be told at all stands for what takes longer than a statement may."""
+    assert mallory.caller
+    async with followed(mallory) as stream, followed(alice) as hers:
+        sql("BEGIN")
+        many_tasks_elsewhere(sql, mallory, streams.MOST_OF_ONE_USER, "x")
+        elsewhere(sql, mallory, "task_update", 1, None, '{"status": "planned"}')
+        sql("UPDATE task_log SET field = 'completion_at', old = 'no day' WHERE user_id = %s", mallory.caller.user_id)
+        sql("COMMIT")
+        task = await alice.new_task()
+        assert await hers.next() == ("task", 1, task)
+        with pytest.raises(ClientError):
+            await stream.next()
+        task = await alice.new_task()
+        assert await hers.next() == ("task", 2, task)
+
+
+async def test_streams_that_lack_much_catch_up_and_are_live_again(alice: Person, sql: Sql) -> None:
+    count = streams.MOST_OF_ONE_USER + 7
+    async with followed(alice) as stream, followed(alice) as other:
+        for n in range(2):
+            many_tasks_elsewhere(sql, alice, count, "x")
+            for one in (stream, other):
+                assert [event.id for event in await one.take(count)] == list(range(n * count + 1, (n + 1) * count + 1))
+        task = await alice.new_task()
+        assert [await one.next() for one in (stream, other)] == [("task", 2 * count + 1, task)] * 2
+        assert await stream.is_silent(0.3)
+
+
+def read_of_the_log(sql: Sql) -> int:
+    """Give how many entries this transaction has read."""
+    [(entries,)] = sql("SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'task_log'")
+    return int(entries)
+
+
+@pytest.mark.parametrize("status", ["new", "completed"])
+async def test_a_log_is_read_once_for_all_the_changes_of_a_question(alice: Person, sql: Sql, status: str) -> None:
+    assert alice.caller
+    changes = *({"name": "a"}, {"status": "completed"}, {"name": "b"}, {"name": "c"}, {"status": "planned"}) * 5, {"status": status}
+    states = [await alice.new_task()] + [(await alice.patch("/task/1", json=change)).json for change in changes]
+    sql(
+        "SELECT count(task_update(%s, %s, true, 1, NULL, jsonb_build_object('name', n::text))) FROM generate_series(1, 1000) n",
+        *alice.caller,
+    )
+    for since in (0, 500):
+        sql("BEGIN")
+        sql("SET LOCAL enable_seqscan = off")
+        got = sql("SELECT revision, body::json FROM task_changes(%s, %s, %s) ORDER BY revision", alice.caller.user_id, since, since + 27)
+        read = read_of_the_log(sql)
+        sql("ROLLBACK")
+        assert [revision for revision, _ in got] == list(range(since + 1, since + 28))
+        assert since or [body for _, body in got] == states
+        assert read < 2 * 1027, since
+
+
 # When the database is away
 
 
@@ -589,6 +646,22 @@ async def test_those_that_are_open_go_on_when_it_is_back(alice: Person, sql: Sql
         event = await stream.next()
         assert event
         assert event.id == 1
+
+
+async def test_places_are_held_also_while_nothing_can_be_asked(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert alice.caller
+    monkeypatch.setattr(events, "SECONDS_AFTER_TROUBLE", 0.1)
+    monkeypatch.setattr(events, "SECONDS_BETWEEN_HOLDS", 0.1)
+
+    async def too_slow(*_: Any, **__: Any) -> Any:
+        raise errors.Unavailable()
+
+    async with followed(alice):
+        monkeypatch.setattr(streams, "ask", too_slow)
+        await asyncio.sleep(0.3)
+        sql("UPDATE event_stream SET held_until = now() WHERE user_id = %s", alice.caller.user_id)
+        held = "SELECT held_until - now() > interval '40 seconds' FROM event_stream WHERE user_id = %s"
+        await until(lambda: sql(held, alice.caller.user_id) == [(True,)])
 
 
 async def test_the_watcher_survives_its_own_faults(
@@ -628,7 +701,7 @@ async def test_a_question_brings_so_much_of_one_and_so_much_of_all(newcomer: Cal
             new_task_elsewhere(sql, person)
     callers = [person.caller for person in people if person.caller]
     users, generations = [caller.user_id for caller in callers], [caller.generation for caller in callers]
-    ask = "SELECT n, user_revision, revision, body::json->>'id' FROM events_since(%s, %s, %s, %s, %s)"
+    ask = "SELECT n, user_revision, revision, body::json->>'id' FROM events_after(%s, %s, %s, NULL, %s, %s)"
     assert sql(ask, users, generations, [0, 4, 6, 0], 10, 100) == [(1, 6, n, str(n)) for n in range(1, 7)] + [
         (2, 6, 5, "5"),
         (2, 6, 6, "6"),
@@ -646,3 +719,15 @@ async def test_a_question_brings_so_much_of_one_and_so_much_of_all(newcomer: Cal
     ]
     assert sql(ask, users[:1], [generations[0] + 1], [6], 2, 100) == [(1, None, None, None)]
     assert sql(ask, [2**62], [1], [0], 2, 100) == [(1, None, None, None)]
+
+
+async def test_of_who_lacks_more_than_is_reached_comes_only_word_of_that(newcomer: Callable[[str], Awaitable[Person]], sql: Sql) -> None:
+    people = [await newcomer("alice") for _ in range(3)]
+    for person in people:
+        for _ in range(4):
+            new_task_elsewhere(sql, person)
+    callers = [person.caller for person in people if person.caller]
+    users, generations = [caller.user_id for caller in callers], [caller.generation for caller in callers]
+    ask = "SELECT n, user_revision, revision, body IS NULL FROM events_after(%s, %s, %s, %s, 2, 4)"
+    assert sql(ask, users, generations, [0, 2, 1], 2) == [(1, 4, 0, True), (2, 4, 3, False), (2, 4, 4, False), (3, 4, 1, True)]
+    assert sql(ask, users, generations, [5, 3, 4], 2) == [(1, 4, None, True), (2, 4, 4, False)]

@@ -1,26 +1,37 @@
 -- Live events: what is new to open streams, and the places that these hold.
 
--- A user's changes after one revision and up to another, by revision: each time the task as it was right after. Whoever asks sees to it
--- that none of them has been purged. Ids ascend as creations do, and an id is never larger than the revision that created it.
+-- A user's changes after one revision and up to another: each time the task as it was right after. Whoever asks sees to it that none of
+-- them has been purged. Each task goes back from change to change, so that its log is read once, however many there are. Ids ascend as
+-- creations do, and an id is never larger than the revision that created it.
 CREATE OR REPLACE FUNCTION task_changes(p_user_id bigint, p_since bigint, p_until bigint) RETURNS TABLE (revision bigint, body text) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    change record;
+    t task;
 BEGIN
-    RETURN QUERY
-        SELECT c.revision, past.body
+    FOR change IN
+        SELECT c.revision, c.task_id
           FROM (SELECT DISTINCT l.revision, l.task_id FROM task_log l WHERE l.user_id = p_user_id AND l.revision > p_since AND l.revision <= p_until
                  UNION ALL
                 SELECT n.created_revision, n.id FROM task n
                  WHERE n.user_id = p_user_id AND n.created_revision > p_since AND n.created_revision <= p_until AND n.id <= p_until
                    AND n.id > coalesce((SELECT b.id FROM task b WHERE b.user_id = p_user_id AND b.id <= p_since AND b.created_revision <= p_since
                                          ORDER BY b.id DESC LIMIT 1), 0)) c (revision, task_id)
-          JOIN task t ON t.user_id = p_user_id AND t.id = c.task_id
-         CROSS JOIN LATERAL task_at(t, c.revision) past
-         ORDER BY c.revision;
+         ORDER BY c.task_id, c.revision DESC
+    LOOP
+        IF change.task_id IS DISTINCT FROM t.id THEN
+            SELECT * INTO t FROM task x WHERE x.user_id = p_user_id AND x.id = change.task_id;
+        END IF;
+        t := task_at(t, change.revision);
+        revision := change.revision; body := t.body;
+        RETURN NEXT;
+    END LOOP;
 END $$;
 
 -- What is new to several users, each at a revision of its own: at most p_each changes of one user and p_most of all, so that nobody's many
 -- hold up the others. No user_revision: the account is gone, or the token's generation past. No revision: the changes since can't be had
--- any more (they were purged, or an older backup is in place), and the user is at user_revision now.
-CREATE OR REPLACE FUNCTION events_since(p_user_ids bigint[], p_generations bigint[], p_since bigint[], p_each bigint, p_most bigint)
+-- any more (they were purged, or an older backup is in place), and the user is at user_revision now. No body: there are more than p_reach
+-- changes since, which are to be asked for apart, as what they cost depends on the logs.
+CREATE OR REPLACE FUNCTION events_after(p_user_ids bigint[], p_generations bigint[], p_since bigint[], p_reach bigint, p_each bigint, p_most bigint)
 RETURNS TABLE (n bigint, user_revision bigint, revision bigint, body text) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     asked record;
@@ -32,17 +43,27 @@ BEGIN
           LEFT JOIN user_state s ON s.user_id = a.user_id AND s.token_generation = a.generation
          WHERE s.revision IS DISTINCT FROM a.since ORDER BY a.n
     LOOP
+        n := asked.n; user_revision := asked.revision; body := NULL;
         IF asked.revision IS NULL OR asked.since NOT BETWEEN asked.kept_from AND asked.revision THEN
-            n := asked.n; user_revision := asked.revision; revision := NULL; body := NULL;
+            revision := NULL;
+            RETURN NEXT;
+        ELSIF asked.revision - asked.since > p_reach THEN
+            revision := asked.since;
             RETURN NEXT;
         ELSE
             until := least(asked.revision, asked.since + least(p_each, p_most));
-            RETURN QUERY SELECT asked.n, asked.revision, c.revision, c.body FROM task_changes(asked.user_id, asked.since, until) c;
+            RETURN QUERY SELECT asked.n, asked.revision, c.revision, c.body FROM task_changes(asked.user_id, asked.since, until) c ORDER BY c.revision;
             p_most := p_most - (until - asked.since);
             EXIT WHEN p_most <= 0;
         END IF;
     END LOOP;
 END $$;
+
+-- For workers of the release before; the next one drops it.
+CREATE OR REPLACE FUNCTION events_since(p_user_ids bigint[], p_generations bigint[], p_since bigint[], p_each bigint, p_most bigint)
+RETURNS TABLE (n bigint, user_revision bigint, revision bigint, body text) LANGUAGE sql STABLE AS $$
+    SELECT * FROM events_after(p_user_ids, p_generations, p_since, NULL, p_each, p_most)
+$$;
 
 -- Take a place for a stream, and say where its user's changes are. A place whose holder didn't come back is free.
 CREATE OR REPLACE FUNCTION event_stream_open(p_user_id bigint, p_generation bigint, p_places int, p_held interval,

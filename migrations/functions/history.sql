@@ -1,25 +1,29 @@
 -- The past: what it was, and bringing it back.
 
--- A task as it was at a revision not before its creation: each field has what the first entry after it calls old.
+-- A task as it was at a revision not before its creation: each field has what the first entry after it calls old. It may be given as it was
+-- later than that: then what came after that isn't read again.
 CREATE OR REPLACE FUNCTION task_at(t task, p_revision bigint) RETURNS task LANGUAGE plpgsql STABLE AS $$
 DECLARE
+    past jsonb;
     last task_log;
 BEGIN
     IF t.revision <= p_revision THEN
         RETURN t;
     END IF;
-    t := jsonb_populate_record(t, (
-        SELECT jsonb_object_agg(first.field, first.old)
-          FROM (SELECT DISTINCT ON (l.field) l.field, l.old FROM task_log l
-                 WHERE l.user_id = t.user_id AND l.task_id = t.id AND l.revision > p_revision
-                 ORDER BY l.field, l.revision) first));
+    SELECT jsonb_object_agg(first.field, first.old) INTO past
+      FROM (SELECT DISTINCT ON (l.field) l.field, l.old FROM task_log l
+             WHERE l.user_id = t.user_id AND l.task_id = t.id AND l.revision > p_revision AND l.revision <= t.revision
+             ORDER BY l.field, l.revision) first;
+    t := jsonb_populate_record(t, past);
     SELECT * INTO last FROM task_log l WHERE l.user_id = t.user_id AND l.task_id = t.id AND l.revision <= p_revision ORDER BY l.revision DESC LIMIT 1;
     t.revision := coalesce(last.revision, t.created_revision);
     t.updated_at := coalesce(last.changed_at, t.created_at);
-    t.completed_at := CASE WHEN t.status = 'completed' THEN coalesce((
-        SELECT l.changed_at FROM task_log l
-         WHERE l.user_id = t.user_id AND l.task_id = t.id AND l.revision <= p_revision AND l.field = 'status'
-         ORDER BY l.revision DESC LIMIT 1), t.created_at) END;
+    IF past ? 'status' THEN
+        t.completed_at := CASE WHEN t.status = 'completed' THEN coalesce((
+            SELECT l.changed_at FROM task_log l
+             WHERE l.user_id = t.user_id AND l.task_id = t.id AND l.revision <= p_revision AND l.field = 'status'
+             ORDER BY l.revision DESC LIMIT 1), t.created_at) END;
+    END IF;
     t.body := task_json(t.id, t.name, t.description, t.status, t.completion_at, t.created_at, t.updated_at, t.completed_at, t.deleted_at, t.revision);
     RETURN t;
 END $$;

@@ -1,0 +1,1 @@
+-- Functions alone: what a question about events costs is bounded for all who wait for the answer, and a log is read once for many changes.
