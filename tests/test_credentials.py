@@ -12,13 +12,12 @@ from aiohttp.test_utils import TestClient
 
 import accounts
 import auth
-import housekeeping
 import passwords
 import settings
 from rest import errors
 from tests import document
 from tests.conftest import PASSWORD, Answer, Person
-from tests.test_housekeeping import count, furnish
+from tests.test_housekeeping import count, furnish, sweep
 from tests.test_tasks import blamed, rows
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -207,7 +206,7 @@ async def test_no_token_has_a_deleted_accounts_generation(alice: Person, sql: Sq
 async def test_of_a_deleted_account_no_row_is_left(alice: Person, sql: Sql) -> None:
     await furnish(alice, sql)
     await alice.post("/delete-account", json={"password": PASSWORD})
-    await housekeeping.sweep()
+    await sweep()
     assert not any(count(sql, alice).values())
 
 

@@ -13,12 +13,18 @@ import app
 import housekeeping
 import settings
 from rest.errors import Unavailable
-from tests.conftest import Person, Server, connection_to
+from tests.conftest import Person, Running, Server, connection_to
 from tests.test_tasks import rows
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 DAYS = 24 * 3600
+TRASH = next(chore for chore in housekeeping.CHORES if chore.startswith("trash"))
+
+
+async def sweep() -> int:
+    """Do each chore once, and give how many rows are gone."""
+    return sum([await housekeeping.sweep(chore) for chore in housekeeping.CHORES])
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +39,7 @@ async def client() -> AsyncIterator[TestClient[Any, Any]]:
 @pytest.fixture(autouse=True)
 async def house_kept(client: TestClient[Any, Any]) -> None:
     """Begin with nothing to do: other tests delete accounts, too."""
-    await housekeeping.sweep()
+    await sweep()
 
 
 @pytest.fixture
@@ -85,19 +91,19 @@ async def test_what_was_in_the_trash_for_its_time_is_purged_and_nothing_else(ali
     for person in (alice, mallory):
         await trash(person, sql, 31 * DAYS, 30 * DAYS + 5, 30 * DAYS - 3600, 0)
         await person.new_task()
-    assert await housekeeping.sweep() == 4
+    assert await sweep() == 4
     for person in (alice, mallory):
         assert ids(sql, person) == [3, 4, 5]
         [(state, _, log)] = rows(sql, person)
         assert (state["kept_from"], state["purged"], state["revision"]) == (4, 2, 9)
         assert {entry["task_id"] for entry in log} == {3, 4}
-    assert await housekeeping.sweep() == 0
+    assert await sweep() == 0
 
 
 async def test_history_is_whole_from_the_last_change_of_what_was_purged(alice: Person, sql: Sql) -> None:
     await trash(alice, sql, 0, 31 * DAYS, 31 * DAYS)
     [(expected,)] = sql("SELECT updated_at FROM task WHERE user_id = %s AND id = 3", alice.caller.user_id)
-    assert await housekeeping.sweep() == 2
+    assert await sweep() == 2
     state = sql("SELECT kept_from, kept_from_at, purged FROM user_state WHERE user_id = %s", alice.caller.user_id)
     assert state == [(6, expected, 2)]
 
@@ -106,7 +112,7 @@ async def test_the_operator_says_how_long(alice: Person, sql: Sql, monkeypatch: 
     await trash(alice, sql, 5, 100)
     patched = settings.load().model_copy(update={"trash_lifetime_seconds": 60})
     monkeypatch.setattr(settings, "load", lambda: patched)
-    await housekeeping.sweep()
+    await sweep()
     assert ids(sql, alice) == [1]
 
 
@@ -114,9 +120,9 @@ async def test_who_is_changing_something_is_left_for_the_next_time(alice: Person
     await trash(alice, sql, 31 * DAYS)
     await trash(mallory, sql, 31 * DAYS)
     with held(other_sql, "SELECT FROM user_state WHERE user_id = %s FOR NO KEY UPDATE", alice.caller.user_id):
-        assert await asyncio.wait_for(housekeeping.sweep(), 1) == 1
+        assert await asyncio.wait_for(sweep(), 1) == 1
         assert (ids(sql, alice), ids(sql, mallory)) == ([1], [])
-    assert await housekeeping.sweep() == 1
+    assert await sweep() == 1
     assert ids(sql, alice) == []
 
 
@@ -131,7 +137,7 @@ async def test_nobody_is_held_up_for_more_than_a_step(alice: Person, sql: Sql, m
         await alice.delete(f"/task/{task['id']}")
         age(sql, alice, task["id"], 31 * DAYS - n)
     steps = []
-    while step := await housekeeping._step():
+    while step := await housekeeping._step(TRASH):
         steps.append(step)
     assert steps == [2, 2, 2, 1, 1]  # the last two have three and four entries
     assert ids(sql, alice) == []
@@ -139,10 +145,10 @@ async def test_nobody_is_held_up_for_more_than_a_step(alice: Person, sql: Sql, m
 
 async def test_only_one_worker_is_at_it(alice: Person, sql: Sql, other_sql: Sql) -> None:
     await trash(alice, sql, 31 * DAYS)
-    with held(other_sql, "SELECT sweep(3000000000, 1, 1)"):
-        assert await asyncio.wait_for(housekeeping.sweep(), 1) == 0
+    with held(other_sql, "SELECT pg_advisory_xact_lock(%s, n) FROM generate_series(0, 9) n", housekeeping.ADVISORY_LOCKS):
+        assert await asyncio.wait_for(sweep(), 1) == 0
         assert ids(sql, alice) == [1]
-    assert await housekeeping.sweep() == 1
+    assert await sweep() == 1
 
 
 # Closed accounts
@@ -194,7 +200,7 @@ async def test_of_a_closed_account_no_row_is_left(
         await furnish(person, sql)
     others = count(sql, mallory)
     close(sql, alice)
-    await housekeeping.sweep()
+    await sweep()
     assert not any(count(sql, alice).values()), count(sql, alice)
     assert count(sql, mallory) == others
 
@@ -204,9 +210,9 @@ async def test_a_closed_account_that_is_held_is_left_for_the_next_time(alice: Pe
         await furnish(person, sql)
         close(sql, person)
     with held(other_sql, "SELECT FROM user_state WHERE user_id = %s FOR NO KEY UPDATE", alice.caller.user_id):
-        await asyncio.wait_for(housekeeping.sweep(), 1)
+        await asyncio.wait_for(sweep(), 1)
         assert (all(count(sql, alice).values()), any(count(sql, mallory).values())) == (True, False)
-    await housekeeping.sweep()
+    await sweep()
     assert not any(count(sql, alice).values())
 
 
@@ -221,7 +227,7 @@ async def test_leftovers_go_when_their_time_is_over(alice: Person, sql: Sql) -> 
         sql("INSERT INTO import_row VALUES (%s, %s::uuid, %s, '', '{}', now() - %s * interval '1 minute')", user, "0" * 32, line, minutes)
     for slot, minutes in ((1, -1), (2, 1), (3, 61)):
         sql("INSERT INTO event_stream VALUES (%s, %s, now() - %s * interval '1 minute')", user, slot, minutes)
-    assert await housekeeping.sweep() == 3
+    assert await sweep() == 3
     assert sql("SELECT key FROM idempotency_key WHERE user_id = %s", user) == [("young",)]
     assert sql("SELECT line FROM import_row WHERE user_id = %s", user) == [(1,)]
     assert sorted(sql("SELECT slot FROM event_stream WHERE user_id = %s", user)) == [(1,), (2,)]
@@ -232,11 +238,39 @@ async def test_leftovers_go_when_their_time_is_over(alice: Person, sql: Sql) -> 
 
 async def test_where_nothing_is_to_do_only_indexes_are_looked_at(alice: Person, sql: Sql) -> None:
     await furnish(alice, sql)
-    await housekeeping.sweep()
+    await sweep()
     with held(sql, "SET LOCAL enable_seqscan = off"):
-        assert sql("SELECT sweep(2592000, 200, 10000)") == [(0,)]
+        for chore, values in housekeeping.CHORES.items():
+            assert sql(f"SELECT {chore}", *values()) == [(0,)]
         scanned = dict(sql("SELECT relname::text, seq_scan FROM pg_stat_xact_user_tables"))
     assert {table for table, scans in scanned.items() if scans} <= {"event_stream"}
+
+
+async def test_a_chore_that_cannot_go_on_is_no_matter_to_the_others(
+    aiohttp_client: Any, alice: Person, mallory: Person, sql: Sql, other_sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await trash(alice, sql, 31 * DAYS)
+    await furnish(mallory, sql)
+    close(sql, mallory)
+    monkeypatch.setattr(housekeeping, "SECONDS_BETWEEN_ROUNDS", 0.01)
+    with held(other_sql, "SELECT FROM task_log WHERE user_id = %s FOR KEY SHARE", alice.caller.user_id):
+        await aiohttp_client(await app.create_app())
+        async with asyncio.timeout(2):
+            while any(count(sql, mallory).values()):
+                await asyncio.sleep(0.01)
+        assert ids(sql, alice) == [1]
+
+
+async def test_a_task_with_a_log_that_takes_longer_than_a_statement_may_is_purged_too(running: Running, alice: Person, sql: Sql) -> None:
+    await trash(alice, sql, 31 * DAYS)
+    sql("CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1.1); RETURN NULL; END'")
+    sql("CREATE TRIGGER dawdling AFTER DELETE ON task_log EXECUTE FUNCTION dawdle()")
+    try:
+        async with running(STATEMENT_TIMEOUT_SECONDS="1"):
+            assert await housekeeping.sweep(TRASH) == 1
+    finally:
+        sql("DROP FUNCTION dawdle CASCADE")
+    assert ids(sql, alice) == []
 
 
 async def test_it_is_done_without_anyone_asking_and_survives_trouble(
@@ -246,10 +280,10 @@ async def test_it_is_done_without_anyone_asking_and_survives_trouble(
     troubles: list[Exception] = [Unavailable("gone for a moment"), RuntimeError("nobody thought of this")]
     step = housekeeping._step
 
-    async def troubled_step() -> int:
-        if troubles:
+    async def troubled_step(chore: str) -> int:
+        if chore == TRASH and troubles:
             raise troubles.pop(0)
-        return await step()
+        return await step(chore)
 
     monkeypatch.setattr(housekeeping, "SECONDS_BETWEEN_ROUNDS", 0.01)
     monkeypatch.setattr(housekeeping, "_step", troubled_step)

@@ -16,12 +16,12 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 import app
-import housekeeping
 import limits
 import settings
 from postgres.database import database
 from tests import conftest
 from tests.conftest import Answer, Person, Server, connection_to
+from tests.test_housekeeping import sweep
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -362,7 +362,7 @@ async def test_housekeeping_removes_what_decides_nothing_any_more(client: TestCl
     sql("DELETE FROM known_address")
     sql("INSERT INTO rate_limit VALUES ('over', '{}', now() - interval '1 second'), ('counts', '{}', now() + interval '1 minute')")
     sql("INSERT INTO known_address VALUES ('old', now() - interval '30 days 1 second'), ('known', now() - interval '29 days')")
-    await housekeeping.sweep()
+    await sweep()
     assert sql("SELECT encode(key, 'escape') FROM rate_limit WHERE key IN ('over', 'counts')") == [("counts",)]
     assert sql("SELECT encode(key, 'escape') FROM known_address") == [("known",)]
 

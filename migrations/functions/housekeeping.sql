@@ -1,7 +1,7 @@
--- What goes by itself when its time is over.
+-- What goes by itself when its time is over. Each function removes a part of what is past, and gives how many rows; 0 where nothing is.
+-- What others hold is left for the next time, so none waits for anybody.
 
--- Remove a part of what is past, and give how many rows; 0 where nothing is, or where somebody else is at it. What others hold is left for
--- the next time, so it waits for nobody.
+-- For workers of the release before; the next one drops it.
 CREATE OR REPLACE FUNCTION sweep(p_trash_lifetime_seconds bigint, p_most_tasks bigint, p_most_rows bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 BEGIN
     IF NOT pg_try_advisory_xact_lock(7461737) THEN  -- any number that no other program takes in this database
