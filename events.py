@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import web
 from peewee import fn
@@ -30,9 +30,20 @@ SECONDS_BETWEEN_HOLDS = 15
 OPEN_STREAMS = metrics.Gauge("event_streams", "Streams of events that are open.")
 
 _HELD = f"{SECONDS_OF_A_PLACE} seconds"
-_OPEN = Batched(fn.event_stream_open(q.user_id, q.generation, STREAMS_PER_USER, _HELD), CALLER_TYPES)
-_HOLD = Batched(fn.event_streams_hold(q.user_ids, q.places, _HELD), {"user_ids": "bigint[]", "places": "int[]"}, alone=True)
-_CLOSE = Batched(fn.event_stream_close(q.user_id, q.place), {"user_id": "bigint", "place": "int"})
+_TAKE = Batched(fn.event_place_take(q.user_id, q.generation, STREAMS_PER_USER, _HELD), CALLER_TYPES)
+_HOLD = Batched(
+    fn.event_places_hold(q.user_ids, q.places, q.holders, _HELD),
+    {"user_ids": "bigint[]", "places": "int[]", "holders": "uuid[]"},
+    alone=True,
+)
+_FREE = Batched(fn.event_place_free(q.user_id, q.place, q.holder), {"user_id": "bigint", "place": "int", "holder": "uuid"})
+
+
+class Place(NamedTuple):
+    """One of the places that a user has over all workers, and who holds it: another may, where this worker didn't come back in time."""
+
+    number: int
+    holder: str
 
 
 class TooManyStreams(TooManyRequests):
@@ -48,7 +59,7 @@ class Watcher:
     """What asks PostgreSQL, for all streams of this worker together, what is new; while there are none it asks nothing."""
 
     def __init__(self) -> None:
-        self._streams: dict[int, dict[Stream, int]] = {}  # by user; and the place that each holds
+        self._streams: dict[int, dict[Stream, Place]] = {}  # by user; and the place that each holds
         self._changed: set[int] = set()  # users of whom there may be news
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -63,11 +74,12 @@ class Watcher:
         """Hold a stream open, from the revision `since` or from now on. Raises InvalidToken, TooManyStreams, Unavailable."""
         if self._is_closing or transport is None:  # the worker is stopping, or the client went before its turn came
             raise Unavailable()
-        refused, place, user_revision, kept_from = await _open(caller)
+        refused, number, holder, user_revision, kept_from = await _take(caller)
         if refused:
             raise TooManyStreams() if refused == "too_many" else InvalidToken()
         stream = Stream(caller, expires_at, transport)
         stream.begin(since, kept_from, user_revision)
+        place = Place(number, holder)
         self._add(stream, place)
         try:
             yield stream
@@ -75,9 +87,9 @@ class Watcher:
             self._remove(stream)
             await self._is_steady.wait()  # or else the place might be taken again for a stream that is no more
             with suppress(Unavailable):  # then it gets free by itself
-                await _CLOSE(caller.user_id, place)
+                await _FREE(caller.user_id, *place)
 
-    def _add(self, stream: Stream, place: int) -> None:
+    def _add(self, stream: Stream, place: Place) -> None:
         self._streams.setdefault(stream.caller.user_id, {})[stream] = place
         if self._is_closing:
             stream.end()
@@ -153,13 +165,12 @@ class Watcher:
                 self.hear(caller.user_id)
 
     async def _hold(self) -> None:
-        held = [(stream.caller.user_id, place) for of_user in self._streams.values() for stream, place in of_user.items()]
+        held = [(stream.caller.user_id, *place) for of_user in self._streams.values() for stream, place in of_user.items()]
         if not held:
             return
         self._is_steady.clear()
         try:
-            user_ids, places = zip(*held, strict=True)
-            await _HOLD(array(user_ids), array(places))
+            await _HOLD(*map(array, zip(*held, strict=True)))
         finally:
             self._is_steady.set()
 
@@ -177,12 +188,12 @@ class Watcher:
                 await self._task
 
 
-async def _open(caller: Caller) -> tuple[Any, ...]:
+async def _take(caller: Caller) -> tuple[Any, ...]:
     """Ask for a place. Where all are taken, one whose client has just gone, and comes back, is missed soon: ask once more."""
-    [row] = await _OPEN(*caller)
+    [row] = await _TAKE(*caller)
     if row[0] == "too_many":
         await asyncio.sleep(2 * SECONDS_BETWEEN_QUESTIONS)
-        [row] = await _OPEN(*caller)
+        [row] = await _TAKE(*caller)
     return row
 
 

@@ -128,6 +128,7 @@ class EventStream(Stored):
     user = ForeignKeyField(UserState, lazy_load=False)
     slot = SmallIntegerField()
     held_until = DateTimeTZField()
+    holder = UUIDField(constraints=[SQL("DEFAULT gen_random_uuid()")], null=False)
 
     class Meta:
         table_name = "event_stream"

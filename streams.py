@@ -55,9 +55,9 @@ async def ask(since: Mapping[Caller, int], reach: int | None = None) -> list[New
     return [News(*row) for row in await _AFTER(array(user_ids), array(generations), array(since.values()), reach)]
 
 
-def array(numbers: Iterable[int]) -> str:
-    """Give an array as PostgreSQL reads it."""
-    return "{" + ",".join(map(str, numbers)) + "}"
+def array(plain: Iterable[int | str]) -> str:
+    """Give an array, of numbers or of words without blanks, as PostgreSQL reads it."""
+    return "{" + ",".join(map(str, plain)) + "}"
 
 
 def revision_of(event_id: str) -> int:

@@ -457,6 +457,32 @@ async def test_places_are_held_for_longer_and_those_of_a_crash_get_free(alice: P
     await until(lambda: places(sql, alice) == [])
 
 
+async def test_a_place_that_another_has_taken_is_neither_held_nor_freed(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a stall of a worker that took longer than places are held."""
+    assert alice.caller
+    monkeypatch.setattr(events, "SECONDS_BETWEEN_HOLDS", 0.1)
+    user = alice.caller.user_id
+    async with followed(alice):
+        sql("BEGIN")
+        sql("UPDATE event_stream SET held_until = now() - interval '1 second' WHERE user_id = %s", user)
+        assert sql("SELECT refused, place FROM event_place_take(%s, %s, 10, '1 hour')", *alice.caller) == [(None, 1)]
+        sql("COMMIT")
+        await asyncio.sleep(0.6)  # in which places are held for longer
+    await asyncio.sleep(0.2)
+    assert sql("SELECT slot, held_until > now() + interval '50 minutes' FROM event_stream WHERE user_id = %s", user) == [(1, True)]
+
+
+async def test_workers_of_the_release_before_share_the_places(alice: Person, sql: Sql) -> None:
+    assert alice.caller
+    user, generation = alice.caller
+    async with followed(alice):
+        assert sql("SELECT * FROM event_stream_open(%s, %s, 10, '1 minute')", user, generation) == [(None, 2, 0, 0)]
+        sql("SELECT event_streams_hold(%s, %s, '1 minute')", [user], [2])
+        assert places(sql, alice) == [1, 2]
+        sql("SELECT event_stream_close(%s, 2)", user)
+        assert places(sql, alice) == [1]
+
+
 async def test_a_head_and_a_refusal_hold_no_place(alice: Person, sql: Sql) -> None:
     answer = await alice("HEAD", "/task/events")
     assert (answer.status, answer.headers["Content-Type"], answer.text) == (200, "text/event-stream", "")

@@ -65,9 +65,10 @@ RETURNS TABLE (n bigint, user_revision bigint, revision bigint, body text) LANGU
     SELECT * FROM events_after(p_user_ids, p_generations, p_since, NULL, p_each, p_most)
 $$;
 
--- Take a place for a stream, and say where its user's changes are. A place whose holder didn't come back is free.
-CREATE OR REPLACE FUNCTION event_stream_open(p_user_id bigint, p_generation bigint, p_places int, p_held interval,
-                                             OUT refused text, OUT place int, OUT user_revision bigint, OUT kept_from bigint) LANGUAGE plpgsql AS $$
+-- Take a place for a stream, and say where its user's changes are. A place whose holder didn't come back is free: it gets a new holder, so that
+-- the old one, where it comes back late, neither keeps nor frees what is another's.
+CREATE OR REPLACE FUNCTION event_place_take(p_user_id bigint, p_generation bigint, p_places int, p_held interval, OUT refused text, OUT place int,
+                                            OUT holder uuid, OUT user_revision bigint, OUT kept_from bigint) LANGUAGE plpgsql AS $$
 BEGIN
     SELECT u.revision, u.kept_from INTO user_revision, kept_from FROM user_state u
      WHERE u.user_id = p_user_id AND u.token_generation = p_generation FOR KEY SHARE;
@@ -77,7 +78,8 @@ BEGIN
     END IF;
     FOR n IN 1..p_places LOOP
         INSERT INTO event_stream AS e (user_id, slot, held_until) VALUES (p_user_id, n, clock_timestamp() + p_held)
-        ON CONFLICT (user_id, slot) DO UPDATE SET held_until = excluded.held_until WHERE e.held_until < clock_timestamp();
+        ON CONFLICT (user_id, slot) DO UPDATE SET held_until = excluded.held_until, holder = excluded.holder WHERE e.held_until < clock_timestamp()
+        RETURNING e.holder INTO holder;
         IF FOUND THEN
             place := n;
             RETURN;
@@ -87,6 +89,24 @@ BEGIN
 END $$;
 
 -- Keep places for longer; also those that a crash of the server has emptied out of its table. A closed account has none.
+CREATE OR REPLACE FUNCTION event_places_hold(p_user_ids bigint[], p_places int[], p_holders uuid[], p_held interval) RETURNS void LANGUAGE sql AS $$
+    INSERT INTO event_stream AS e (user_id, slot, holder, held_until)
+    SELECT s.user_id, h.place, h.holder, clock_timestamp() + p_held
+      FROM unnest(p_user_ids, p_places, p_holders) h (user_id, place, holder) JOIN user_state s ON s.user_id = h.user_id AND s.token_generation >= 0
+     ORDER BY s.user_id, h.place
+    ON CONFLICT (user_id, slot) DO UPDATE SET held_until = excluded.held_until WHERE e.holder = excluded.holder
+$$;
+
+CREATE OR REPLACE FUNCTION event_place_free(p_user_id bigint, p_place int, p_holder uuid) RETURNS void LANGUAGE sql AS $$
+    DELETE FROM event_stream e WHERE e.user_id = p_user_id AND e.slot = p_place AND e.holder = p_holder
+$$;
+
+-- For workers of the release before; the next one drops these.
+CREATE OR REPLACE FUNCTION event_stream_open(p_user_id bigint, p_generation bigint, p_places int, p_held interval,
+                                             OUT refused text, OUT place int, OUT user_revision bigint, OUT kept_from bigint) LANGUAGE sql AS $$
+    SELECT t.refused, t.place, t.user_revision, t.kept_from FROM event_place_take(p_user_id, p_generation, p_places, p_held) t
+$$;
+
 CREATE OR REPLACE FUNCTION event_streams_hold(p_user_ids bigint[], p_places int[], p_held interval) RETURNS void LANGUAGE sql AS $$
     INSERT INTO event_stream (user_id, slot, held_until)
     SELECT s.user_id, h.place, clock_timestamp() + p_held
