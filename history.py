@@ -79,7 +79,7 @@ async def list_account_log(caller: Caller, query: Page) -> Listed:
 async def restore_task(caller: Caller, task_id: int, restoration: Restoration, if_match: list[int] | None) -> TaskAsStored:
     """Bring a task out of the trash, and its fields back to what they were. Raises InvalidInput, NotFound, TaskChangedMeanwhile."""
     revision = await _revision(caller, restoration.revision, restoration.at)
-    return await done(caller, await _RESTORE(*caller, task_id, if_match, revision), task_id, if_match)
+    return await done(caller, await _RESTORE(*caller, task_id, if_match, revision), task_id, if_match, in_trash=True)
 
 
 async def undo(caller: Caller, asked: Undo) -> Undone:

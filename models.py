@@ -275,7 +275,7 @@ async def update_task(caller: Caller, task_id: int, change: TaskChange, if_match
 
 async def delete_task(caller: Caller, task_id: int, if_match: list[int] | None, *, forever: bool = False) -> TaskAsStored:
     """Put a task into the trash; `forever`: erase it, be it there already or not. Raises NotFound, TaskChangedMeanwhile."""
-    return await done(caller, await (_ERASE if forever else _DELETE)(*caller, task_id, if_match), task_id, if_match)
+    return await done(caller, await (_ERASE if forever else _DELETE)(*caller, task_id, if_match), task_id, if_match, in_trash=forever)
 
 
 def found(rows: list[tuple[Any, ...]]) -> TaskAsStored:
@@ -288,8 +288,10 @@ def found(rows: list[tuple[Any, ...]]) -> TaskAsStored:
     return task
 
 
-async def done(caller: Caller, rows: list[tuple[Any, ...]], task_id: int = 0, if_match: list[int] | None = None) -> TaskAsStored:
-    """Give the task that a change left. Raises what the change was refused for."""
+async def done(
+    caller: Caller, rows: list[tuple[Any, ...]], task_id: int = 0, if_match: list[int] | None = None, *, in_trash: bool = False
+) -> TaskAsStored:
+    """Give the task that a change left, which may be one of those `in_trash`. Raises what the change was refused for."""
     refused, *row = rows[0]
     task = TaskAsStored(*row)
     match refused:
@@ -298,7 +300,7 @@ async def done(caller: Caller, rows: list[tuple[Any, ...]], task_id: int = 0, if
         case "not_found":
             raise NotFound(revision=task.user_revision)
         case "changed_meanwhile":
-            raise await _conflict(caller, task_id, if_match)
+            raise await _conflict(caller, task_id, if_match, in_trash=in_trash)
         case "key_reused":
             raise KeyReused(revision=task.user_revision)
         case "purged":
@@ -310,9 +312,11 @@ async def done(caller: Caller, rows: list[tuple[Any, ...]], task_id: int = 0, if
     raise AssertionError(refused)
 
 
-async def _conflict(caller: Caller, task_id: int, if_match: list[int] | None) -> Failure:
+async def _conflict(caller: Caller, task_id: int, if_match: list[int] | None, *, in_trash: bool) -> Failure:
     for _, _, task, user_revision, changed in await _CONFLICT(*caller, task_id, if_match):
-        return TaskChangedMeanwhile(task, changed, user_revision) if task else NotFound(revision=user_revision)
+        if not task or (not in_trash and orjson.loads(task)["deleted_at"]):  # it went after the change was refused: 404 goes before 412
+            return NotFound(revision=user_revision)
+        return TaskChangedMeanwhile(task, changed, user_revision)
     return InvalidToken()
 
 

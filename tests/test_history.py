@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import models
 import settings
 from postgres.database import database
 from tests.conftest import Answer, Person
@@ -537,6 +538,23 @@ async def test_a_conflict_says_what_is_and_what_has_changed(alice: Person, if_ma
         assert answer.headers["X-Revision"] == "5"
     answer = await alice.patch("/task/1", json={"name": "c", "revision": 3})
     assert (answer.status, answer.json["changed"]) == (412, ["status"])
+
+
+@pytest.mark.parametrize("method", ["PATCH", "DELETE"])
+async def test_a_task_that_goes_before_its_conflict_is_explained_is_404(
+    alice: Person, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    explain = models._CONFLICT
+
+    async def later(*arguments: Any) -> Any:
+        assert (await alice.delete("/task/1")).status == 204
+        return await explain(*arguments)
+
+    await alice.new_task(name="a")
+    await alice.patch("/task/1", json={"name": "b"})
+    monkeypatch.setattr(models, "_CONFLICT", later)
+    answer = await alice(method, "/task/1", headers={"If-Match": '"1"'}, **({"json": {"name": "c"}} if method == "PATCH" else {}))
+    assert (problem(answer), answer.headers["X-Revision"]) == ((404, "about:blank"), "3")
 
 
 async def test_many_undos_at_once_leave_one_history(alice: Person) -> None:
