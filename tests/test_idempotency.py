@@ -53,7 +53,7 @@ async def test_the_answer_is_the_task_as_it_was_created_whatever_became_of_it(al
 async def test_of_a_hundred_at_once_one_creates_and_all_are_answered_alike(
     alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch, batch_size: str
 ) -> None:
-    patched = settings.load().model_copy(update={"batch_size": int(batch_size)})
+    patched = settings.load().model_copy(update={"batch_size": int(batch_size), "db_wait_seconds": 8})  # for one of ten connections
     monkeypatch.setattr(settings, "load", lambda: patched)
     answers = await asyncio.gather(*(create(alice) for _ in range(100)))
     answers.append(await create(alice))
