@@ -157,7 +157,7 @@ async def test_a_body_that_does_not_arrive_in_time_is_refused_and_others_do_not_
         assert (await alice.get("/task")).status == 200
         for status, headers, seconds in await asyncio.gather(*slow):
             assert (status, headers["Connection"]) == (408, "close")
-            assert 0.4 < seconds < 1
+            assert 0.4 < seconds < 3  # a machine that has other things to do takes its time
         assert (await alice.get("/task")).json == []
 
 
