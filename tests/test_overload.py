@@ -56,7 +56,7 @@ async def test_more_than_can_be_served_is_refused_at_once_and_what_tells_of_it_i
             seconds_refusing = time.monotonic() - began_at
             told = [await alice.get(path, headers=OPERATOR) for path in ("/health/live", "/health/ready", "/metrics")]
             assert [answer.status for answer in told] == [200, 200, 200]
-            assert time.monotonic() - began_at - seconds_refusing < 0.2
+            assert time.monotonic() - began_at - seconds_refusing < 1
         assert all(refused(answer) for answer in refusals)
         assert seconds_refusing < 0.5
         assert [answer.status for answer in await asyncio.gather(*changes)] == [200] * 3
