@@ -28,42 +28,41 @@ BEGIN
     RETURN t;
 END $$;
 
--- The last revision not later than a moment. What was purged has left no moments but that of kept_from. Moments ascend with revisions,
--- and those of creations with ids: each search halves what is left.
+-- The last revision not later than a moment. What was purged has left no moments but that of kept_from. Moments ascend with the revisions of
+-- changes, and with the ids of what was created: in each of the two, every look halves what is left.
 CREATE OR REPLACE FUNCTION revision_at(s user_state, p_at timestamptz) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    changed bigint := 0;
-    created bigint := 0;
-    low bigint := 0;         -- up to here nothing is later
-    high bigint := s.revision; -- after here everything is
-    entry record;
+    latest bigint := CASE WHEN s.kept_from_at <= p_at THEN s.kept_from ELSE 0 END;
+    part text;
+    low bigint;   -- up to here nothing is later
+    high bigint;  -- after here everything is
+    middle bigint;
+    entry record; -- the last one up to there; none: all its parts are NULL
 BEGIN
     IF s.changed_at <= p_at THEN
         RETURN s.revision;
     END IF;
-    WHILE low < high LOOP
-        SELECT l.revision AS at, l.changed_at AS moment INTO entry FROM task_log l
-         WHERE l.user_id = s.user_id AND l.revision > low AND l.revision <= (low + high + 1) / 2 ORDER BY l.revision DESC LIMIT 1;
-        IF entry.moment > p_at THEN
-            high := entry.at - 1;
-        ELSE
-            low := (low + high + 1) / 2;
-            changed := coalesce(entry.at, changed);
-        END IF;
+    FOREACH part IN ARRAY ARRAY['changes', 'creations'] LOOP
+        low := 0;
+        high := CASE part WHEN 'changes' THEN s.revision ELSE s.last_task_id END;
+        WHILE low < high LOOP
+            middle := (low + high + 1) / 2;
+            IF part = 'changes' THEN
+                SELECT l.revision AS place, l.changed_at AS moment, l.revision INTO entry FROM task_log l
+                 WHERE l.user_id = s.user_id AND l.revision > low AND l.revision <= middle ORDER BY l.revision DESC LIMIT 1;
+            ELSE
+                SELECT t.id AS place, t.created_at AS moment, t.created_revision AS revision INTO entry FROM task t
+                 WHERE t.user_id = s.user_id AND t.id > low AND t.id <= middle ORDER BY t.id DESC LIMIT 1;
+            END IF;
+            IF entry.moment > p_at THEN
+                high := entry.place - 1;
+            ELSE
+                low := middle;
+                latest := greatest(latest, entry.revision);
+            END IF;
+        END LOOP;
     END LOOP;
-    low := 0;
-    high := s.last_task_id;
-    WHILE low < high LOOP
-        SELECT t.id AS at, t.created_at AS moment, t.created_revision INTO entry FROM task t
-         WHERE t.user_id = s.user_id AND t.id > low AND t.id <= (low + high + 1) / 2 ORDER BY t.id DESC LIMIT 1;
-        IF entry.moment > p_at THEN
-            high := entry.at - 1;
-        ELSE
-            low := (low + high + 1) / 2;
-            created := coalesce(entry.created_revision, created);
-        END IF;
-    END LOOP;
-    RETURN greatest(changed, created, CASE WHEN s.kept_from_at <= p_at THEN s.kept_from END);
+    RETURN latest;
 END $$;
 
 -- The tasks that there were at a revision, as they were then. Inlined by the planner; what never changes comes from the table, so that

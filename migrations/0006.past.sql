@@ -1,1 +1,0 @@
--- Functions alone: a page of the past looks at no more tasks than it shows, and a moment is found without reading all that came after it.

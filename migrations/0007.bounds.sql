@@ -1,1 +1,0 @@
--- Functions alone: what is being imported isn't swept meanwhile, and of what an undo altered no more is shown than fits.

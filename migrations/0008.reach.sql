@@ -1,1 +1,0 @@
--- Functions alone: what a question about events costs is bounded for all who wait for the answer, and a log is read once for many changes.
