@@ -14,7 +14,7 @@ from history import NotAsExpected, TooManyTasks
 from models import HistoryGone, TaskChangedMeanwhile
 from rest.contract import Answer, contract
 from rest.errors import EXTRA_HEADERS, NotFound
-from rest.serving import LongResponse
+from rest.serving import json_answer
 from rest.streaming import answering
 from schemas import AccountLogEntry, Event, Page, Restoration, Resumption, Undo, Undone
 from views import PAGED, TASK, Resource
@@ -40,8 +40,7 @@ class TaskUndo(Resource):
     async def post(self, undo: Undo) -> web.Response:
         """Take back all that was done since a revision or a moment; or, with dry_run, say what that would do."""
         undone = await history.undo(self.caller, undo)
-        headers = {"X-Revision": str(undone.user_revision)}
-        return LongResponse(body=undone.json, content_type="application/json", charset="utf-8", headers=headers)
+        return json_answer(undone.json, {"X-Revision": str(undone.user_revision)})
 
 
 class AccountHistory(Resource):

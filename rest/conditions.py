@@ -7,9 +7,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from rest.errors import FieldError, InvalidInput
-from rest.serving import LongResponse
-
-LONG_BYTES = 64 * 1024
+from rest.serving import json_answer
 
 _TAG = r'(?:W/)?"[^\x00-\x20\x22\x7f]*"'
 LIST = rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*"
@@ -59,8 +57,7 @@ def answer(request: web.Request, body: bytes, etag: str, status: int = HTTPStatu
     """Answer with JSON and its tag, or with 304 to a client that has it."""
     if request.method in ("GET", "HEAD") and is_known(request, etag):
         return not_modified(etag)
-    kind = web.Response if len(body) < LONG_BYTES else LongResponse
-    return kind(body=body, status=status, content_type="application/json", charset="utf-8", headers={"ETag": etag})
+    return json_answer(body, {"ETag": etag}, status)
 
 
 def _tags(request: web.Request, header: str) -> list[str] | None:
