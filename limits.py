@@ -15,7 +15,7 @@ from cachetools import FIFOCache, LRUCache
 
 import settings
 from postgres.database import Statement, database
-from rest import addresses
+from rest import addresses, overload
 from rest.errors import EXTRA_HEADERS, InvalidToken, Overloaded, Unavailable
 from rest.quotas import USERS, Quota, QuotaExceeded, headers
 from rest.telemetry import USER_ID
@@ -67,15 +67,9 @@ class Door:
 
     async def ask(self, statement: Statement, *values: Any) -> list[tuple[Any, ...]]:
         """Run a statement on one of the few connections that there are for it."""
-        try:
-            async with asyncio.timeout(settings.load().db_wait_seconds):
-                await self._places.acquire()
-        except TimeoutError:
-            raise Overloaded("Too many are trying to get in at this moment: try again.") from None
-        try:
+        refusal = Overloaded("Too many are trying to get in at this moment: try again.")
+        async with overload.in_turn(self._places, settings.load().db_wait_seconds, refusal):
             return await database.run(statement, values)
-        finally:
-            self._places.release()
 
 
 DOOR = web.AppKey("door", Door)

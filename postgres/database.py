@@ -17,7 +17,7 @@ from peewee_async.pool import AioPgPoolBackend
 
 import settings
 from postgres import aiopg_mends, migrate
-from rest import metrics
+from rest import metrics, overload
 from rest.errors import Unavailable
 
 log = logging.getLogger(__name__)
@@ -132,15 +132,8 @@ class Database(peewee_async.PostgresqlDatabase):
     async def in_line(self, owner: Any) -> AsyncIterator[None]:
         """Run what is inside after the others of this owner: only one of them holds a connection while it waits. Raises Unavailable."""
         line = self._lines.setdefault(owner, asyncio.Lock())
-        try:
-            async with asyncio.timeout(settings.load().lock_timeout_seconds):
-                await line.acquire()
-        except TimeoutError:
-            raise Unavailable(WAITED_TOO_LONG) from None
-        try:
+        async with overload.in_turn(line, settings.load().lock_timeout_seconds, Unavailable(WAITED_TOO_LONG)):
             yield
-        finally:
-            line.release()
 
     async def rows(self, sql: str, params: Sequence[Any], *, read: bool = False) -> Rows:
         """Run a statement and give its rows. A `read` is tried again where the connection broke, anything where nothing of it happened."""

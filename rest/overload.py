@@ -101,6 +101,20 @@ def _handling() -> asyncio.Task[Any]:
     return cast("asyncio.Task[Any]", asyncio.current_task())
 
 
+@asynccontextmanager
+async def in_turn(line: asyncio.Lock | asyncio.Semaphore, seconds: float, refusal: Failure) -> AsyncIterator[None]:
+    """Run what is inside when its turn comes. Raises the refusal where that takes longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            await line.acquire()
+    except TimeoutError:
+        raise refusal from None
+    try:
+        yield
+    finally:
+        line.release()
+
+
 UNDER_WAY = web.AppKey("under_way", UnderWay)
 
 
