@@ -74,13 +74,12 @@ class Watcher:
         """Hold a stream open, from the revision `since` or from now on. Raises InvalidToken, TooManyStreams, Unavailable."""
         if self._is_closing or transport is None:  # the worker is stopping, or the client went before its turn came
             raise Unavailable()
-        refused, number, holder, user_revision, kept_from = await _take(caller)
+        refused, *place, user_revision, kept_from = await _take(caller)
         if refused:
             raise TooManyStreams() if refused == "too_many" else InvalidToken()
         stream = Stream(caller, expires_at, transport)
         stream.begin(since, kept_from, user_revision)
-        place = Place(number, holder)
-        self._add(stream, place)
+        self._add(stream, Place(*place))
         try:
             yield stream
         finally:

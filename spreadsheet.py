@@ -42,11 +42,8 @@ class Rows:
     def __init__(self) -> None:
         self._columns: list[str] = []
         self._delimiter = ","
-        self._first, self._text, self._is_open = (
-            1,
-            bytearray(),
-            False,
-        )  # of a row that goes on: a cell in quotation marks may hold line ends
+        # of a row that goes on: a cell in quotation marks may hold line ends
+        self._first, self._text, self._is_open = 1, bytearray(), False
 
     def feed(self, line: Line) -> Iterator[Entry]:
         """Give the row that ends with this line, if one does. Raises InvalidInput where it isn't CSV."""

@@ -5,7 +5,7 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,30 +27,31 @@ def service(unused_tcp_port: int) -> Iterator[Service]:
         yield service
 
 
+def shown(service: Service) -> str:
+    """Give what /metrics shows."""
+    answer = requests.get(f"{service.url}/metrics", headers=OPERATOR, timeout=10)
+    assert answer.status_code == 200
+    return answer.text
+
+
 def number(service: Service, series: str) -> float:
     """Give one of the numbers; 0 where there is none."""
-    shown = requests.get(f"{service.url}/metrics", headers=OPERATOR, timeout=10)
-    assert shown.status_code == 200
-    found = re.findall(rf"^{re.escape(series)} (\S+)$", shown.text, re.MULTILINE)
+    found = re.findall(rf"^{re.escape(series)} (\S+)$", shown(service), re.MULTILINE)
     return float(found[0]) if found else 0
 
 
-def comes_to_have(service: Service, start: str) -> bool:
-    """Wait until a line of /metrics begins so, and tell whether one did."""
-    for _ in range(100):
-        if any(line.startswith(start) for line in requests.get(f"{service.url}/metrics", headers=OPERATOR, timeout=10).text.splitlines()):
+def comes_true(condition: Callable[[], bool]) -> bool:
+    """Tell whether a condition holds within three seconds: each worker writes every second."""
+    for _ in range(30):
+        if condition():
             return True
-        threading.Event().wait(0.05)
+        threading.Event().wait(0.1)
     return False
 
 
 def comes_to(service: Service, series: str, expected: float) -> bool:
-    """Tell whether a number reaches a value within three seconds: each worker writes every second."""
-    for _ in range(30):
-        if number(service, series) == expected:
-            return True
-        threading.Event().wait(0.1)
-    return False
+    """Tell whether a number reaches a value within three seconds."""
+    return comes_true(lambda: number(service, series) == expected)
 
 
 def ask(service: Service, times: int) -> None:
@@ -129,8 +130,12 @@ def test_everything_that_alerts_and_dashboard_may_name_is_there(service: Service
     headers = register(service, "measured-bob")
     assert requests.get(f"{service.url}/task", headers=headers, timeout=10).status_code == 200
     assert serving.NO_HTTP in Family.every
-    for family in Family.every:
-        assert comes_to_have(service, f"# TYPE {family.description[0]} ")
+
+    def missing() -> list[str]:
+        text = f"\n{shown(service)}"
+        return [family.description[0] for family in Family.every if f"\n# TYPE {family.description[0]} " not in text]
+
+    assert comes_true(lambda: not missing()), missing()
 
 
 def test_connections_and_what_is_no_http_are_counted(service: Service) -> None:
