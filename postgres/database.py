@@ -145,7 +145,8 @@ class Database(peewee_async.PostgresqlDatabase):
 
     async def _run(self, statement: Statement, values: Sequence[Any]) -> Rows:
         with self._trouble_is_unavailable():
-            connection = await self.pool_backend.acquire()
+            backend = self.pool_backend  # a later one doesn't know this one's connections
+            connection = await backend.acquire()
             try:
                 if not settings.load().db_prepare:
                     values = *values, *statement.constants
@@ -153,19 +154,20 @@ class Database(peewee_async.PostgresqlDatabase):
                 await self._prepare(connection, statement)
                 return await aiopg_mends.execute(connection, statement.execute, values, undecoded=statement.undecoded)
             finally:
-                await self.pool_backend.release(connection)
+                await backend.release(connection)
 
     async def run_long(self, sql: str, values: Sequence[Any], seconds: float) -> Rows:
         """Run a statement that may take longer than others do, in a transaction of its own, and give its rows."""
         with self._trouble_is_unavailable():
-            connection = await self.pool_backend.acquire()
+            backend = self.pool_backend
+            connection = await backend.acquire()
             try:
                 await aiopg_mends.execute(connection, f"BEGIN; SET LOCAL statement_timeout = {int(seconds * 1000)}", ())
                 rows = await aiopg_mends.execute(connection, sql, values, seconds + 1)
                 await aiopg_mends.execute(connection, "COMMIT", ())
                 return rows
             finally:
-                await self.pool_backend.release(connection)  # where the transaction hasn't ended, this closes it, which ends it
+                await backend.release(connection)  # where the transaction hasn't ended, this closes it, which ends it
 
     async def _prepare(self, connection: Any, statement: Statement) -> None:
         """Let the connection plan the statement, unless it has; what it planned first goes where that becomes too much."""

@@ -21,7 +21,7 @@ import app
 import settings
 from models import User
 from postgres import aiopg_mends, migrate
-from postgres.database import MIGRATIONS, NoConnectionError, connection_parameters, database
+from postgres.database import MIGRATIONS, NoConnectionError, Statement, connection_parameters, database
 from rest.errors import Unavailable
 from tests.conftest import Person, Running, Server, contents
 
@@ -214,6 +214,16 @@ async def test_a_pool_without_a_free_connection_is_unavailable(running: Running)
             with pytest.raises(Unavailable):
                 await waiting
         assert await database.rows("SELECT 1", ()) == [(1,)]
+
+
+async def test_a_connection_goes_back_to_the_pool_that_it_is_of(client: Any, running: Running) -> None:
+    slow = [
+        asyncio.create_task(database.run(Statement("SELECT pg_sleep(%s)::text", 1, ()), (0.2,))),
+        asyncio.create_task(database.run_long("SELECT pg_sleep(0.2)::text", (), 3)),
+    ]
+    await asyncio.sleep(0.1)
+    async with running():
+        assert await asyncio.gather(*slow) == [[("",)], [("",)]]
 
 
 async def test_whoever_waits_for_a_connection_is_overtaken_by_nobody(running: Running) -> None:
