@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 .DELETE_ON_ERROR:
-.PHONY: help run test fuzz torture bench check format requirements clean
+.PHONY: help run test fuzz torture bench check audit format requirements clean
 
 help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ check: .venv/dev.installed ## Check format, lint, types, Dockerfile and docker-c
 	$(VENV_PYTHON) -m mypy
 	.venv/bin/hadolint Dockerfile
 	$(VENV_PYTHON) -m check_jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+audit: .venv/dev.installed ## Ask PyPI whether what is pinned has known vulnerabilities
+	@$(VENV_PYTHON) -m pip_audit --strict --disable-pip --require-hashes -r requirements-dev.txt -r requirements-bench-kinto.txt
 
 format: .venv/dev.installed ## Format the code, mending what ruff can mend
 	$(VENV_PYTHON) -m ruff check --fix --exit-zero .
