@@ -65,6 +65,7 @@ def server() -> Iterator[Server]:
 
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="task-test-")))
             environment.setenv("DB_HOST", stack.enter_context(embedded.server(directory / "data", durable=False)))
+            environment.setenv("DB_PORT", "5432")
             environment.setenv("DB_USER", "postgres")
         theirs = os.environ.get("DB") or "postgres"
         ours = f"{theirs}_test_{secrets.token_hex(4)}"
