@@ -3,14 +3,13 @@
 import asyncio
 import random
 import secrets
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from torture.fleet import Fleet, Person
 from torture.journal import Json, Request
 
-if TYPE_CHECKING:
-    from torture.fleet import Fleet, Person
-
 STATUSES = ("new", "planned", "in_work", "completed")
+CLIENTS = {"hot": 5, "cold": 1}  # of an account of that pace
 PAUSES_SECONDS = {"hot": 0.08, "cold": 0.4}  # the mean
 FEW, MANY = 5, 30  # tasks that an account has
 TRIES_OF_A_CREATION = 20
@@ -23,7 +22,7 @@ HABITS = {  # how often a client does what, of 100
 class Client:
     """One program of a user's."""
 
-    def __init__(self, fleet: "Fleet", person: "Person") -> None:
+    def __init__(self, fleet: Fleet, person: Person) -> None:
         self.fleet, self.person, self.random = fleet, person, random.Random(fleet.random.random())  # noqa: S311
         self._session: Any
 
@@ -153,3 +152,8 @@ class Client:
 
     def _earlier(self, most: int) -> int:
         return max(0, self.person.revision - self.random.randint(0, most))
+
+
+def crew(fleet: Fleet) -> list[Client]:
+    """Give everybody's clients."""
+    return [Client(fleet, person) for person in fleet.people for _ in range(CLIENTS[person.pace])]

@@ -1,10 +1,10 @@
-"""The clients: some share an account and get in each other's way, most have one of their own. They write down all that happens to them."""
+"""What the clients share: some of them an account, all of them the journal in which they write down what happens to them."""
 
 import asyncio
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +13,9 @@ import aiohttp
 import jwt
 import orjson
 
-from torture.client import Client
 from torture.journal import Journal, Json, Request, condensed, digest
 
-HOT_USERS, CLIENTS_OF_A_HOT_USER, COLD_USERS = 3, 5, 18
+HOT_USERS, COLD_USERS = 3, 18
 SECONDS_OF_PATIENCE = 15  # then a client gives up for good: no answer may take so long
 MOST_AT_ONCE = 8  # registrations at the start: each takes a core for some time
 PASSWORD = "correct horse battery staple"  # noqa: S105 - of accounts that live for minutes
@@ -61,14 +60,12 @@ class Fleet:
         await asyncio.gather(*(register(pace) for pace in ["hot"] * HOT_USERS + ["cold"] * COLD_USERS))
 
     @asynccontextmanager
-    async def at_work(self) -> AsyncIterator[None]:
+    async def at_work(self, *clients: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         """Let all clients work; afterwards each ends what it has begun."""
-        clients = [Client(self, person) for person in self.people for _ in range(CLIENTS_OF_A_HOT_USER if person.pace == "hot" else 1)]
+        beside = self._watch_the_clock(), self._watch_health(), self._register_now_and_then()
         async with asyncio.TaskGroup() as group:
-            for client in clients:
-                group.create_task(client.work())
-            for beside in (self._watch_the_clock, self._watch_health, self._register_now_and_then):
-                group.create_task(beside())
+            for work in (*clients, *beside):
+                group.create_task(work)
             try:
                 yield
             finally:

@@ -13,6 +13,7 @@ from typing import Any
 
 from bench import measure
 from torture import answers, figures, hostile, journal, past, verdict
+from torture.client import crew
 from torture.faults import Fault, Faults
 from torture.fleet import Fleet
 from torture.journal import Journal
@@ -57,7 +58,7 @@ async def run(directory: Path, seconds: float, seed: int, tell: Callable[[str], 
         fleet = Fleet(service.url, notes, seed)
         await fleet.enlist()
         faults = Faults(server, service, fleet, seed)
-        async with fleet.at_work():
+        async with fleet.at_work(*(client.work() for client in crew(fleet))):
             await faults.run(seconds, tell)
             await asyncio.sleep(SECONDS_TO_COME_TO_REST)
         end = time.monotonic()

@@ -64,13 +64,13 @@ def keep(part: str, seed: int, seconds: float, outcome: Outcome) -> None:
 
 def write() -> None:
     """Write the page."""
-    from torture import attacks, fleet
+    from torture import attacks, client, fleet
 
     runs = _load()
     under_fire, storms = ([run for run in runs if run["part"] == part] for part in ("fire", "hostile"))
     head = TEXT.format(
         deadline=DEADLINE_SECONDS, recover=SECONDS_TO_RECOVER, attacks=len(attacks.KINDS), hot=fleet.HOT_USERS,
-        sharing=fleet.CLIENTS_OF_A_HOT_USER, cold=fleet.COLD_USERS,
+        sharing=client.CLIENTS["hot"], cold=fleet.COLD_USERS,
     )  # fmt: skip
     parts = [head, "## What was found\n", _runs(under_fire), HEAD + "".join(_rows(under_fire)) + EXPLAINED]
     PAGE.write_text("\n".join([*parts, *map(_storm, storms)]))

@@ -110,7 +110,14 @@ def opened(cluster: Cluster, unused_tcp_port_factory: Any) -> Callable[..., Any]
     """Give a function that starts a service of two workers on that PostgreSQL."""
 
     def run(**environment: str) -> Any:
-        where = {"DB_HOST": cluster.host, "DB_PORT": "5432", "DB": "service", "DB_USER": "postgres", "LOG_LEVEL": "WARNING", "RATE_LIMIT": "off"}
+        where = {
+            "DB_HOST": cluster.host,
+            "DB_PORT": "5432",
+            "DB": "service",
+            "DB_USER": "postgres",
+            "LOG_LEVEL": "WARNING",
+            "RATE_LIMIT": "off",
+        }
         return running(unused_tcp_port_factory(), **where | environment)
 
     return run
