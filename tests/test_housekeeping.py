@@ -236,13 +236,13 @@ async def test_leftovers_go_when_their_time_is_over(alice: Person, sql: Sql) -> 
 # By itself
 
 
-async def test_where_nothing_is_to_do_only_indexes_are_looked_at(alice: Person, sql: Sql) -> None:
+async def test_where_nothing_is_to_do_only_indexes_are_looked_at(alice: Person, sql: Sql, other_sql: Sql) -> None:
     await furnish(alice, sql)
     await sweep()
-    with held(sql, "SET LOCAL enable_seqscan = off"):
+    with held(other_sql, "SET LOCAL enable_seqscan = off"):
         for chore, values in housekeeping.CHORES.items():
-            assert sql(f"SELECT {chore}", *values()) == [(0,)]
-        scanned = dict(sql("SELECT relname::text, seq_scan FROM pg_stat_xact_user_tables"))
+            assert other_sql(f"SELECT {chore}", *values()) == [(0,)]
+        scanned = dict(other_sql("SELECT relname::text, seq_scan FROM pg_stat_xact_user_tables"))
     assert {table for table, scans in scanned.items() if scans} <= {"event_stream"}
 
 
