@@ -49,7 +49,7 @@ def create_app(environ, start_response):
 GUNICORN = """
 import os
 bind = "127.0.0.1:" + os.environ["PORT"]
-workers = 2
+workers = 1  # gunicorn, told to stop between two of their births, waits half a minute for the second
 worker_class = "gthread"
 control_socket_disable = True
 """
