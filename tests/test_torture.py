@@ -68,9 +68,8 @@ class Scribe:
 
     def faults(self) -> list[str]:
         """Give what the judge finds of this one."""
-        accounts, contradictions = past.read(self.sql)
-        mine = [words for words in contradictions if words.startswith(f"user {self.user_id},")]
-        return mine + verdict.reach({self.user_id: accounts[self.user_id]}, self.requests)[0]
+        accounts, contradictions = past.read(self.sql, only=self.user_id)
+        return contradictions + verdict.reach(accounts, self.requests)[0]
 
 
 @pytest.fixture

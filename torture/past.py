@@ -84,20 +84,21 @@ class Account:
             yield group
 
 
-def read(run: Run) -> tuple[dict[int, Account], list[str]]:
-    """Read all accounts and replay every log. Gives the contradictions found, too."""
+def read(run: Run, only: int | None = None) -> tuple[dict[int, Account], list[str]]:
+    """Read all accounts, or only one user's, and replay every log. Gives the contradictions found, too."""
+    whose = "" if only is None else f" WHERE user_id = {only}"
     columns = "user_id, id, name, description, status, completion_at, created_at, updated_at, completed_at, deleted_at, created_revision, revision, body"
     accounts = {
-        row[0]: Account(*row) for row in run("SELECT user_id, revision, last_task_id, kept_from, purged FROM user_state ORDER BY 1")
+        row[0]: Account(*row) for row in run(f"SELECT user_id, revision, last_task_id, kept_from, purged FROM user_state{whose} ORDER BY 1")
     }
     logs: defaultdict[tuple[int, int], list[Entry]] = defaultdict(list)
     order = "user_id, revision, array_position(ARRAY['name', 'description', 'status', 'completion_at', 'deleted_at'], field)"
-    for user_id, *entry in run(f"SELECT user_id, revision, field, task_id, old, new, changed_at FROM task_log ORDER BY {order}"):
+    for user_id, *entry in run(f"SELECT user_id, revision, field, task_id, old, new, changed_at FROM task_log{whose} ORDER BY {order}"):
         shown = as_shown(*entry)
         logs[user_id, shown.task_id].append(shown)
         accounts[user_id].log[shown.revision].append(shown)
     faults = []
-    for user_id, *row, created_revision, revision, body in run(f"SELECT {columns} FROM task ORDER BY user_id, id"):
+    for user_id, *row, created_revision, revision, body in run(f"SELECT {columns} FROM task{whose} ORDER BY user_id, id"):
         values = dict(zip(SHOWN, (*map(written, row), revision), strict=True))
         account = accounts[user_id]
         account.created[created_revision] = values["id"]
