@@ -50,7 +50,7 @@ GUNICORN = """
 import os
 bind = "127.0.0.1:" + os.environ["PORT"]
 workers = 1  # gunicorn, told to stop between two of their births, waits half a minute for the second
-worker_class = "gthread"
+timeout = 4  # in half of it a worker sees that gunicorn is gone; "gthread" would in a second, but a second signal can lock it up
 control_socket_disable = True
 """
 
