@@ -10,7 +10,7 @@ run: .venv/local.installed ## Run the service, with a PostgreSQL of its own wher
 	@exec $(VENV_PYTHON) embedded.py
 
 test: .venv/test.installed ## Run the tests; ARGS="-k log" chooses some, ARGS=--cov measures coverage
-	@$(VENV_PYTHON) -m pytest --numprocesses 2 $(ARGS)
+	@$(VENV_PYTHON) -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 fuzz: .venv/test.installed ## Ask the service 10,000 things that its document allows or forbids; EXAMPLES=500 chooses how many
 	@FUZZ_EXAMPLES=$(or $(EXAMPLES),10000) $(VENV_PYTHON) -m pytest tests/test_schemathesis.py $(ARGS)
