@@ -15,7 +15,7 @@ test: .venv/test.installed ## Run the tests; ARGS="-k log" chooses some, ARGS=--
 fuzz: .venv/test.installed ## Ask the service 10,000 things that its document allows or forbids; EXAMPLES=500 chooses how many
 	@FUZZ_EXAMPLES=$(or $(EXAMPLES),10000) $(VENV_PYTHON) -m pytest tests/test_schemathesis.py $(ARGS)
 
-torture: .venv/test.installed ## Kill, freeze and restart it under load and compare what was promised with what is there; ARGS="--seconds 600 --seed 7", ARGS=--hostile sends 10,000 hostile requests
+torture: .venv/test.installed ## Kill, freeze and restart it under load and compare what was promised with what is there; ARGS="--seconds 600 --seed 7", ARGS="--soak --seconds 3600" goes on for long, ARGS=--hostile sends 10,000 hostile requests
 	@$(VENV_PYTHON) -m torture $(ARGS)
 
 bench: .venv/bench.installed $(if $(findstring --kinto,$(ARGS)),.venv/bench-kinto.installed) ## Measure it beside others and write docs/performance.md; ARGS=--quick is quick and only prints, ARGS=--help tells more

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Person
-from torture import answers, figures, journal, past, verdict
+from torture import answers, figures, journal, past, soak, verdict
 from torture.faults import Fault
 from torture.journal import Journal, Request, condensed, digest
 
@@ -266,3 +266,27 @@ def test_a_journal_tells_what_was_asked_and_what_came_of_it(tmp_path: Path) -> N
     notes.close()
     assert journal.read(tmp_path / "journal") == [first, second]
     assert (first.is_done, first.is_open, second.is_done, second.is_open) == (True, False, False, True)
+
+
+# What a soak needs
+
+
+def hour(**last: Any) -> list[soak.Sample]:
+    """Give the samples of an hour in which nothing changed until its last sixth."""
+    usual: dict[str, Any] = {"workers": frozenset({1, 2}), "memory": 100.0, "connections": 20}
+    warming_up = soak.Sample(**usual | {"memory": 70.0})
+    return [warming_up] * 10 + [soak.Sample(**usual)] * 40 + [soak.Sample(**usual | last)] * 10
+
+
+@pytest.mark.parametrize(
+    ("last", "found"),
+    [
+        ({}, []),
+        ({"memory": 104.9}, []),
+        ({"memory": 105.1}, ["a worker grew from 100 to 105 MiB"]),
+        ({"connections": 21}, ["there were 21 connections"]),
+        ({"workers": frozenset({1, 3})}, ["a worker ended"]),
+    ],
+)
+def test_whatever_grows_in_an_hour_is_found(last: dict[str, Any], found: list[str]) -> None:
+    assert soak.judge(hour(**last))[0] == found

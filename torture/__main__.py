@@ -19,11 +19,17 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60, help="how long; %(default)s where not said")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000), help="of what goes wrong, and when")  # noqa: S311
     parser.add_argument(
+        "--soak", action="store_true", help="instead, one fault a minute, none that ends a worker: what they need may not grow"
+    )
+    parser.add_argument(
         "--hostile", type=int, nargs="?", const=10_000, metavar="N", help="instead, send N hostile requests; %(const)s where not said"
     )
     parser.add_argument("--report", action="store_true", help="only write docs/reliability.md, from the long runs that there were")
     parser.add_argument("--keep", type=Path, help="keep the journal, the service's log and the data in this new directory")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.soak and given.seconds < report.LEAST_SECONDS:
+        parser.error(f"a soak takes --seconds {report.LEAST_SECONDS} at least")
+    return given
 
 
 def main() -> int:
@@ -32,14 +38,15 @@ def main() -> int:
     if given.report:
         report.write()
         return 0
-    what = f"{given.hostile:,} hostile requests" if given.hostile else f"Torture for {given.seconds:g} s"
+    part = "hostile" if given.hostile else "soak" if given.soak else "fire"
+    what = f"{given.hostile:,} hostile requests" if given.hostile else f"{'A soak' if given.soak else 'Torture'} for {given.seconds:g} s"
     print(f"{what}, seed {given.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="torture-") as scratch:
         directory = given.keep or Path(scratch)
         directory.mkdir(exist_ok=True)
         outcome = asyncio.run(_run(given, directory.absolute()))
     if given.hostile or given.seconds >= report.LEAST_SECONDS:
-        report.keep("hostile" if given.hostile else "fire", given.seed, given.seconds, outcome)
+        report.keep(part, given.seed, given.seconds, outcome)
     if outcome.rows:
         print(figures.table(outcome.rows))
     for what, count in outcome.counts.items():
@@ -59,7 +66,7 @@ async def _run(given: argparse.Namespace, directory: Path) -> ordeal.Outcome:
         asyncio.get_running_loop().add_signal_handler(interruption, lambda: me and me.cancel())
     if given.hostile:
         return await ordeal.storm(directory, given.hostile, given.seed)
-    return await ordeal.run(directory, given.seconds, given.seed, lambda words: print(f"  {words}", flush=True))
+    return await ordeal.run(directory, given.seconds, given.seed, lambda words: print(f"  {words}", flush=True), soak=given.soak)
 
 
 if __name__ == "__main__":

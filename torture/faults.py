@@ -17,6 +17,7 @@ from torture.server import ROLE, Server
 from torture.service import Service
 
 PAUSE_SECONDS = 0.5, 2.5  # between two faults, from when the first is over
+PAUSE_SECONDS_OF_A_SOAK = 60, 60
 SECONDS_TO_RESTART = 20
 COMPANY = 0.2  # how often a second one comes in the middle of the first
 MOST_CONNECTIONS = 3  # that are left where they run out
@@ -34,20 +35,22 @@ class Fault:
 class Faults:
     """Breaks things."""
 
-    def __init__(self, server: Server, service: Service, fleet: Fleet, seed: int) -> None:
+    def __init__(self, server: Server, service: Service, fleet: Fleet, seed: int, *, soak: bool = False) -> None:
         self.server, self.service, self.fleet = server, service, fleet
         self.random = random.Random(seed)  # noqa: S311 - not a secret
         self.log: list[Fault] = []
+        self._soak = soak
 
     async def run(self, seconds: float, tell: Callable[[str], None]) -> None:
         """Break one thing after the other for some time; all kinds have their turn before one comes again."""
         end = time.monotonic() + seconds
+        pause = PAUSE_SECONDS_OF_A_SOAK if self._soak else PAUSE_SECONDS
         for kind in self._order():
-            await asyncio.sleep(min(self.random.uniform(*PAUSE_SECONDS), max(0, end - time.monotonic())))
+            await asyncio.sleep(min(self.random.uniform(*pause), max(0, end - time.monotonic())))
             if time.monotonic() >= end:
                 return
             under_way = [self._inflict(kind, tell)]
-            if self.random.random() < COMPANY and kind not in SMALL:
+            if self.random.random() < COMPANY and kind not in SMALL and not self._soak:
                 under_way.append(self._inflict(self.random.choice(SMALL), tell, after_seconds=self.random.uniform(0, 1)))
             await asyncio.gather(*under_way)
 
@@ -60,8 +63,9 @@ class Faults:
         tell(f"{kind}: {fault.returned_at - fault.began_at:.2f} s")
 
     def _order(self) -> Iterator[str]:
+        kinds = [kind for kind in KINDS if not (self._soak and kind in ENDING_WORKERS)]
         while True:
-            yield from self.random.sample(list(KINDS), len(KINDS))
+            yield from self.random.sample(kinds, len(kinds))
 
     # The service
 
@@ -208,4 +212,5 @@ KINDS: dict[str, Callable[[Faults], Coroutine[Any, Any, None]]] = {
 }
 SMALL = ["a worker killed", "clients dropped"]
 KILLING = {"a worker killed", "gunicorn killed"}  # of these alone may a client lose its answer
-NO_TROUBLE_FOR_POSTGRESQL = {*KILLING, "gunicorn reloaded (SIGHUP)", "clients dropped"}  # of these nobody is told 503
+ENDING_WORKERS = {*KILLING, "gunicorn reloaded (SIGHUP)"}  # which a soak leaves alone
+NO_TROUBLE_FOR_POSTGRESQL = {*ENDING_WORKERS, "clients dropped"}  # of these nobody is told 503

@@ -13,6 +13,7 @@ from typing import Any
 
 from bench import measure
 from torture import answers, figures, hostile, journal, past, verdict
+from torture import soak as soaking
 from torture.client import crew
 from torture.faults import Fault, Faults
 from torture.fleet import Fleet
@@ -51,15 +52,18 @@ async def stage(directory: Path) -> AsyncIterator[tuple[Server, Service]]:
         server.stop()
 
 
-async def run(directory: Path, seconds: float, seed: int, tell: Callable[[str], None]) -> Outcome:
-    """Torture the service for some time."""
+async def run(directory: Path, seconds: float, seed: int, tell: Callable[[str], None], *, soak: bool = False) -> Outcome:
+    """Torture the service for some time; or soak it, which ends no worker and watches what they need."""
     notes = Journal(directory / "journal")
     async with stage(directory) as (server, service):
         fleet = Fleet(service.url, notes, seed)
         await fleet.enlist()
-        faults = Faults(server, service, fleet, seed)
+        faults = Faults(server, service, fleet, seed, soak=soak)
+        samples: list[soaking.Sample] = []
         async with fleet.at_work(*(client.work() for client in crew(fleet))):
+            watching = asyncio.create_task(soaking.watch(server, service, samples))
             await faults.run(seconds, tell)
+            watching.cancel()
             await asyncio.sleep(SECONDS_TO_COME_TO_REST)
         end = time.monotonic()
         code = service.stop()
@@ -73,6 +77,10 @@ async def run(directory: Path, seconds: float, seed: int, tell: Callable[[str], 
             "ms for a health answer, of 99 %": round(figures.percentile(took, 0.99)),
             "ms that the clients' own process was held up, at most": round(1000 * max((lag for _, lag in fleet.lags), default=0)),
         }
+        if soak:
+            grown, needed = soaking.judge(samples)
+            outcome.faults.extend(grown)
+            outcome.counts |= needed
     return outcome
 
 

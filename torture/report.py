@@ -46,6 +46,9 @@ The judge itself is tested: `tests/test_torture.py` plants each kind of differen
 
 `make torture ARGS=--hostile` sends at least 10,000 hostile requests of {attacks} kinds (forged tokens, texts that are none, broken JSON, forms and multipart, bombs, impossible dates and ids, smuggling, ...), each of which must be refused with one answer and change nothing, and a good one after
 every nine, which must succeed.
+
+`make torture ARGS="--soak --seconds 3600"` goes on for long: the same clients, a fault a minute that ends no worker, and in the end the same judge; beside that no worker's memory may have grown by more than {growth:.0%}, and there may be no more connections than the
+pools have places.
 """
 HEAD = "| what went wrong | times | requests meanwhile | 503 | answers lost | recovery, s: median | most |\n|---|---|---|---|---|---|---|\n"
 EXPLAINED = """
@@ -64,16 +67,16 @@ def keep(part: str, seed: int, seconds: float, outcome: Outcome) -> None:
 
 def write() -> None:
     """Write the page."""
-    from torture import attacks, client, fleet
+    from torture import attacks, client, fleet, soak
 
     runs = _load()
-    under_fire, storms = ([run for run in runs if run["part"] == part] for part in ("fire", "hostile"))
+    under_fire, soaks, storms = ([run for run in runs if run["part"] == part] for part in ("fire", "soak", "hostile"))
     head = TEXT.format(
         deadline=DEADLINE_SECONDS, recover=SECONDS_TO_RECOVER, attacks=len(attacks.KINDS), hot=fleet.HOT_USERS,
-        sharing=client.CLIENTS["hot"], cold=fleet.COLD_USERS,
+        sharing=client.CLIENTS["hot"], cold=fleet.COLD_USERS, growth=soak.MOST_GROWTH,
     )  # fmt: skip
     parts = [head, "## What was found\n", _runs(under_fire), HEAD + "".join(_rows(under_fire)) + EXPLAINED]
-    PAGE.write_text("\n".join([*parts, *map(_storm, storms)]))
+    PAGE.write_text("\n".join([*parts, *map(_soak, soaks), *map(_storm, storms)]))
 
 
 def _runs(runs: Sequence[Any]) -> str:
@@ -96,6 +99,17 @@ def _rows(runs: Iterable[Any]) -> Iterable[str]:
         sums = [f"{sum(row[name] for row in of_kind):,}" for name in ("times", "requests", "unavailable", "dropped")]
         times = [f"{seconds:.2f}" for seconds in spread([seconds for row in of_kind for seconds in row["recovery"]])]
         yield f"| {' | '.join([kind, *sums, *times])} |\n"
+
+
+def _soak(run: Any) -> str:
+    counts = run["counts"]
+    times = sum(row["times"] for row in run["rows"])
+    memory = f"the larger worker had {counts['MiB of a worker before']} MiB in the second sixth of the time, {counts['MiB of a worker after']} in the last"
+    what = f"{counts['requests']:,} requests, {times} faults, {counts['open']:,} changes that got no answer, or 503"
+    return (
+        f"A soak, seed {run['seed']} ({run['when']}), {run['seconds']:g} s: {what}; {memory}; at most {counts['connections, at most']} connections. "
+        f"**{run['faults']} disagreements.**\n"
+    )
 
 
 def _storm(run: Any) -> str:
