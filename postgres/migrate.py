@@ -3,9 +3,9 @@
 import glob
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,8 @@ WORKER_BOOT_ERROR = 3  # the exit code at which gunicorn gives up; at any other 
 ADVISORY_LOCK = 7_461_736  # any number that no other program takes in this database
 SECONDS_TO_CONNECT = 5
 SECONDS_BETWEEN_TRIES = 0.05
+SECONDS_FOR_A_LOCK = 0.5  # meanwhile everybody queues behind the step that wants a table for itself
+TRIES_FOR_A_LOCK, SECONDS_BETWEEN_LOCKS = 60, 1  # who holds it may take long: an import, housekeeping
 APPLIED = "SELECT migration_id FROM _yoyo_migration"
 
 
@@ -129,9 +131,24 @@ def _apply(database: str, parameters: dict[str, Any], directory: Path) -> None:
             if not step.use_transactions:  # must be repeatable: a kill may leave it done and not marked
                 backend.apply_one(step)
                 continue
-            with backend.transaction():
-                step.process_steps(backend, "apply")
-                backend.mark_one(step)
-                if step is last:
-                    for path in sorted((directory / "functions").glob("*.sql")):
-                        backend.cursor().execute(path.read_text())
+            functions = sorted((directory / "functions").glob("*.sql")) if step is last else []
+            _give_way(partial(_apply_one, backend, step, functions))
+
+
+def _apply_one(backend: Any, step: Any, functions: list[Path]) -> None:
+    with backend.transaction():
+        backend.cursor().execute(f"SET LOCAL lock_timeout = '{SECONDS_FOR_A_LOCK}s'")
+        step.process_steps(backend, "apply")
+        backend.mark_one(step)
+        for path in functions:
+            backend.cursor().execute(path.read_text())
+
+
+def _give_way(attempt: Callable[[], None]) -> None:
+    """Try until the locks can be had, and let the others by in between. Raises LockNotAvailable where that takes too long."""
+    for _ in range(TRIES_FOR_A_LOCK):
+        try:
+            return attempt()
+        except errors.LockNotAvailable:
+            time.sleep(SECONDS_BETWEEN_LOCKS)
+    return attempt()

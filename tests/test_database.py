@@ -4,10 +4,12 @@ import asyncio
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from contextvars import Context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -429,6 +431,50 @@ def test_a_step_that_fails_leaves_nothing_behind_and_is_taken_up_again(fresh_nam
     assert migrate.upgrade(fresh_name, connection_parameters(), steps).words is None
     newer = migrate.upgrade(fresh_name, connection_parameters(), MIGRATIONS)
     assert newer.words == "The database's schema is newer than this version of the service: it has 0002.second."
+
+
+@pytest.fixture
+def own_steps(tmp_path: Path) -> Iterator[Path]:
+    """Give steps that may be added to."""
+    steps = tmp_path / "steps"
+    shutil.copytree(MIGRATIONS, steps)
+    migrate.steps.cache_clear()
+    yield steps
+    migrate.steps.cache_clear()
+
+
+def test_a_step_that_waits_for_a_table_lets_the_others_by(fresh_name: str, own_steps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    migrate.upgrade(fresh_name, connection_parameters(), own_steps)
+    migrate.steps.cache_clear()
+    (own_steps / "0099.more.sql").write_text("ALTER TABLE users ADD COLUMN more int;")
+    monkeypatch.setattr(migrate, "SECONDS_BETWEEN_LOCKS", 0.05)
+    connect = partial(psycopg2.connect, dbname=fresh_name, **connection_parameters())
+    with ThreadPoolExecutor(1) as thread, closing(connect()) as reader, closing(connect()) as other:
+        other.autocommit = True
+        reader.cursor().execute("SELECT FROM users")  # and its transaction goes on
+        upgrading = thread.submit(migrate.upgrade, fresh_name, connection_parameters(), own_steps)
+        cursor = other.cursor()
+        cursor.execute("SET statement_timeout = '3s'")
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'ALTER TABLE users%%' AND wait_event = 'relation'"
+        for _ in range(2):  # it comes again
+            while cursor.execute(waits) or cursor.fetchone() == (0,):
+                time.sleep(0.01)
+            cursor.execute("SELECT FROM users")
+        assert not upgrading.done()
+        reader.rollback()
+        assert upgrading.result(timeout=10).words is None
+
+
+def test_a_step_that_never_gets_its_table_says_so(fresh_name: str, own_steps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    migrate.upgrade(fresh_name, connection_parameters(), own_steps)
+    migrate.steps.cache_clear()
+    (own_steps / "0099.more.sql").write_text("ALTER TABLE users ADD COLUMN more int;")
+    for name, value in {"SECONDS_FOR_A_LOCK": 0.05, "SECONDS_BETWEEN_LOCKS": 0, "TRIES_FOR_A_LOCK": 2}.items():
+        monkeypatch.setattr(migrate, name, value)
+    with closing(psycopg2.connect(dbname=fresh_name, **connection_parameters())) as reader:
+        reader.cursor().execute("SELECT FROM users")
+        with pytest.raises(psycopg2.errors.LockNotAvailable):
+            migrate.upgrade(fresh_name, connection_parameters(), own_steps)
 
 
 def test_the_steps_are_found_whatever_the_directory_is_called(fresh_name: str, tmp_path: Path) -> None:
