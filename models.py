@@ -182,7 +182,7 @@ class HistoryGone(Gone):
     """The history that this needs is gone for good, with tasks that were purged: it is whole from `kept_from` on."""
 
     problem = "history-gone"
-    detail = "Tasks that were there then have been purged: ask for a revision from kept_from to revision."
+    detail = "There is no history of that revision, or none any more: what there is goes from kept_from to revision."
     shape = HistoryProblem
 
     def __init__(self, kept_from: int = 7, revision: int = 9) -> None:

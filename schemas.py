@@ -232,7 +232,7 @@ class Undo(Strict):
     @classmethod
     def _one_way_to_say_when(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
         if "since" in info.data and (info.data["since"] is None) == (value is None):
-            raise ValueError("must be sent, or since; not both")
+            raise ValueError("must be sent, or since" if value is None else "can't be sent together with since")
         return value
 
 
