@@ -388,6 +388,12 @@ async def test_an_undo_must_say_since_when(alice: Person, sent: dict[str, Any], 
     assert (answer.status, [error["field"] for error in answer.json["errors"]]) == (400, named)
 
 
+async def test_it_says_whether_neither_or_both_were_sent(alice: Person) -> None:
+    for sent, words in (({}, "must be sent, or since"), ({"since": 0, "at": "2020-01-01T00:00:00Z"}, "can't be sent together with since")):
+        answer = await alice.post("/task/undo", json=sent)
+        assert [error["message"] for error in answer.json["errors"]] == [words]
+
+
 async def test_undo_touches_nobody_elses_tasks(alice: Person, mallory: Person) -> None:
     await all_sorts(alice)
     present = await listed(alice)

@@ -59,11 +59,11 @@ async def run(directory: Path, seconds: float, seed: int, tell: Callable[[str], 
         fleet = Fleet(service.url, notes, seed)
         await fleet.enlist()
         faults = Faults(server, service, fleet, seed, soak=soak)
-        samples: list[soaking.Sample] = []
+        watching: contextlib.AbstractAsyncContextManager[list[soaking.Sample]]
+        watching = soaking.watched(server, service) if soak else contextlib.nullcontext([])
         async with fleet.at_work(*(client.work() for client in crew(fleet))):
-            watching = asyncio.create_task(soaking.watch(server, service, samples))
-            await faults.run(seconds, tell)
-            watching.cancel()
+            async with watching as samples:
+                await faults.run(seconds, tell)
             await asyncio.sleep(SECONDS_TO_COME_TO_REST)
         end = time.monotonic()
         code = service.stop()

@@ -2,8 +2,8 @@
 
 import asyncio
 import statistics
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
 import psycopg2
@@ -25,8 +25,17 @@ class Sample(NamedTuple):
     connections: int
 
 
-async def watch(server: Server, service: Service, samples: list[Sample]) -> None:
-    """Take samples until cancelled."""
+@asynccontextmanager
+async def watched(server: Server, service: Service) -> AsyncIterator[list[Sample]]:
+    """Take samples meanwhile."""
+    samples: list[Sample] = []
+    watching = asyncio.create_task(_watch(server, service, samples))
+    yield samples
+    if not watching.cancel():
+        watching.result()  # why it ended
+
+
+async def _watch(server: Server, service: Service, samples: list[Sample]) -> None:
     while True:
         await asyncio.sleep(SECONDS_BETWEEN_SAMPLES)
         with suppress(psycopg2.Error, OSError):  # PostgreSQL is away just now
