@@ -420,9 +420,17 @@ def test_many_may_make_the_database_and_the_schema_at_once_and_again(fresh_name:
     assert upgrade(0).words is None
 
 
-def test_a_step_that_fails_leaves_nothing_behind_and_is_taken_up_again(fresh_name: str, tmp_path: Path) -> None:
+@pytest.fixture
+def steps(tmp_path: Path) -> Iterator[Path]:
+    """Give steps that may be added to."""
     steps = tmp_path / "steps"
     shutil.copytree(MIGRATIONS, steps)
+    migrate.steps.cache_clear()
+    yield steps
+    migrate.steps.cache_clear()
+
+
+def test_a_step_that_fails_leaves_nothing_behind_and_is_taken_up_again(fresh_name: str, steps: Path) -> None:
     (steps / "0002.second.sql").write_text("CREATE TABLE half (a int); SELECT 1/0;")
     with pytest.raises(psycopg2.errors.DivisionByZero):
         migrate.upgrade(fresh_name, connection_parameters(), steps)
@@ -434,25 +442,22 @@ def test_a_step_that_fails_leaves_nothing_behind_and_is_taken_up_again(fresh_nam
 
 
 @pytest.fixture
-def own_steps(tmp_path: Path) -> Iterator[Path]:
-    """Give steps that may be added to."""
-    steps = tmp_path / "steps"
-    shutil.copytree(MIGRATIONS, steps)
+def step(fresh_name: str, steps: Path) -> Path:
+    """Give a step that wants a table for itself; the others have been taken."""
+    migrate.upgrade(fresh_name, connection_parameters(), steps)
     migrate.steps.cache_clear()
-    yield steps
-    migrate.steps.cache_clear()
+    step = steps / "0099.more.sql"
+    step.write_text("ALTER TABLE users ADD COLUMN more int;")
+    return step
 
 
-def test_a_step_that_waits_for_a_table_lets_the_others_by(fresh_name: str, own_steps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    migrate.upgrade(fresh_name, connection_parameters(), own_steps)
-    migrate.steps.cache_clear()
-    (own_steps / "0099.more.sql").write_text("ALTER TABLE users ADD COLUMN more int;")
+def test_a_step_that_waits_for_a_table_lets_the_others_by(fresh_name: str, step: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrate, "SECONDS_BETWEEN_LOCKS", 0.05)
     connect = partial(psycopg2.connect, dbname=fresh_name, **connection_parameters())
     with ThreadPoolExecutor(1) as thread, closing(connect()) as reader, closing(connect()) as other:
         other.autocommit = True
         reader.cursor().execute("SELECT FROM users")  # and its transaction goes on
-        upgrading = thread.submit(migrate.upgrade, fresh_name, connection_parameters(), own_steps)
+        upgrading = thread.submit(migrate.upgrade, fresh_name, connection_parameters(), step.parent)
         cursor = other.cursor()
         cursor.execute("SET statement_timeout = '3s'")
         waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'ALTER TABLE users%%' AND wait_event = 'relation'"
@@ -465,16 +470,13 @@ def test_a_step_that_waits_for_a_table_lets_the_others_by(fresh_name: str, own_s
         assert upgrading.result(timeout=10).words is None
 
 
-def test_a_step_that_never_gets_its_table_says_so(fresh_name: str, own_steps: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    migrate.upgrade(fresh_name, connection_parameters(), own_steps)
-    migrate.steps.cache_clear()
-    (own_steps / "0099.more.sql").write_text("ALTER TABLE users ADD COLUMN more int;")
+def test_a_step_that_never_gets_its_table_says_so(fresh_name: str, step: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"SECONDS_FOR_A_LOCK": 0.05, "SECONDS_BETWEEN_LOCKS": 0, "TRIES_FOR_A_LOCK": 2}.items():
         monkeypatch.setattr(migrate, name, value)
     with closing(psycopg2.connect(dbname=fresh_name, **connection_parameters())) as reader:
         reader.cursor().execute("SELECT FROM users")
         with pytest.raises(psycopg2.errors.LockNotAvailable):
-            migrate.upgrade(fresh_name, connection_parameters(), own_steps)
+            migrate.upgrade(fresh_name, connection_parameters(), step.parent)
 
 
 def test_the_steps_are_found_whatever_the_directory_is_called(fresh_name: str, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import measure
 from torture import answers, figures, hostile, journal, past, verdict
 from torture import soak as soaking
 from torture.client import crew
@@ -93,9 +92,9 @@ async def storm(directory: Path, number: int, seed: int) -> Outcome:
                 cursor.execute(statement, values)
                 return cursor.fetchall() if cursor.description else []
 
-            before = _memory(service)
+            before = round(service.memory())
             found = await hostile.run(service.port, service.secret, sql, number, seed)
-            after = _memory(service)
+            after = round(service.memory())
         code = service.stop()
         faults = [*found.faults, *_log(service), *([f"gunicorn ended with {code}"] if code else [])]
         counts = {**found.counts, **{f"answered {status}": count for status, count in sorted(found.statuses.items())}}
@@ -105,10 +104,6 @@ async def storm(directory: Path, number: int, seed: int) -> Outcome:
 def _is_away(moment: float, faults: list[Fault]) -> bool:
     """Tell whether there was no gunicorn, or had just been none."""
     return any(fault.kind == "gunicorn killed" and fault.began_at - 1 < moment < fault.returned_at + 1 for fault in faults)
-
-
-def _memory(service: Service) -> int:
-    return max(round(measure.memory(worker.pid).rss) for worker in service.workers())
 
 
 def judge(directory: Path, server: Server, service: Service, faults: list[Fault], end: float) -> Outcome:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
+from bench import measure
 from torture.processes import Handle, descendants
 from torture.server import DATABASE, ROLE, Server
 
@@ -64,6 +65,10 @@ class Service:
     def workers(self) -> list[Handle]:
         """Give the workers that live."""
         return list(descendants(self._master.pid, only_children=True))
+
+    def memory(self) -> float:
+        """Give the MiB of the largest worker."""
+        return max(measure.memory(worker.pid).rss for worker in self.workers())
 
     def reload(self) -> None:
         """Have it start new workers and let the old ones end."""

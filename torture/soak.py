@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import psycopg2
 
-from bench import measure
+import settings
 from torture.server import Server
-from torture.service import Service
+from torture.service import WORKERS, Service
 
 SECONDS_BETWEEN_SAMPLES = 10
 MOST_GROWTH = 0.05  # of a worker's memory, from the second sixth of the time, when all has been done once, to the last
-MOST_CONNECTIONS = 20  # of two workers, each with the pool that it has unless told otherwise
+MOST_CONNECTIONS = WORKERS * settings.Settings.model_fields["db_pool_size"].default
 
 
 class Sample(NamedTuple):
@@ -41,7 +41,7 @@ async def _watch(server: Server, service: Service, samples: list[Sample]) -> Non
         with suppress(psycopg2.Error, OSError):  # PostgreSQL is away just now
             connections = len(await asyncio.to_thread(server.backends))
             workers = frozenset(worker.pid for worker in service.workers())
-            samples.append(Sample(workers, max(measure.memory(pid).rss for pid in workers), connections))
+            samples.append(Sample(workers, service.memory(), connections))
 
 
 def judge(samples: Sequence[Sample]) -> tuple[list[str], dict[str, int]]:
