@@ -179,7 +179,7 @@ class HistoryProblem(Problem):
 
 
 class HistoryGone(Gone):
-    """The history that this needs is gone for good, with tasks that were purged: it is whole from `kept_from` on."""
+    """The history that this needs isn't there: before `kept_from` it went with purged tasks, after `revision` there is none yet."""
 
     problem = "history-gone"
     detail = "There is no history of that revision, or none any more: what there is goes from kept_from to revision."
