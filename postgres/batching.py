@@ -127,11 +127,23 @@ class Batched:
         return rows
 
     def _join(self, member: _Member) -> None:
-        """Take a place in the next batch. It starts at the end of this turn of the loop, or as the one under way ends."""
+        """Take a place in the next batch, which starts as soon as it is complete, or when the one under way has ended."""
         self._queue.append(member)
         if self._start is None:
-            loop = asyncio.get_running_loop()
-            self._start = loop.call_later(SECONDS_OF_PATIENCE, self._go) if self._under_way else loop.call_soon(self._go)
+            if self._under_way:
+                self._start = asyncio.get_running_loop().call_later(SECONDS_OF_PATIENCE, self._go)
+            else:
+                self._go_when_complete(len(self._queue))
+
+    def _go_when_complete(self, looked_for: int) -> None:
+        """Go once a turn of the loop has brought nobody else: who is on the way through it costs less in this batch than in the next."""
+        self._start = asyncio.get_running_loop().call_soon(self._look_for_more, looked_for)
+
+    def _look_for_more(self, before: int) -> None:
+        if before < len(self._queue) < settings.load().batch_size:
+            self._go_when_complete(len(self._queue))
+        else:
+            self._go()
 
     def _go(self) -> None:
         if self._start:
@@ -150,7 +162,9 @@ class Batched:
     def _ended(self, journey: asyncio.Task[None]) -> None:
         self._under_way.discard(journey)
         if self._queue:
-            self._go()
+            if self._start:
+                self._start.cancel()
+            self._go_when_complete(0)
 
     async def _travel(self, batch: list[_Member]) -> None:
         """Run a batch and answer its members: one by one where PostgreSQL refused it for what one of them had asked."""

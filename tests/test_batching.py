@@ -86,6 +86,21 @@ async def test_who_arrives_while_a_statement_is_under_way_travels_in_the_next(po
     assert statements([*later, await first]) == 2
 
 
+async def test_a_batch_takes_along_whoever_is_near(pool: None) -> None:
+    numbers = batched("q.number")
+
+    async def ask_after(turns: int) -> Any:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await numbers(1, turns)
+
+    answers = await asyncio.gather(*(ask_after(turns) for turns in reversed(range(5))))
+    assert [number for [(number, _)] in answers] == [4, 3, 2, 1, 0]
+    assert statements(answers) == 1
+    near, far = await asyncio.gather(ask_after(0), ask_after(4))
+    assert statements([near, far]) == 2
+
+
 async def test_a_batch_has_a_most(running: Running) -> None:
     async with running(BATCH_SIZE="4"):
         assert statements(await ask(batched("q.number"), *((1, n) for n in range(10)))) == 3
