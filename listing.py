@@ -5,6 +5,7 @@ from functools import cache, lru_cache, reduce
 from operator import and_
 from typing import Any, Literal, NamedTuple
 
+import orjson
 from peewee import JOIN, SQL, Expression, ModelSelect, Select, fn
 
 import filters
@@ -73,7 +74,7 @@ def _changed(scope: str, rows: list[tuple[Any, ...]], query: TaskQuery, began: i
     if began < state.kept_from:
         raise HistoryGone(state.kept_from, state.user_revision)
     [(*before, last, more)] = rows
-    return listed(scope, [(*before, [began, last[1]] if more else None, more)], query)
+    return listed(scope, [(*before, orjson.dumps([began, orjson.loads(last)[1]]) if more else None, more)], query)
 
 
 async def account_state(caller: Caller, query: Page) -> State:

@@ -32,14 +32,15 @@ FORMS = {
     "csv": Form("text/csv", spreadsheet.head(), spreadsheet.rows, b""),
     "ics": Form("text/calendar", calendar_format.HEAD, calendar_format.todos, calendar_format.END),
 }
+_BY_MEDIA_TYPE = {form.media_type: form for form in FORMS.values()}
+_OFFERED = (JSON, *_BY_MEDIA_TYPE)
 
 
 def form_of(query: TaskQuery, preferred: Callable[[tuple[str, ...]], str]) -> Form | None:
     """Give the form in which a listing is asked for, and None for JSON: the query says it, or else of the media types that is preferred."""
     if query.format or query.since is not None:
         return FORMS.get(query.format or "json")
-    forms = {form.media_type: form for form in FORMS.values()}
-    return forms.get(preferred((JSON, *forms)))
+    return _BY_MEDIA_TYPE.get(preferred(_OFFERED))
 
 
 async def list_in_form(caller: Caller, query: TaskQuery, form: Form, *, whole: bool) -> tuple[Listed, AsyncGenerator[bytes]]:

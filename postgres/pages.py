@@ -65,7 +65,7 @@ def values(most: int, place: list[Any] | None) -> list[Any]:
 
 
 def page_of(entries: Select, order: Order, after: After, short: bool) -> Select:
-    """Give the page of `entries` (a `body` each) that begins after the place: its `json`, its `last` place, and whether `more` follow.
+    """Give the page of `entries` (a `body` each) that begins after the place: its `json`, its `last` place (JSON), and if `more` follow.
 
     A `short` page can't grow too long, and so needn't be measured. Where it is too heavy to travel with others it says so (see Batched).
     """
@@ -83,9 +83,9 @@ def page_of(entries: Select, order: Order, after: After, short: bool) -> Select:
     place = fn.json_build_array(row.c.key.cast("text"), row.c.tie.cast("text"))
     last: ColumnBase
     if short:
-        last = fn.max(place.cast("text")).filter(row.c.number == q.most).cast("json")
+        last = fn.max(place.cast("text")).filter(row.c.number == q.most)
     else:
-        last = NodeList((EnclosedNodeList([fn.array_agg(place).filter(row.c.fits)]), SQL("[count(*) FILTER (WHERE fits)]")))
+        last = NodeList((EnclosedNodeList([fn.array_agg(place).filter(row.c.fits)]), SQL("[count(*) FILTER (WHERE fits)]::text")))
     json = fn.string_agg(row.c.body, ",").filter(row.c.fits)
     more = fn.coalesce(fn.bool_or(~row.c.fits), False)
     may_travel = q.wait | (fn.coalesce(fn.octet_length(json), 0) <= HEAVY_BYTES)

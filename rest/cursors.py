@@ -1,18 +1,19 @@
 """Opaque places in a listing: signed, so that none but ours come back, and only to the query that made them."""
 
+import hashlib
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64
+from functools import lru_cache
 
 import orjson
 
 _SIGNATURE_BYTES = 16
 
 
-def seal(key: bytes, scope: str, place: list[object]) -> str:
-    """Give the cursor for a place (anything that JSON holds) in the listing that `scope` names."""
-    content = orjson.dumps(place)
-    return _text(_signature(key, scope, content) + content)
+def seal(key: bytes, scope: str, place: bytes) -> str:
+    """Give the cursor for a place (an array as JSON) in the listing that `scope` names."""
+    return _text(_signature(key, scope, place) + place)
 
 
 def unseal(key: bytes, scope: str, cursor: str) -> list[object] | None:
@@ -34,4 +35,11 @@ def _text(sealed: bytes) -> str:
 
 
 def _signature(key: bytes, scope: str, content: bytes) -> bytes:
-    return hmac.digest(key, b"cursor\0" + scope.encode() + b"\0" + content, "sha256")[:_SIGNATURE_BYTES]
+    """Give a keyed BLAKE2 hash (RFC 7693), which is a signature like HMAC and takes a third of the time."""
+    signed = scope.encode() + b"\0" + content
+    return hashlib.blake2b(signed, key=_short(key), person=b"cursor", digest_size=_SIGNATURE_BYTES).digest()
+
+
+@lru_cache(4)
+def _short(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()  # BLAKE2's own may have 64 bytes
