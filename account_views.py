@@ -32,7 +32,7 @@ class AccountResource(Resource):
 
     def token_answer(self, token: Token, status: int = HTTPStatus.OK) -> web.Response:
         """Answer with a token, which nobody is to store."""
-        self.request[EXTRA_HEADERS] = self.request.get(EXTRA_HEADERS, {}) | {"Cache-Control": "no-store"}
+        self.request[EXTRA_HEADERS]["Cache-Control"] = "no-store"
         return web.Response(text=token.model_dump_json(), status=status, content_type="application/json")
 
 

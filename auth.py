@@ -7,13 +7,13 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import jwt
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp_jwt import JWTMiddleware
-from cachetools import LRUCache
+from cachetools import FIFOCache
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 import accounts
@@ -30,12 +30,20 @@ ALGORITHM = "HS256"
 MOST_REMEMBERED = 10_000  # verified tokens per worker, at some 400 bytes
 LONGEST_REMEMBERED = 300  # as it was sent: a token of ours with its scheme has some 200 bytes, and may come with thousands of spaces
 GENERATIONS = 2**53  # the largest that every JSON parser reads exactly
-CALLER = web.RequestKey("caller", Caller)
-EXPIRES_AT = web.RequestKey("expires_at", int)
 PRIVATE_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept"}
 
 # It would log a traceback for every bad token, with what the client wrote in it.
 logging.getLogger("aiohttp_jwt.middleware").disabled = True
+
+
+class Access(NamedTuple):
+    """What a token gives: whose data it opens, and until when (seconds since 1970)."""
+
+    caller: Caller
+    expires_at: int
+
+
+ACCESS = web.RequestKey("access", Access)
 
 
 class WrongCredentials(Unauthorized):
@@ -132,42 +140,54 @@ def bearer_token(request: web.Request) -> str:
     return form[1]
 
 
-def middleware(private: Iterable[web.RouteDef]) -> Middleware:
-    """Make the middleware that guards these routes. What needs a token stands in that list; nothing else does."""
-    guarded = {route.handler for route in private}
-    verified, *verified_before = (
-        JWTMiddleware(secret, request_property="claims", algorithms=[ALGORITHM], token_getter=bearer_token)
-        for secret in settings.load().jwt_secrets
-    )
-    remembered: LRUCache[str, tuple[Caller, int]] = LRUCache(MOST_REMEMBERED)  # who, and until when, by what was sent
+class _Verification:
+    """The verifying of tokens, which aiohttp-jwt does once for each, under the present secret or the one before."""
 
-    async def caller_of(request: web.Request) -> tuple[Caller, int]:
-        sent: Sequence[str] = request.headers.getall("Authorization", [])
-        known = remembered.get(sent[0]) if len(sent) == 1 else None
-        if known and time.time() < known[1]:
-            return known
+    def __init__(self) -> None:
+        self._verified, *self._verified_before = (
+            JWTMiddleware(secret, request_property="claims", algorithms=[ALGORITHM], token_getter=bearer_token)
+            for secret in settings.load().jwt_secrets
+        )
+        self._remembered: FIFOCache[str, Access] = FIFOCache(MOST_REMEMBERED)  # by what was sent
+
+    def known(self, sent: Sequence[str]) -> Access | None:
+        """Give what was found out before, while it is true."""
+        try:
+            access = self._remembered[sent[0]] if len(sent) == 1 else None
+        except KeyError:
+            return None
+        return access if access and time.time() < access.expires_at else None
+
+    async def verify(self, request: web.Request, sent: Sequence[str]) -> Access:
+        """Find it out. Raises Unauthorized, InvalidToken."""
         try:
             try:
-                await verified(request, _nothing)
+                await self._verified(request, _nothing)
             except web.HTTPUnauthorized:
-                if not verified_before:
+                if not self._verified_before:
                     raise
-                await verified_before[0](request, _nothing)
+                await self._verified_before[0](request, _nothing)
             claims = Claims.model_validate(request["claims"])
         except (web.HTTPUnauthorized, ValidationError):
             raise InvalidToken() from None
-        found = claims.caller(), claims.exp
+        access = Access(claims.caller(), claims.exp)
         if len(sent[0]) <= LONGEST_REMEMBERED:
-            remembered[sent[0]] = found
-        return found
+            self._remembered[sent[0]] = access
+        return access
+
+
+def middleware(private: Iterable[web.RouteDef]) -> Middleware:
+    """Make the middleware that guards these routes. What needs a token stands in that list; nothing else does."""
+    guarded, verification = {route.handler for route in private}, _Verification()
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.match_info.handler in guarded:
-            request[EXTRA_HEADERS] = dict(PRIVATE_HEADERS)
+            request[EXTRA_HEADERS].update(PRIVATE_HEADERS)
             if request.method != "OPTIONS":  # which aiohttp-jwt lets pass; no view answers it
-                request[CALLER], request[EXPIRES_AT] = await caller_of(request)
-                request[USER_ID] = request[CALLER].user_id
+                sent = request.headers.getall("Authorization", ())
+                request[ACCESS] = access = verification.known(sent) or await verification.verify(request, sent)
+                request[USER_ID] = access.caller.user_id
         return await handler(request)
 
     return authenticate

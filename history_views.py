@@ -12,9 +12,9 @@ import listing
 import streams
 from history import NotAsExpected, TooManyTasks
 from models import HistoryGone, TaskChangedMeanwhile
+from rest.answers import json_answer
 from rest.contract import Answer, contract
 from rest.errors import EXTRA_HEADERS, NotFound
-from rest.serving import json_answer
 from rest.streaming import answering
 from schemas import AccountLogEntry, Event, Page, Restoration, Resumption, Undo, Undone
 from views import PAGED, TASK, Resource
@@ -65,7 +65,7 @@ class Events(Resource):
         """
         last_id = self.request.headers.get("Last-Event-ID")
         since = query.since if last_id is None else streams.revision_of(last_id)
-        watcher, expires_at = self.request.app[events.WATCHER], self.request[auth.EXPIRES_AT]
+        watcher, expires_at = self.request.app[events.WATCHER], self.request[auth.ACCESS].expires_at
         async with watcher.stream(self.caller, since, expires_at, self.request.transport) as stream:
             self.request[EXTRA_HEADERS]["X-Revision"] = str(stream.user_revision)
             response = EventSourceResponse(

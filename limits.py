@@ -109,7 +109,7 @@ async def attempt(request: web.Request, login: str, *, registers: bool = False, 
     rows = await door.begin(quotas, keys, pair)
     own = zip(quotas[:2], rows, strict=False)  # how often others have failed with this login is their business
     left = (quota.left(remaining, wait) for quota, (_, remaining, wait, _) in own)
-    request[EXTRA_HEADERS] = request.get(EXTRA_HEADERS, {}) | headers(quotas, left)
+    request[EXTRA_HEADERS].update(headers(quotas, left))
     yield
     if is_last:
         return

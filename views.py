@@ -60,7 +60,7 @@ class Resource(web.View):
     @property
     def caller(self) -> models.Caller:
         """Whose data it is."""
-        return self.request[auth.CALLER]
+        return self.request[auth.ACCESS].caller
 
     @property
     def task_id(self) -> int:

@@ -4,6 +4,8 @@ from typing import Any
 
 from aiohttp import web, web_response, web_urldispatcher
 
+SERVER = "task"  # the header
+
 aiohttps_make_request = web.Application._make_request  # noqa: SLF001
 
 
@@ -11,7 +13,7 @@ def apply() -> None:
     """Put the mends in place, for every application of the process."""
     setattr(web_urldispatcher, "_default_expect_handler", expect)  # noqa: B010 - mypy knows that nobody does this
     setattr(web.Application, "_make_request", make_request)  # noqa: B010
-    setattr(web_response, "SERVER_SOFTWARE", "task")  # noqa: B010 - it goes out as Server, also with answers that the parser gives
+    setattr(web_response, "SERVER_SOFTWARE", SERVER)  # noqa: B010 - also of answers that the parser gives
 
 
 async def expect(request: web.Request) -> None:

@@ -6,8 +6,8 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+from rest.answers import json_answer
 from rest.errors import FieldError, InvalidInput
-from rest.serving import json_answer
 
 _TAG = r'(?:W/)?"[^\x00-\x20\x22\x7f]*"'
 LIST = rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*"

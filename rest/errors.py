@@ -232,6 +232,7 @@ def _of_aiohttp(refusal: web.HTTPException) -> Failure:
 @web.middleware
 async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn every failure into a problem document; what is not a client's business goes to the log alone."""
+    request[EXTRA_HEADERS] = {}
     try:
         response = await handler(request)
     except Failure as failure:
@@ -255,6 +256,7 @@ def _answer(failure: Failure) -> web.Response:
 
 def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Give an answer the headers that every answer has, and those that this request's has besides."""
+    headers = response.headers
     for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
-    response.headers.update(request.get(EXTRA_HEADERS, {}))
+        headers.setdefault(name, value)
+    headers.update(request[EXTRA_HEADERS])

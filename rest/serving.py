@@ -5,7 +5,7 @@ import fcntl
 import socket
 import sys
 import termios
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -27,7 +27,6 @@ MOST_UNREAD_BYTES = 48 * 1024 * 1024  # of all answers together; then whoever ha
 SECONDS_TO_BE_SLOW = 2  # before that, unless it is twice as much
 SYSTEMS_BYTES = 256 * 1024  # of an answer; where it isn't told, the system keeps up to some MiB for a client that doesn't read
 BYTES_PER_PIECE = 64 * 1024
-LONG_BYTES = 64 * 1024  # of an answer
 SECONDS_OF_LINGERING = 2  # in which the rest of a body that nobody wants is taken and thrown away, so that its sender sees the answer
 SECONDS_FOR_SUCCESSORS = 1  # in which a worker that stops still takes connections, until those that come after it do
 SECONDS_FOR_A_LAST_REQUEST = 2  # on a connection that is idle when the service stops
@@ -198,27 +197,6 @@ def _head_size(message: Any) -> int:
 
 def _last(message: Any) -> Any:
     return message._replace(should_close=True)
-
-
-class LongResponse(web.Response):
-    """An answer that is long: it goes out piece by piece, and nothing of it is kept.
-
-    aiohttp copies a body as a whole, and keeps the last answer of each connection until there is another one.
-    """
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Send the body."""
-        body, self._body = self._body, None
-        if isinstance(body, bytes) and self._req is not None and not self._must_be_empty_body:
-            for piece in pieces(self._req.protocol, body):
-                await self.write(piece)
-        await web.StreamResponse.write_eof(self)
-
-
-def json_answer(body: bytes, headers: Mapping[str, str], status: int = HTTPStatus.OK) -> web.Response:
-    """Give an answer of JSON, of which nothing is kept where it is long."""
-    kind = web.Response if len(body) < LONG_BYTES else LongResponse
-    return kind(body=body, status=status, content_type="application/json", charset="utf-8", headers=headers)
 
 
 def pieces(connection: RequestHandler, body: bytes) -> Iterator[bytes]:

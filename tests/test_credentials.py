@@ -258,7 +258,7 @@ async def test_the_longest_lifetime_is_a_setting(alice: Person, stranger: Person
 async def test_a_request_knows_when_its_token_expires(alice: Person, aiohttp_client: Any) -> None:
     class Told(web.View):
         async def get(self) -> web.Response:
-            return web.json_response(self.request[auth.EXPIRES_AT])
+            return web.json_response(self.request[auth.ACCESS].expires_at)
 
     route = web.view("/told", Told)
     told = web.Application(middlewares=[errors.middleware, auth.middleware([route])])

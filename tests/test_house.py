@@ -30,6 +30,7 @@ ROOMS = [  # a module imports only what stands above it
     "rest.cors",
     "rest.overload",
     "rest.serving",
+    "rest.answers",
     "rest.worker",
     "rest.streaming",
     "rest.conditions",

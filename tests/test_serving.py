@@ -1,6 +1,7 @@
 """Connections: slow clients are cut off, there are never too many, and at the end no request is lost; each beside what aiohttp does."""
 
 import asyncio
+import re
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -11,8 +12,9 @@ from aiohttp import web
 
 import settings
 from rest import serving, streaming
-from rest.errors import HEADERS
-from rest.serving import LongResponse, Runner
+from rest.answers import LongResponse, ShortResponse
+from rest.errors import EXTRA_HEADERS, HEADERS
+from rest.serving import Runner
 
 HEAD = b"GET /here HTTP/1.1\r\nHost: us\r\n"
 REQUEST = HEAD + b"\r\n"
@@ -100,6 +102,32 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Open:
         settings.load.cache_clear()
 
     return run
+
+
+# Short answers
+
+
+@pytest.mark.parametrize("request_line", ["GET /here HTTP/1.1", "GET /here HTTP/1.0", "HEAD /here HTTP/1.1", "POST /here HTTP/1.1"])
+@pytest.mark.parametrize("header", ["X-Nothing: 1", "Connection: close", "Connection: keep-alive", "X-Last: 1"])
+async def test_a_short_answer_is_byte_by_byte_what_aiohttp_would_send(opened: Open, request_line: str, header: str) -> None:
+    sent = f"{request_line}\r\nHost: us\r\n{header}\r\nContent-Length: 0\r\n\r\n".encode()
+
+    async def heard(kind: type[web.Response]) -> bytes:
+        async def answer(request: web.Request) -> web.Response:
+            response = kind(body=b"[1]", status=201, headers={"Content-Type": "application/json", "ETag": '"7"', "Date": "today"})
+            if "X-Last" in request.headers:
+                response.force_close()
+            return response
+
+        async with opened(answer, KEEPALIVE_SECONDS="0.1", REQUEST_TIMEOUT_SECONDS="0.1") as house:
+            wire = await house.call()
+            wire.send(sent)
+            async with asyncio.timeout(5):
+                return await wire.reader.read()
+
+    ours = re.sub(b"Date: [^\r]*", b"Date: today", await heard(ShortResponse))
+    assert ours == await heard(web.Response)
+    assert b" 201 Created\r\n" in ours
 
 
 # Slow clients
@@ -217,6 +245,7 @@ async def long_stream(request: web.Request) -> web.StreamResponse:
     async def body() -> AsyncGenerator[bytes]:
         yield bytes(LONG)
 
+    request[EXTRA_HEADERS] = {}
     return await streaming.send(request, web.StreamResponse(), body())
 
 
