@@ -261,6 +261,10 @@ def test_a_row_at_the_limits_is_stored_and_shown(account: Account, antidote: str
     assert account.get().task
 
 
+def test_no_constraint_has_rows_that_it_has_not_seen(sql: Sql) -> None:
+    assert not sql("SELECT conname FROM pg_constraint WHERE NOT convalidated")
+
+
 @pytest.mark.parametrize("field", ["user_id", "completed_at", "", "Name"])
 def test_the_log_knows_no_other_fields(account: Account, field: str) -> None:
     with pytest.raises(errors.CheckViolation):
