@@ -31,7 +31,7 @@ ALL = {  # of a table's rows that must be there again
 @contextmanager
 def empty_database(server: Server) -> Iterator[str]:
     """Make a database beside that of the run, and drop it afterwards."""
-    name = f"{server.ours}_restored_{secrets.token_hex(4)}"
+    name = f"{server.ours}_{secrets.token_hex(4)}"
     with closing(psycopg2.connect(dbname=server.ours, **connection_parameters())) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         cursor.execute(compose.SQL("CREATE DATABASE {}").format(compose.Identifier(name)))
@@ -59,14 +59,21 @@ def contents(database: str) -> dict[str, list[tuple[Any, ...]]]:
 
 
 @pytest.fixture
-def service(unused_tcp_port: int) -> Iterator[Service]:
-    """A service on the run's database."""
-    with running(unused_tcp_port) as service:
+def original(server: Server) -> Iterator[str]:
+    """A database of its own: in the run's there is what other tests have put there past the service."""
+    with empty_database(server) as name:
+        yield name
+
+
+@pytest.fixture
+def service(unused_tcp_port: int, original: str) -> Iterator[Service]:
+    """A service on it."""
+    with running(unused_tcp_port, DB=original) as service:
         yield service
 
 
 def test_a_dump_made_while_the_service_works_is_restored_whole(
-    service: Service, server: Server, tmp_path: Path, unused_tcp_port_factory: Callable[[], int]
+    service: Service, original: str, server: Server, tmp_path: Path, unused_tcp_port_factory: Callable[[], int]
 ) -> None:
     dump, programs = tmp_path / "tasks.dump", embedded._programs()
     headers = register(service, f"backup-{secrets.token_hex(4)}")
@@ -85,7 +92,7 @@ def test_a_dump_made_while_the_service_works_is_restored_whole(
     writing = threading.Thread(target=write)
     writing.start()
     try:
-        run(programs / "pg_dump", "-Fc", "-f", dump, server.ours)
+        run(programs / "pg_dump", "-Fc", "-f", dump, original)
     finally:
         stop.set()
         writing.join()
@@ -98,7 +105,7 @@ def test_a_dump_made_while_the_service_works_is_restored_whole(
             assert requests.post(f"{other.url}/task", data=task, headers=headers, timeout=10).json()["id"] == 3
 
     service.stop()
-    run(programs / "pg_dump", "-Fc", "-f", dump, server.ours)  # now nothing changes, and every row can be compared
+    run(programs / "pg_dump", "-Fc", "-f", dump, original)  # now nothing changes, and every row can be compared
     with empty_database(server) as restored:
         run(programs / "pg_restore", "--no-owner", "-d", restored, dump)
-        assert contents(restored) == contents(server.ours)
+        assert contents(restored) == contents(original)
