@@ -298,7 +298,7 @@ def test_a_change_is_heap_only_unless_it_changes_what_is_indexed(account: Accoun
     assert counted == [(1, int(hot))]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def settled(server: Server) -> models.Caller:
     """One of three users with 5,000 tasks each, few of them planned or with a day, and 10,000 log entries, among 200,000 tasks."""
     with connection_to(server) as sql:
