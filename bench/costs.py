@@ -101,5 +101,5 @@ async def _answer(statement: Any, *_: Any) -> list[tuple[Any, ...]]:
     """Answer as PostgreSQL would: a page, a change, or a task."""
     task = (TASK, TASK, TASK_AS_STORED, TASK)
     if "string_agg" in statement.alone.text:
-        return [(TASK, TASK, 0, 0, PAGE, [None, str(TASK)], True)]
+        return [(TASK, TASK, 0, 0, PAGE, b'[null, "%d"]' % TASK, True)]
     return [(None, *task) if "task_" in statement.alone.text else task]
