@@ -35,11 +35,13 @@ def is_login(password: str, login: str) -> bool:
 def _clean(value: str) -> str:
     if "\0" in value:
         raise ValueError("must not contain NUL")
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError:
         raise ValueError("must not contain lone surrogates") from None
-    if not value.isascii() and _longest_run_of_marks(value) > MOST_MARKS_IN_A_ROW:
+    if _longest_run_of_marks(value) > MOST_MARKS_IN_A_ROW:
         raise ValueError(f"must not contain more than {MOST_MARKS_IN_A_ROW} combining marks in a row")
     return unicodedata.normalize("NFC", value)
 
@@ -100,13 +102,16 @@ def _flag(value: object, info: ValidationInfo) -> object:
     return value
 
 
+_DAY = re.compile(r"([0-9]{2})-([0-9]{2})-([0-9]{4})|([0-9]{4})-([0-9]{2})-([0-9]{2})")
+
+
 def _day(value: object) -> date:
-    form = re.fullmatch(r"([0-9]{2})-([0-9]{2})-([0-9]{4})|([0-9]{4})-([0-9]{2})-([0-9]{2})", value) if isinstance(value, str) else None
+    form = _DAY.fullmatch(value) if isinstance(value, str) else None
     if not form:
         raise ValueError("must be a date: DD-MM-YYYY or YYYY-MM-DD")
-    d, m, y, iso_y, iso_m, iso_d = (int(part or 0) for part in form.groups())
+    year, month, day_of_month = form.group(3, 2, 1) if form[1] else form.group(4, 5, 6)
     try:
-        day = date(y or iso_y, m or iso_m, d or iso_d)
+        day = date(int(year), int(month), int(day_of_month))
     except ValueError:
         raise ValueError("must be a day that the calendar has") from None
     if day.year < 1900:
