@@ -12,7 +12,7 @@ GENERATION = 2**52 + 1  # of every user's tokens
 LISTED_STATUS = "planned"
 LISTED = 20
 MOST_SAMPLED_USERS = 50
-MOST_WALKED_USERS = 5000
+MOST_WALKED_USERS = 1000  # many more would be measured by the verifying of their first tokens
 FIRST_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 FIRST_DAY = date(2026, 1, 1)
 DESCRIPTION = "Ask for the figures first, compare them with those of last year, and write down in a few words what has changed."
@@ -47,7 +47,7 @@ class Size:
 
     @property
     def walked(self) -> int:
-        """The tasks that the load goes through: of no more users than whose tokens a warm-up has shown to the service."""
+        """The tasks that the load goes through: of no more users than whose tokens a warm-up shows to every worker."""
         return (min(self.users, MOST_WALKED_USERS) - self.sampled_users) * TASKS_PER_USER
 
     @property

@@ -72,7 +72,8 @@ counts it for each.
 GROWTH = """## Growth
 
 The service alone with {connections} connections and {per_user} tasks per user; {turns} turns of {seconds} s for each figure, all sizes in
-each turn.
+each turn. However many users there are, {active:,} of them ask at the most: a token that a worker sees for the first time has to be
+verified, and with many more that would be measured.
 """
 
 
@@ -168,7 +169,11 @@ def _starts(part: dict[str, Any]) -> str:
 
 def _growth(part: dict[str, Any]) -> str:
     records = part["records"]
-    texts = [GROWTH.format(**part["plan"], per_user=data.TASKS_PER_USER), _measured(part), "![Growth by rows](performance/growth.svg)\n"]
+    texts = [
+        GROWTH.format(**part["plan"], per_user=data.TASKS_PER_USER, active=data.MOST_WALKED_USERS - data.MOST_SAMPLED_USERS),
+        _measured(part),
+        "![Growth by rows](performance/growth.svg)\n",
+    ]
     for job in JOBS:
         rows = [[f"{size:,}", *_cells(choose(records, job=job, tasks=size), GROWN)] for size in part["plan"]["tasks"]]
         texts.append(f"{job}: {TITLES[job]}\n\n{table(['tasks', *(COLUMNS[name] for name in GROWN)], rows)}")
