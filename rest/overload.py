@@ -121,8 +121,12 @@ UNDER_WAY = web.AppKey("under_way", UnderWay)
 
 async def read(request: web.Request) -> bytes:
     """Give a request's body, which may be long in coming: others don't wait for that. Raises Unavailable."""
-    under_way = request.app.get(UNDER_WAY)
-    if under_way is None or request.content.is_eof():
+    if request.content.is_eof():  # it is there already: aiohttp would come back to see whether there is more, and copy it twice
+        body = request.content.read_nowait()
+        if len(body) > request.client_max_size:
+            raise web.HTTPRequestEntityTooLarge(request.client_max_size, len(body))
+        return body
+    if (under_way := request.app.get(UNDER_WAY)) is None:
         body = await request.read()
     else:
         async with under_way.arriving():
