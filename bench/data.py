@@ -12,7 +12,7 @@ GENERATION = 2**52 + 1  # of every user's tokens
 LISTED_STATUS = "planned"
 LISTED = 20
 MOST_SAMPLED_USERS = 50
-MOST_WALKED_USERS = 1000  # many more would be measured by the verifying of their first tokens
+MOST_WALKED_USERS = 1000  # with many more, the verifying of first tokens would be what is measured
 FIRST_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 FIRST_DAY = date(2026, 1, 1)
 DESCRIPTION = "Ask for the figures first, compare them with those of last year, and write down in a few words what has changed."
