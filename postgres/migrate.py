@@ -17,7 +17,7 @@ WORKER_BOOT_ERROR = 3  # the exit code at which gunicorn gives up; at any other 
 ADVISORY_LOCK = 7_461_736  # any number that no other program takes in this database
 SECONDS_TO_CONNECT = 5
 SECONDS_BETWEEN_TRIES = 0.05
-SECONDS_FOR_A_LOCK = 0.5  # meanwhile everybody queues behind the step that wants a table for itself
+SECONDS_FOR_A_LOCK = 1.2  # PostgreSQL ends an autovacuum that is in the way after one; meanwhile everybody queues behind the step
 TRIES_FOR_A_LOCK, SECONDS_BETWEEN_LOCKS = 60, 1  # who holds it may take long: an import, housekeeping
 APPLIED = "SELECT migration_id FROM _yoyo_migration"
 

@@ -470,6 +470,11 @@ def test_a_step_that_waits_for_a_table_lets_the_others_by(fresh_name: str, step:
         assert upgrading.result(timeout=10).words is None
 
 
+def test_a_step_waits_until_an_autovacuum_has_given_way(sql: Callable[..., list[tuple[Any, ...]]]) -> None:
+    [(milliseconds,)] = sql("SELECT boot_val::int FROM pg_settings WHERE name = 'deadlock_timeout'")
+    assert milliseconds / 1000 < migrate.SECONDS_FOR_A_LOCK
+
+
 def test_a_step_that_never_gets_its_table_says_so(fresh_name: str, step: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"SECONDS_FOR_A_LOCK": 0.05, "SECONDS_BETWEEN_LOCKS": 0, "TRIES_FOR_A_LOCK": 2}.items():
         monkeypatch.setattr(migrate, name, value)
