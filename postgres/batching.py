@@ -15,7 +15,7 @@ from rest.errors import Unavailable
 BUSY = "busy"  # what a query says in its first column where it must not wait for a lock that somebody holds
 HEAVY_BYTES = 64 * 1024  # of an answer: it travels alone, since up to so many as there are requests at once would be in memory together
 MOST_REMEMBERED = 1000
-SECONDS_OF_PATIENCE = 0.05  # with a slow statement, before those that wait for its end go without it
+SECONDS_OF_PATIENCE = 0.05  # with a slow statement, or with those that come, before those that wait for its end go without it
 
 Row = tuple[Any, ...]
 listeners: set[Callable[[Any], None]] = set()  # called, after each statement that is no read, with whose data it was for
@@ -127,7 +127,7 @@ class Batched:
         return rows
 
     def _join(self, member: _Member) -> None:
-        """Take a place in the next batch, which starts as soon as it is complete, or when the one under way has ended."""
+        """Take a place in the next batch. It starts when it is complete: with one under way, after that has ended, or taken too long."""
         self._queue.append(member)
         if self._start is None:
             if self._under_way:
@@ -140,7 +140,8 @@ class Batched:
         self._start = asyncio.get_running_loop().call_soon(self._look_for_more, looked_for)
 
     def _look_for_more(self, before: int) -> None:
-        if before < len(self._queue) < settings.load().batch_size:
+        has_time = asyncio.get_running_loop().time() < self._queue[0].asked_at + SECONDS_OF_PATIENCE
+        if before < len(self._queue) < settings.load().batch_size and has_time:
             self._go_when_complete(len(self._queue))
         else:
             self._go()

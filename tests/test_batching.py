@@ -86,6 +86,16 @@ async def test_who_arrives_while_a_statement_is_under_way_travels_in_the_next(po
     assert statements([*later, await first]) == 2
 
 
+async def test_who_comes_just_after_a_statement_has_ended_travels_in_the_next_too(pool: None) -> None:
+    slow = batched("q.number", "pg_sleep(0.03)")
+    first = asyncio.create_task(slow(1, 0))
+    await asyncio.sleep(0.01)
+    second = asyncio.create_task(slow(1, 1))
+    answers = [await first, await slow(1, 2), await second]
+    assert [rows[0][0] for rows in answers] == [0, 2, 1]
+    assert statements(answers[1:]) == 1
+
+
 async def test_a_batch_takes_along_whoever_is_near(pool: None) -> None:
     numbers = batched("q.number")
 
@@ -99,6 +109,18 @@ async def test_a_batch_takes_along_whoever_is_near(pool: None) -> None:
     assert statements(answers) == 1
     near, far = await asyncio.gather(ask_after(0), ask_after(4))
     assert statements([near, far]) == 2
+
+
+async def test_a_batch_does_not_wait_for_ever_for_those_who_come_one_by_one(pool: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "SECONDS_OF_PATIENCE", 0)
+    numbers = batched("q.number")
+
+    async def ask_after(turns: int) -> Any:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await numbers(1, turns)
+
+    assert statements(await asyncio.gather(*(ask_after(turns) for turns in reversed(range(5))))) > 1
 
 
 async def test_a_batch_has_a_most(running: Running) -> None:
