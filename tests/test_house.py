@@ -188,7 +188,11 @@ def test_the_models_are_the_schema(model: type[peewee.Model], sql: Callable[...,
 
 
 def test_the_limits_in_the_table_are_those_of_the_schemas(sql: Callable[..., list[tuple[Any, ...]]]) -> None:
-    [(checks,)] = sql("SELECT string_agg(prosrc, ' ') FROM pg_proc WHERE proname IN ('task_is_sound', 'task_log_is_sound')")
+    [(checks,)] = sql(
+        "SELECT string_agg(p.prosrc, ' ') FROM pg_constraint c"
+        " JOIN pg_depend d ON (d.classid, d.objid, d.refclassid) = ('pg_constraint'::regclass, c.oid, 'pg_proc'::regclass)"
+        " JOIN pg_proc p ON p.oid = d.refobjid WHERE c.conrelid IN ('task'::regclass, 'task_log'::regclass)"
+    )
     properties = schemas.TaskNew.model_json_schema()["properties"]
     assert f"char_length(name) BETWEEN {properties['name']['minLength']} AND {properties['name']['maxLength']}" in checks
     assert f"char_length(description) <= {properties['description']['maxLength']}" in checks
