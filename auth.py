@@ -27,7 +27,7 @@ from scalars import is_login
 from schemas import Closure, Credentials, PasswordChange, Registration, Token
 
 ALGORITHM = "HS256"
-MOST_REMEMBERED = 10_000  # verified tokens per worker, at some 400 bytes
+MOST_REMEMBERED = 10_000  # verified tokens per worker, at some 600 bytes
 LONGEST_REMEMBERED = 300  # as it was sent: a token of ours with its scheme has some 200 bytes, and may come with thousands of spaces
 GENERATIONS = 2**53  # the largest that every JSON parser reads exactly
 PRIVATE_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept"}
@@ -141,7 +141,7 @@ def bearer_token(request: web.Request) -> str:
 
 
 class _Verification:
-    """The verifying of tokens, which aiohttp-jwt does once for each, under the present secret or the one before."""
+    """The verifying of tokens, which aiohttp-jwt does, mostly once for each, under the present secret or the one before."""
 
     def __init__(self) -> None:
         self._verified, *self._verified_before = (

@@ -65,7 +65,7 @@ def values(most: int, place: list[Any] | None) -> list[Any]:
 
 
 def page_of(entries: Select, order: Order, after: After, short: bool) -> Select:
-    """Give the page of `entries` (a `body` each) that begins after the place: its `json`, its `last` place (JSON), and if `more` follow.
+    """Give the page of `entries` (a `body` each) that begins after the place: `json`, the `last` place (JSON), and whether `more` follow.
 
     A `short` page can't grow too long, and so needn't be measured. Where it is too heavy to travel with others it says so (see Batched).
     """

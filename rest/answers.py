@@ -24,7 +24,7 @@ def json_answer(body: bytes, headers: Mapping[str, str], status: int = HTTPStatu
 class ShortResponse(web.Response):
     """An answer that is short: head and body go out in one piece, and in one step where aiohttp takes a dozen.
 
-    That is for GET and its like in HTTP/1.1, with bytes for a body; all else goes aiohttp's way.
+    That is for every method but HEAD, in HTTP/1.1, with bytes for a body; all else goes aiohttp's way.
     """
 
     async def prepare(self, request: web.BaseRequest) -> Any:

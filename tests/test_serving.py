@@ -1,6 +1,7 @@
-"""Connections: slow clients are cut off, there are never too many, and at the end no request is lost; each beside what aiohttp does."""
+"""Connections: answers are what they would be, slow clients are cut off, there are never too many, and at the end no request is lost; each beside what aiohttp does."""
 
 import asyncio
+import logging
 import re
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -11,7 +12,7 @@ import pytest
 from aiohttp import web
 
 import settings
-from rest import serving, streaming
+from rest import overload, serving, streaming
 from rest.answers import LongResponse, ShortResponse
 from rest.errors import EXTRA_HEADERS, HEADERS
 from rest.serving import Runner
@@ -119,15 +120,54 @@ async def test_a_short_answer_is_byte_by_byte_what_aiohttp_would_send(opened: Op
                 response.force_close()
             return response
 
-        async with opened(answer, KEEPALIVE_SECONDS="0.1", REQUEST_TIMEOUT_SECONDS="0.1") as house:
+        async with opened(answer) as house, asyncio.timeout(5):
             wire = await house.call()
             wire.send(sent)
-            async with asyncio.timeout(5):
-                return await wire.reader.read()
+            return await wire.reader.readuntil(b"\r\n\r\n") + await wire.reader.readexactly(0 if request_line.startswith("HEAD") else 3)
 
     ours = re.sub(b"Date: [^\r]*", b"Date: today", await heard(ShortResponse))
     assert ours == await heard(web.Response)
     assert b" 201 Created\r\n" in ours
+
+
+async def test_a_short_answer_to_a_client_that_has_gone_is_no_error(opened: Open, caplog: pytest.LogCaptureFixture) -> None:
+    answers: list[ShortResponse] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        answers.append(ShortResponse(body=b"[1]"))
+        if request.transport and "X-Gone" in request.headers:
+            request.transport.abort()
+        return answers[-1]
+
+    async with opened(answer) as house:
+        gone, there = await house.call(), await house.call()
+        gone.send(HEAD + b"X-Gone: 1\r\n\r\n")
+        await gone.seconds_until_closed()
+        there.send(REQUEST)
+        assert b"200 OK" in await there.answer()
+    assert len(answers) == 2
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# Bodies
+
+
+@pytest.mark.parametrize(("length", "status"), [(0, b"200"), (1024, b"200"), (1025, b"413")])
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_body_may_be_so_long_be_it_there_already_or_not(opened: Open, length: int, status: bytes, *, is_there: bool) -> None:
+    async def echo(request: web.Request) -> web.Response:
+        while is_there and not request.content.is_eof():
+            await asyncio.sleep(0)
+        return web.Response(body=await overload.read(request.clone(client_max_size=1024)))
+
+    async with opened(echo) as house:
+        wire = await house.call()
+        wire.send(b"POST /here HTTP/1.1\r\nHost: us\r\nContent-Length: %d\r\n\r\n" % length)
+        await asyncio.sleep(0 if is_there else 0.02)
+        wire.send(bytes(length))
+        answer = await wire.answer()
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert status == b"413" or answer.endswith(b"\r\n\r\n" + bytes(length))
 
 
 # Slow clients
