@@ -168,9 +168,10 @@ def _starts(part: dict[str, Any]) -> str:
 
 
 def _growth(part: dict[str, Any]) -> str:
-    records, active = part["records"], data.MOST_WALKED_USERS - data.MOST_SAMPLED_USERS
+    records, per_user = part["records"], data.TASKS_PER_USER
+    asked = data.Size(max(part["plan"]["tasks"]) // per_user).walked
     texts = [
-        GROWTH.format(**part["plan"], per_user=data.TASKS_PER_USER, active=active, asked=active * data.TASKS_PER_USER),
+        GROWTH.format(**part["plan"], per_user=per_user, active=asked // per_user, asked=asked),
         _measured(part),
         "![Growth by rows](performance/growth.svg)\n",
     ]

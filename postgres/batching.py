@@ -135,9 +135,11 @@ class Batched:
             else:
                 self._go_when_complete(len(self._queue))
 
-    def _go_when_complete(self, looked_for: int) -> None:
+    def _go_when_complete(self, before: int) -> None:
         """Go once a turn of the loop has brought nobody else: who is on the way through it costs less in this batch than in the next."""
-        self._start = asyncio.get_running_loop().call_soon(self._look_for_more, looked_for)
+        if self._start:
+            self._start.cancel()
+        self._start = asyncio.get_running_loop().call_soon(self._look_for_more, before)
 
     def _look_for_more(self, before: int) -> None:
         has_time = asyncio.get_running_loop().time() < self._queue[0].asked_at + SECONDS_OF_PATIENCE
@@ -163,8 +165,6 @@ class Batched:
     def _ended(self, journey: asyncio.Task[None]) -> None:
         self._under_way.discard(journey)
         if self._queue:
-            if self._start:
-                self._start.cancel()
             self._go_when_complete(0)
 
     async def _travel(self, batch: list[_Member]) -> None:

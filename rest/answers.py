@@ -12,13 +12,13 @@ from rest.aiohttp_mends import SERVER
 from rest.serving import pieces
 
 LONG_BYTES = 64 * 1024
-JSON = "application/json; charset=utf-8"
+CONTENT_TYPE = "application/json; charset=utf-8"
 
 
 def json_answer(body: bytes, headers: Mapping[str, str], status: int = HTTPStatus.OK) -> web.Response:
     """Give an answer of JSON."""
     kind = ShortResponse if len(body) < LONG_BYTES else LongResponse
-    return kind(body=body, status=status, headers={"Content-Type": JSON, **headers})
+    return kind(body=body, status=status, headers={"Content-Type": CONTENT_TYPE, **headers})
 
 
 class ShortResponse(web.Response):
@@ -36,8 +36,8 @@ class ShortResponse(web.Response):
         await request._prepare_hook(self)
         headers = self._headers
         headers[hdrs.CONTENT_LENGTH] = str(len(self._body))
-        headers[hdrs.DATE] = rfc822_formatted_time()
-        headers[hdrs.SERVER] = SERVER
+        headers.setdefault(hdrs.DATE, rfc822_formatted_time())
+        headers.setdefault(hdrs.SERVER, SERVER)
         if not self._keep_alive:
             headers[hdrs.CONNECTION] = "close"
         self._eof_sent = True

@@ -43,8 +43,7 @@ class UnderWay:
         """Handle a request, until its time is over. Raises Unavailable then and where there are too many, RequestTimeout."""
         if self._at_work() >= self._most and request.match_info.handler not in self._always:
             raise Overloaded(FULL)
-        loop = asyncio.get_running_loop()
-        handling: Any = asyncio.current_task(loop)
+        loop, handling = asyncio.get_running_loop(), _handling()
         self._since[handling] = loop.time()
         if self._timer is None:
             self._timer = loop.call_later(self._seconds, self._give_up)

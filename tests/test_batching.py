@@ -61,6 +61,13 @@ async def ask(statement: Batched, *requests: tuple[Any, ...]) -> list[Any]:
     return await asyncio.gather(*(statement(*request) for request in requests), return_exceptions=True)
 
 
+async def ask_after(statement: Batched, turns: int) -> list[Any]:
+    """Ask once the loop has turned so often."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    return await statement(1, turns)
+
+
 def statements(answers: list[Any]) -> int:
     """Tell in how many statements these answers came."""
     return len({rows[0][-1] for rows in answers})
@@ -98,29 +105,17 @@ async def test_who_comes_just_after_a_statement_has_ended_travels_in_the_next_to
 
 async def test_a_batch_takes_along_whoever_is_near(pool: None) -> None:
     numbers = batched("q.number")
-
-    async def ask_after(turns: int) -> Any:
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        return await numbers(1, turns)
-
-    answers = await asyncio.gather(*(ask_after(turns) for turns in reversed(range(5))))
+    answers = await asyncio.gather(*(ask_after(numbers, turns) for turns in reversed(range(5))))
     assert [number for [(number, _)] in answers] == [4, 3, 2, 1, 0]
     assert statements(answers) == 1
-    near, far = await asyncio.gather(ask_after(0), ask_after(4))
+    near, far = await asyncio.gather(ask_after(numbers, 0), ask_after(numbers, 4))
     assert statements([near, far]) == 2
 
 
 async def test_a_batch_does_not_wait_for_ever_for_those_who_come_one_by_one(pool: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "SECONDS_OF_PATIENCE", 0)
     numbers = batched("q.number")
-
-    async def ask_after(turns: int) -> Any:
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        return await numbers(1, turns)
-
-    assert statements(await asyncio.gather(*(ask_after(turns) for turns in reversed(range(5))))) > 1
+    assert statements(await asyncio.gather(*(ask_after(numbers, turns) for turns in reversed(range(5))))) > 1
 
 
 async def test_a_batch_has_a_most(running: Running) -> None:

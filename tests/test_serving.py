@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -125,7 +124,7 @@ async def test_a_short_answer_is_byte_by_byte_what_aiohttp_would_send(opened: Op
             wire.send(sent)
             return await wire.reader.readuntil(b"\r\n\r\n") + await wire.reader.readexactly(0 if request_line.startswith("HEAD") else 3)
 
-    ours = re.sub(b"Date: [^\r]*", b"Date: today", await heard(ShortResponse))
+    ours = await heard(ShortResponse)
     assert ours == await heard(web.Response)
     assert b" 201 Created\r\n" in ours
 
