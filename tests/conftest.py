@@ -198,10 +198,12 @@ def running(monkeypatch: pytest.MonkeyPatch, own_pool: None) -> Running:
             settings.load.cache_clear()
             holding = pool(web.Application())
             await anext(holding)
-            yield
-            with pytest.raises(StopAsyncIteration):
-                await anext(holding)
-        settings.load.cache_clear()
+            try:
+                yield
+            finally:
+                with pytest.raises(StopAsyncIteration):
+                    await anext(holding)
+                settings.load.cache_clear()
 
     return run
 
