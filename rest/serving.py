@@ -6,6 +6,7 @@ import socket
 import sys
 import termios
 from collections.abc import Iterator
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -307,13 +308,32 @@ class Runner(web.AppRunner):
             await self.shutdown()
             self._server.retire()
             await self._server.ended(SECONDS_FOR_SUCCESSORS, SECONDS_FOR_SUCCESSORS)
-            for site in self.sites:
-                await site.stop()
+            await self._close_the_door(self._server)
             await self._server.ended(settings.load().request_timeout_seconds, SECONDS_FOR_A_LAST_REQUEST - SECONDS_FOR_SUCCESSORS)
         await super().cleanup()
+
+    async def _close_the_door(self, server: Server) -> None:
+        """Let nobody in any more but who is there: whom the system has taken and no worker has yet, it would turn away with a reset."""
+        listeners = [site._sock.dup() for site in self.sites if isinstance(site, web.SockSite)]
+        for site in self.sites:
+            await site.stop()
+        came: list[socket.socket] = []
+        for listener in listeners:
+            with listener:
+                came.extend(_waiting(listener))
+        for each in came:
+            each.setblocking(False)
+            await asyncio.get_running_loop().connect_accepted_socket(server, each)
 
     async def shutdown(self) -> None:
         """Tell the application, once, that it stops: what streams would go on for ever."""
         if not self._is_shut_down:
             self._is_shut_down = True
             await super().shutdown()
+
+
+def _waiting(listener: socket.socket) -> Iterator[socket.socket]:
+    """Take the connections that wait to be taken."""
+    with suppress(OSError):  # there is none
+        for _ in range(BACKLOG):
+            yield listener.accept()[0]

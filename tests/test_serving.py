@@ -4,7 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import pytest
@@ -93,7 +93,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Open:
             application.on_shutdown.extend([on_shutdown] if on_shutdown else [])
             house = House(kind(application))
             await house.runner.setup()
-            await web.TCPSite(house.runner, "127.0.0.1", 0).start()
+            await web.SockSite(house.runner, socket.create_server(("127.0.0.1", 0))).start()  # as gunicorn's worker does
             try:
                 yield house
             finally:
@@ -507,6 +507,26 @@ async def test_until_others_take_them_connections_are_taken(opened: Open, monkey
             await asyncio.open_connection(*address)
         await house.hang_up()
         await ending
+
+
+async def test_whom_the_system_has_taken_when_the_door_closes_is_answered(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "SECONDS_FOR_SUCCESSORS", 0)
+    async with opened() as house:
+        ended = serving.Server.ended
+        with ExitStack() as late:
+            came: list[socket.socket] = []
+
+            async def ended_while_some_come(server: serving.Server, *seconds: float) -> None:
+                if not came:
+                    for _ in range(3):  # while the loop is held up, so that nobody takes them
+                        came.append(late.enter_context(socket.create_connection(house.runner.addresses[0])))
+                        came[-1].sendall(REQUEST)
+                else:
+                    await ended(server, *seconds)
+
+            monkeypatch.setattr(serving.Server, "ended", ended_while_some_come)
+            await house.runner.cleanup()
+            assert [each.recv(1024)[:15] for each in came] == [b"HTTP/1.1 200 OK"] * 3
 
 
 async def test_what_goes_on_for_ever_is_broken_off(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,7 +263,7 @@ async def test_workers_that_end_after_so_many_requests_lose_none(cluster: Cluste
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 async def test_when_gunicorn_ends_every_answered_change_is_there(cluster: Cluster, opened: Any, how: signal.Signals, turn: int) -> None:
     with opened() as service:
-        async with World(cluster, service).load() as load:
+        async with World(cluster, service).load(per_second=20_000) as load:  # so that some are connecting at any moment
             await asyncio.sleep(0.5)
             workers = service.workers()
             service.process.send_signal(how)
