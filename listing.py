@@ -128,7 +128,7 @@ def place_of(scope: str, page: Page) -> list[Any] | None:
     """Give the place that the page's cursor holds; None for the first page. Raises InvalidInput where it isn't one of this listing."""
     if page.cursor is None:
         return None
-    keys = (secret.encode() for secret in settings.load().jwt_secrets)
+    keys = settings.load().jwt_secrets
     place = next((place for key in keys if (place := cursors.unseal(key, scope, page.cursor)) is not None), None)
     if place is None:
         raise InvalidInput(FieldError("cursor", "is not one of this listing: take it from a page's Link, with all its parameters"))
@@ -161,7 +161,7 @@ def listed(scope: str, rows: list[tuple[Any, ...]], query: Page) -> Listed:
     """Give the page that a listing's row holds. Raises what state_of raises."""
     state = state_of(rows, query)
     [(*_, json, last, more)] = rows
-    return Listed(state, json or b"", cursors.seal(settings.load().jwt_secrets[0].encode(), scope, last) if more else None)
+    return Listed(state, json or b"", cursors.seal(settings.load().jwt_secrets[0], scope, last) if more else None)
 
 
 # The statements. Whose they are comes first; then as of when; then which part of the listing; then what the filters need.

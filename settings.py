@@ -1,7 +1,7 @@
 """The environment, read once and checked: what is wrong or missing stops the start with the variable's name."""
 
 import re
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     data_dir: Path = Field(Path(".data"), description="where `make run` keeps its own PostgreSQL; unused where DB_HOST is set")
 
-    @property
+    @cached_property
     def jwt_secrets(self) -> list[str]:
         """The secret that signs, and the one before it if that is still good."""
         return [secret.get_secret_value() for secret in (self.jwt_secret, self.jwt_secret_previous) if secret]
