@@ -73,8 +73,8 @@ def _changed(scope: str, rows: list[tuple[Any, ...]], query: TaskQuery, began: i
     began = state.user_revision if began is None else began
     if began < state.kept_from:
         raise HistoryGone(state.kept_from, state.user_revision)
-    [(*before, last, more)] = rows
-    return listed(scope, [(*before, orjson.dumps([began, orjson.loads(last)[1]]) if more else None, more)], query)
+    [(*before, last, spare, json)] = rows
+    return listed(scope, [(*before, last and orjson.dumps([began, orjson.loads(last)[1]]), spare, json)], query)
 
 
 async def account_state(caller: Caller, query: Page) -> State:
@@ -160,8 +160,9 @@ def _check_that_it_is_kept(state: State, query: TaskQuery) -> None:
 def listed(scope: str, rows: list[tuple[Any, ...]], query: Page) -> Listed:
     """Give the page that a listing's row holds. Raises what state_of raises."""
     state = state_of(rows, query)
-    [(*_, json, last, more)] = rows
-    return Listed(state, json or b"", cursors.seal(settings.load().jwt_secrets[0], scope, last) if more else None)
+    [(*_, last, spare, json)] = rows
+    cursor = cursors.seal(settings.load().jwt_secrets[0], scope, last) if last else None
+    return Listed(state, json[:-spare] if spare else json, cursor)
 
 
 # The statements. Whose they are comes first; then as of when; then which part of the listing; then what the filters need.
@@ -209,7 +210,7 @@ def _changed_page(short: bool) -> Batched:
 def _page(source: Source, conditions: list[Expression], order: Order, after: After, short: bool, types: dict[str, str]) -> Batched:
     tasks = Select([source.table], [source.task.body])
     page = pages.page_of(tasks.where(*conditions) if conditions else tasks, order, after, short)
-    state = UserState.select(UserState.revision, *STATE, page.c.json, page.c.last, page.c.more)
+    state = UserState.select(UserState.revision, *STATE, page.c.last, page.c.spare, page.c.json)
     return of_caller("task_page", state.join(page, JOIN.CROSS), types, heavy=True)
 
 

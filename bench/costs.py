@@ -104,12 +104,12 @@ def _request(application: web.Application, job: str, token: str) -> web.Request:
 
 
 TASK_AS_STORED = json.dumps(seeded_task(USER, TASK), separators=(",", ":"))
-PAGE = ",".join([TASK_AS_STORED] * LISTED).encode()
+PAGE = ",".join([TASK_AS_STORED] * (LISTED + 1)).encode()
 
 
 async def _answer(statement: Any, *_: Any) -> list[tuple[Any, ...]]:
     """Answer as PostgreSQL would: a page, a change, or a task."""
     task = (TASK, TASK, TASK_AS_STORED, TASK)
     if "string_agg" in statement.alone.text:
-        return [(TASK, TASK, 0, 0, PAGE, b'[null, "%d"]' % TASK, True)]
+        return [(TASK, TASK, 0, 0, b'[null, "%d"]' % TASK, len(",") + len(TASK_AS_STORED), PAGE)]
     return [(None, *task) if "task_" in statement.alone.text else task]

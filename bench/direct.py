@@ -80,9 +80,13 @@ def by_sql(cluster: Cluster, database: str) -> Ask:
             with connection.cursor() as cursor:
                 cursor.execute(text, values)
                 row = dict(zip([column.name for column in cursor.description or ()], cursor.fetchone() or (), strict=True))
-        return Answer(json.loads(f"[{row['json']}]") if job == "W2" else json.loads(row["body"]))
+        return Answer(_page(row["json"].encode(), row["spare"]) if job == "W2" else json.loads(row["body"]))
 
     return ask
+
+
+def _page(text: bytes, spare: int) -> Any:
+    return json.loads(b"[%b]" % text[: len(text) - spare])
 
 
 TITLE = "pgbench: PostgreSQL alone, the same functions"

@@ -65,29 +65,51 @@ def values(most: int, place: list[Any] | None) -> list[Any]:
 
 
 def page_of(entries: Select, order: Order, after: After, short: bool) -> Select:
-    """Give the page of `entries` (a `body` each) that begins after the place: `json`, the `last` place (JSON), and whether `more` follow.
+    """Give the page of `entries` (a `body` each) that begins after the place.
 
-    A `short` page can't grow too long, and so needn't be measured. Where it is too heavy to travel with others it says so (see Batched).
+    Its columns: the `last` place (JSON; NULL where nothing follows); how many bytes at the end of json are `spare`, being of the entry that
+    follows; and `json` itself, NULL where it is too heavy to travel with others (see Batched). A `short` page can't grow too long, and so
+    needn't be measured.
     """
     if after != "the start":
         entries = entries.where(order.after(after == "a null key"))
     key = order.key.value if order.key else SQL("NULL")
     entries = entries.select_extend(key.alias("key"), order.tie.alias("tie")).order_by(*order.terms()).limit(SQL("q.most + 1"))
-    entry, number = entries.alias("entry"), fn.row_number().over()
-    fits = number <= q.most
-    if not short:
-        length = fn.sum(fn.octet_length(entry.c.body)).over(start=Window.preceding())
-        fits = (number == 1) | (fits & (length <= BYTES_PER_PAGE))
-    columns = [entry.c.body, entry.c.key, entry.c.tie, number.alias("number"), fits.alias("fits")]
-    row = Select([entry], columns).alias("row")
-    place = fn.json_build_array(row.c.key.cast("text"), row.c.tie.cast("text"))
+    page = (_short_page if short else _long_page)(entries.alias("entry"))
+    json = fn.coalesce(page.json, "")
+    may_travel = q.wait | (fn.octet_length(json) <= HEAVY_BYTES)
+    columns = [page.last.alias("last"), page.spare.alias("spare"), Case(None, [(may_travel, json)]).alias("json")]
+    return Select([page.rows], columns).alias("page")
+
+
+class _Page(NamedTuple):
+    rows: Any
     last: ColumnBase
-    if short:
-        last = fn.max(place.cast("text")).filter(row.c.number == q.most)
-    else:
-        last = NodeList((EnclosedNodeList([fn.array_agg(place).filter(row.c.fits)]), SQL("[count(*) FILTER (WHERE fits)]::text")))
-    json = fn.string_agg(row.c.body, ",").filter(row.c.fits)
-    more = fn.coalesce(fn.bool_or(~row.c.fits), False)
-    may_travel = q.wait | (fn.coalesce(fn.octet_length(json), 0) <= HEAVY_BYTES)
-    columns = [Case(None, [(may_travel, json)]).alias("json"), last.alias("last"), Case(None, [(may_travel, more)]).alias("more")]
-    return Select([row], columns).alias("page")
+    spare: ColumnBase
+    json: ColumnBase
+
+
+def _short_page(entry: Any) -> _Page:
+    """Take in the entry that follows: to leave it out would cost more than to send it."""
+    last = Case(None, [(fn.count(SQL("*")) > q.most, _place(_item(entry.c.key, "q.most"), _item(entry.c.tie, "q.most")))])
+    spare = _item(fn.octet_length(entry.c.body), "q.most + 1") + 1  # the comma
+    return _Page(entry, last, fn.coalesce(spare, 0), fn.string_agg(entry.c.body, ","))
+
+
+def _long_page(entry: Any) -> _Page:
+    number = fn.row_number().over()
+    length = fn.sum(fn.octet_length(entry.c.body)).over(start=Window.preceding())
+    fits = (number == 1) | ((number <= q.most) & (length <= BYTES_PER_PAGE))
+    row = Select([entry], [entry.c.body, entry.c.key, entry.c.tie, fits.alias("fits")]).alias("row")
+    place = _item(_place(row.c.key, row.c.tie), "count(*) FILTER (WHERE fits)")
+    last = Case(None, [(fn.bool_or(~row.c.fits), place)])
+    return _Page(row, last, SQL("0"), fn.string_agg(row.c.body, ",").filter(row.c.fits))
+
+
+def _place(key: ColumnBase, tie: ColumnBase) -> ColumnBase:
+    return fn.json_build_array(key.cast("text"), tie.cast("text")).cast("text")
+
+
+def _item(values: ColumnBase, number: str) -> ColumnBase:
+    """Give the one of that number (1: the first) of a column's values."""
+    return NodeList((EnclosedNodeList([fn.array_agg(values)]), SQL(f"[{number}]")), glue="")
