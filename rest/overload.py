@@ -35,6 +35,7 @@ class UnderWay:
         self._given_up: set[asyncio.Task[Any]] = set()  # and not yet ended
         self._arriving = 0  # of them: their bodies are on the way, so they cost no more than their connections do
         self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()  # to ask for it costs a system call in Python 3.11
         AT_WORK.ask(self._at_work)
         MOST_AT_WORK.ask(lambda: most)
 
@@ -43,10 +44,10 @@ class UnderWay:
         """Handle a request, until its time is over. Raises Unavailable then and where there are too many, RequestTimeout."""
         if self._at_work() >= self._most and request.match_info.handler not in self._always:
             raise Overloaded(FULL)
-        loop, handling = asyncio.get_running_loop(), _handling()
-        self._since[handling] = loop.time()
+        handling = self._handling()
+        self._since[handling] = self._loop.time()
         if self._timer is None:
-            self._timer = loop.call_later(self._seconds, self._give_up)
+            self._timer = self._loop.call_later(self._seconds, self._give_up)
         try:
             return await handler(request)
         except asyncio.CancelledError:
@@ -63,12 +64,11 @@ class UnderWay:
 
     def _give_up(self) -> None:
         """Cancel what is past its deadline, and come back at the next one."""
-        loop = asyncio.get_running_loop()
         self._timer = None
         while self._since:
             handling, came_at = next(iter(self._since.items()))
-            if came_at + self._seconds > loop.time():
-                self._timer = loop.call_at(came_at + self._seconds, self._give_up)
+            if came_at + self._seconds > self._loop.time():
+                self._timer = self._loop.call_at(came_at + self._seconds, self._give_up)
                 return
             del self._since[handling]
             self._given_up.add(handling)
@@ -87,18 +87,17 @@ class UnderWay:
 
     def let_take_its_time(self) -> None:
         """Let the request that is being handled take as long as it likes, and count it no more."""
-        self._since.pop(_handling(), None)
+        self._since.pop(self._handling(), None)
+
+    def _handling(self) -> asyncio.Task[Any]:
+        """Give what handles the present request: aiohttp makes one for each."""
+        return cast("asyncio.Task[Any]", asyncio.current_task(self._loop))
 
 
 def _too_late(request: web.Request) -> Failure:
     if request.content.is_eof():
         return TookTooLong()
     return RequestTimeout()
-
-
-def _handling() -> asyncio.Task[Any]:
-    """Give what handles the present request: aiohttp makes one for each."""
-    return cast("asyncio.Task[Any]", asyncio.current_task())
 
 
 @asynccontextmanager
