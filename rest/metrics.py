@@ -129,9 +129,13 @@ class Gauge(Family):
 
 # Writing and showing
 
+before_writing: list[Callable[[], None]] = []  # what is counted a little later than it happened: this counts it
+
 
 def write() -> None:
     """Write what was counted since the last time."""
+    for count in before_writing:
+        count()
     for family in Family.every:
         family.write()
 

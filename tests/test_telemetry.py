@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import psycopg2
 import pytest
 from aiohttp.test_utils import TestClient
+from aiohttp.web_urldispatcher import PlainResource
 from pydantic import BaseModel
 
 import app
@@ -26,7 +28,7 @@ Lines = Callable[[], list[dict[str, Any]]]
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Lines:
     """Give a function that gives the access lines written since."""
-    telemetry.flush()
+    telemetry.tell()
     capsys.readouterr()
     caplog.set_level(logging.INFO)
     return lambda: [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -37,7 +39,7 @@ async def test_each_request_has_its_line(alice: Person, stranger: Person, lines:
     await alice.new_task()
     await alice.get("/task/1?status=new")
     named = await stranger.get("/nowhere/secret", headers={"X-Request-ID": "mine"})
-    telemetry.flush()
+    telemetry.tell()
     made, read, missed = lines()
     assert set(made) == {"time", "level", "logger", "request_id", "method", "route", "status", "duration_ms", "user_id"}
     assert (made["method"], made["route"], made["status"], made["user_id"]) == ("POST", "/task", 201, alice.caller.user_id)
@@ -58,6 +60,24 @@ async def test_lines_are_written_soon_by_themselves(stranger: Person, lines: Lin
     assert [line["route"] for line in written] == ["/health/live"]
 
 
+async def test_many_lines_are_written_without_a_wait(stranger: Person, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "SECONDS_BETWEEN_WRITES", 60)
+    monkeypatch.setattr(telemetry, "MOST_NOTES", 3)
+    for _ in range(4):
+        await stranger.get("/health/live")
+    assert 3 <= len(lines()) <= 4
+
+
+async def test_a_log_that_cannot_be_written_is_no_matter_to_a_request(
+    stranger: Person, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telemetry, "MOST_NOTES", 1)
+    with suppress(OSError), open("/dev/full", "w") as full:  # noqa: PTH123, ASYNC230 - it ends as it was used
+        monkeypatch.setattr(sys, "stdout", full)
+        statuses = [(await stranger.get("/health/live")).status for _ in range(2)]
+    assert statuses == [200, 200]
+
+
 async def test_a_stopping_service_writes_what_it_has(aiohttp_client: Any, lines: Lines) -> None:
     client: TestClient[Any, Any] = await aiohttp_client(await app.create_app())
     await client.get("/health/live")
@@ -68,14 +88,14 @@ async def test_a_stopping_service_writes_what_it_has(aiohttp_client: Any, lines:
 async def test_above_info_nothing_is_written(stranger: Person, lines: Lines, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     await stranger.get("/health/live")
-    telemetry.flush()
+    telemetry.tell()
     assert lines() == []
 
 
 @pytest.mark.parametrize("method", ["PROPFIND", "M-SEARCH", "QUERY"])
 async def test_a_line_is_json_whatever_the_method(stranger: Person, lines: Lines, method: str) -> None:
     assert (await stranger(method, "/task")).status in (401, 405)
-    telemetry.flush()
+    telemetry.tell()
     assert [line["method"] for line in lines()] == [method]
 
 
@@ -178,11 +198,12 @@ def test_an_error_of_our_own_is_told_as_it_is(logged: Logged) -> None:
 
 
 SPLICING = """
-import sys
+from aiohttp.web_urldispatcher import PlainResource
 from rest import telemetry
+telemetry.log.setLevel("INFO")
 for _ in range(100):
-    telemetry._lines += [telemetry._when(0) + '"' + "0" * 64 + '",' + telemetry._what("GET", "/task/{id}") + '200}\\n'] * 80
-    telemetry.flush()
+    telemetry._notes += [("GET", PlainResource("/task"), 200, 0.001, "0" * 64, None, 0.0)] * 80
+    telemetry.tell()
 """
 
 
@@ -202,6 +223,5 @@ def test_the_lines_of_several_workers_stay_whole() -> None:
 
 
 def test_what_is_written_at_once_fits_into_a_pipe() -> None:
-    route = max(document.PATHS, key=len)
-    longest = telemetry._when(int(time.time())) + f'"{"x" * 64}",' + telemetry._what("UNSUBSCRIBE", route)
-    assert len((longest + f'200,"duration_ms":{86400e3:.3f},"user_id":{2**63}}}\n').encode()) * telemetry.LINES_AT_ONCE <= 4096
+    longest = telemetry._line(("UNSUBSCRIBE", PlainResource(max(document.PATHS, key=len)), 200, 86400, "x" * 64, 2**63, time.time()))
+    assert len(longest.encode()) * telemetry.LINES_AT_ONCE <= 4096
