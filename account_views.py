@@ -2,7 +2,7 @@
 
 from http import HTTPStatus
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 import accounts
 import auth
@@ -32,7 +32,7 @@ class AccountResource(Resource):
 
     def token_answer(self, token: Token, status: int = HTTPStatus.OK) -> web.Response:
         """Answer with a token, which nobody is to store."""
-        self.request[EXTRA_HEADERS]["Cache-Control"] = "no-store"
+        self.request[EXTRA_HEADERS][hdrs.CACHE_CONTROL] = "no-store"
         return web.Response(text=token.model_dump_json(), status=status, content_type="application/json")
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Annotated, NamedTuple
 
 import jwt
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp_jwt import JWTMiddleware
 from cachetools import FIFOCache
@@ -30,7 +30,7 @@ ALGORITHM = "HS256"
 MOST_REMEMBERED = 10_000  # verified tokens per worker, at some 600 bytes
 LONGEST_REMEMBERED = 300  # as it was sent: a token of ours with its scheme has some 200 bytes, and may come with thousands of spaces
 GENERATIONS = 2**53  # the largest that every JSON parser reads exactly
-PRIVATE_HEADERS = {"Cache-Control": "private, no-cache", "Vary": "Authorization, Accept"}
+PRIVATE_HEADERS: dict[str, str] = {hdrs.CACHE_CONTROL: "private, no-cache", hdrs.VARY: "Authorization, Accept"}
 
 # It would log a traceback for every bad token, with what the client wrote in it.
 logging.getLogger("aiohttp_jwt.middleware").disabled = True
@@ -131,7 +131,7 @@ BEARER = re.compile(rf"(?i:bearer) +({HEADER}\.[A-Za-z0-9_-]{{1,1000}}\.[A-Za-z0
 
 def bearer_token(request: web.Request) -> str:
     """Give the token that was sent. aiohttp-jwt's own way takes `BearerXYZ` for a scheme and fails at bytes beyond ASCII."""
-    sent = request.headers.getall("Authorization", [])
+    sent = request.headers.getall(hdrs.AUTHORIZATION, [])
     if not sent or (len(sent) == 1 and sent[0].split(" ")[0].lower() != "bearer"):
         raise Unauthorized()
     form = BEARER.fullmatch(sent[0].strip())
@@ -185,7 +185,7 @@ def middleware(private: Iterable[web.RouteDef]) -> Middleware:
         if request.match_info.handler in guarded:
             request[EXTRA_HEADERS].update(PRIVATE_HEADERS)
             if request.method != "OPTIONS":  # which aiohttp-jwt lets pass; no view answers it
-                sent = request.headers.getall("Authorization", ())
+                sent = request.headers.getall(hdrs.AUTHORIZATION, ())
                 request[ACCESS] = access = verification.known(sent) or await verification.verify(request, sent)
                 request[USER_ID] = access.caller.user_id
         return await handler(request)
@@ -195,7 +195,7 @@ def middleware(private: Iterable[web.RouteDef]) -> Middleware:
 
 def check_operator(request: web.Request) -> None:
     """Let only in who sends METRICS_TOKEN. Raises Unauthorized."""
-    sent, given = request.headers.getall("Authorization", []), settings.load().metrics_token
+    sent, given = request.headers.getall(hdrs.AUTHORIZATION, []), settings.load().metrics_token
     scheme, _, token = sent[0].partition(" ") if sent else ("", "", "")
     if scheme.lower() != "bearer":
         raise Unauthorized()

@@ -14,7 +14,7 @@ from history import NotAsExpected, TooManyTasks
 from models import HistoryGone, TaskChangedMeanwhile
 from rest.answers import json_answer
 from rest.contract import Answer, contract
-from rest.errors import EXTRA_HEADERS, NotFound
+from rest.errors import EXTRA_HEADERS, X_REVISION, NotFound
 from rest.streaming import answering
 from schemas import AccountLogEntry, Event, Page, Restoration, Resumption, Undo, Undone
 from views import PAGED, TASK, Resource
@@ -40,7 +40,7 @@ class TaskUndo(Resource):
     async def post(self, undo: Undo) -> web.Response:
         """Take back all that was done since a revision or a moment; or, with dry_run, say what that would do."""
         undone = await history.undo(self.caller, undo)
-        return json_answer(undone.json, {"X-Revision": str(undone.user_revision)})
+        return json_answer(undone.json, {X_REVISION: str(undone.user_revision)})
 
 
 class AccountHistory(Resource):
@@ -67,7 +67,7 @@ class Events(Resource):
         since = query.since if last_id is None else streams.revision_of(last_id)
         watcher, expires_at = self.request.app[events.WATCHER], self.request[auth.ACCESS].expires_at
         async with watcher.stream(self.caller, since, expires_at, self.request.transport) as stream:
-            self.request[EXTRA_HEADERS]["X-Revision"] = str(stream.user_revision)
+            self.request[EXTRA_HEADERS][X_REVISION] = str(stream.user_revision)
             response = EventSourceResponse(
                 sep="\n",
                 allow_all_methods=True,

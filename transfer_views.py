@@ -2,7 +2,7 @@
 
 import asyncio
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 import imports
 import settings
@@ -11,7 +11,7 @@ from account_format import Export as ExportShown
 from imports import AccountInUse, TooManyImports
 from rest import conditions, fields, idempotency, streaming
 from rest.contract import Answer, contract
-from rest.errors import EXTRA_HEADERS, UnsupportedMediaType
+from rest.errors import EXTRA_HEADERS, X_REVISION, UnsupportedMediaType
 from rest.fields import JSON
 from rest.idempotency import KeyReused
 from rest.lines import read_lines
@@ -33,14 +33,14 @@ class Export(Resource):
     async def get(self) -> web.StreamResponse:
         """Take out the whole account, log included, as it is now: to be kept, or imported into a new account."""
         account = await transfer.account_of(self.caller)
-        self.request[EXTRA_HEADERS]["X-Revision"] = str(account.revision)
+        self.request[EXTRA_HEADERS][X_REVISION] = str(account.revision)
         tag = conditions.digest_tag("export", REPRESENTATION, self.caller.user_id, account.revision, account.purged)
         if conditions.is_known(self.request, tag):
             return conditions.not_modified(tag)
         headers = {
-            "ETag": tag,
-            "Content-Type": "application/json; charset=utf-8",
-            "Content-Disposition": 'attachment; filename="tasks.json"',
+            conditions.ETAG: tag,
+            hdrs.CONTENT_TYPE: "application/json; charset=utf-8",
+            hdrs.CONTENT_DISPOSITION: 'attachment; filename="tasks.json"',
         }
         return await streaming.send(self.request, web.StreamResponse(headers=headers), transfer.export(self.caller, account))
 
@@ -58,4 +58,4 @@ class Import(Resource):
         lines = read_lines(self.request, settings.load().import_max_bytes)
         turns = self.request.app[TURNS]
         imported = await imports.import_file(self.caller, media_type, lines, key, turns)
-        return web.Response(text=imported.json, content_type=JSON, headers={"X-Revision": str(imported.user_revision)})
+        return web.Response(text=imported.json, content_type=JSON, headers={X_REVISION: str(imported.user_revision)})

@@ -6,7 +6,8 @@ from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import TypeVar
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from multidict import istr
 from yarl import URL
 
 import auth
@@ -19,7 +20,7 @@ from models import HistoryGone, TaskAsStored, TaskChangedMeanwhile, TaskPurged
 from postgres.database import database
 from rest import conditions, idempotency, metrics, negotiation, streaming
 from rest.contract import Answer, contract
-from rest.errors import EXTRA_HEADERS, NotFound, Unavailable
+from rest.errors import EXTRA_HEADERS, X_REVISION, NotFound, Unavailable
 from rest.idempotency import KeyReused
 from scalars import LARGEST_ID
 from schemas import (
@@ -47,6 +48,7 @@ DELETED = Answer(None, HTTPStatus.NO_CONTENT, ("X-Revision",))
 TASKS = Answer(list[Task], headers=PAGED, sometimes=("Link",), also=transfer.EXAMPLES)
 HEALTH = Answer(Health)
 LOG = Answer(list[LogEntry], headers=PAGED, sometimes=("Link",))
+X_PURGED = istr("X-Purged")
 REPRESENTATION = 1  # goes into the ETag of a listing: raise it when the same rows come to look different
 
 
@@ -77,7 +79,7 @@ class Resource(web.View):
 
     def task_answer(self, task: TaskAsStored, status: int = HTTPStatus.OK) -> web.Response:
         """Answer with a task and its tag, or with 304 to a client that has it."""
-        self.request[EXTRA_HEADERS]["X-Revision"] = str(task.user_revision)
+        self.request[EXTRA_HEADERS][X_REVISION] = str(task.user_revision)
         return conditions.answer(self.request, task.json.encode(), conditions.revision_tag(task.revision), status)
 
     async def page_answer(self, query: Page, state: Callable[[], Awaitable[State]], page: Callable[[], Awaitable[Listed]]) -> web.Response:
@@ -91,7 +93,7 @@ class Resource(web.View):
         return _with_purged(response, listed.state)
 
     async def _known(self, query: Page, state: Callable[[], Awaitable[State]], *form: object) -> web.Response | None:
-        if "If-None-Match" in self.request.headers:
+        if hdrs.IF_NONE_MATCH in self.request.headers:
             present = await state()
             tag = self._page_tag(query, present, *form)
             if conditions.names(self.request, tag):
@@ -99,13 +101,13 @@ class Resource(web.View):
         return None
 
     def _page_tag(self, query: Page, state: State, *form: object) -> str:
-        self.request[EXTRA_HEADERS]["X-Revision"] = str(state.user_revision)
+        self.request[EXTRA_HEADERS][X_REVISION] = str(state.user_revision)
         return conditions.digest_tag(
             REPRESENTATION, self.caller.user_id, self.request.path, query.listing, query.cursor, state.revision, state.purged, *form
         )
 
     def _link(self, response: web.StreamResponse, query: Page, cursor: str) -> None:
-        response.headers["Link"] = f'<{_up_to_the_cursor(self.request.rel_url, query.as_of)}{cursor}>; rel="next"'
+        response.headers[hdrs.LINK] = f'<{_up_to_the_cursor(self.request.rel_url, query.as_of)}{cursor}>; rel="next"'
 
 
 @lru_cache(256)
@@ -116,7 +118,7 @@ def _up_to_the_cursor(address: URL, as_of: int | None) -> str:
 
 
 def _with_purged(response: AnyResponse, state: State) -> AnyResponse:
-    response.headers["X-Purged"] = str(state.purged)
+    response.headers[X_PURGED] = str(state.purged)
     return response
 
 
@@ -137,7 +139,7 @@ class TaskList(Resource):
         """Create a task."""
         created = await models.create_task(self.caller, task, idempotency.key(self.request))
         response = self.task_answer(created, HTTPStatus.CREATED)
-        response.headers["Location"] = f"/task/{created.id}"
+        response.headers[hdrs.LOCATION] = f"/task/{created.id}"
         return response
 
     async def _answer_in_form(self, query: TaskQuery, form: Form) -> web.StreamResponse:
@@ -148,7 +150,7 @@ class TaskList(Resource):
         tag = self._page_tag(query, first.state, form.media_type, whole)
         if conditions.is_known(self.request, tag):
             return _with_purged(conditions.not_modified(tag), first.state)
-        response = web.StreamResponse(headers={"ETag": tag, "Content-Type": f"{form.media_type}; charset=utf-8"})
+        response = web.StreamResponse(headers={conditions.ETAG: tag, hdrs.CONTENT_TYPE: f"{form.media_type}; charset=utf-8"})
         if first.cursor and not whole:
             self._link(response, query, first.cursor)
         return await streaming.send(self.request, _with_purged(response, first.state), body)
@@ -174,14 +176,14 @@ class TaskItem(Resource):
     async def put(self, change: TaskChange) -> web.Response:
         """Change the fields that are sent, as PATCH does."""
         response = self.task_answer(await models.update_task(self.caller, self.task_id, change, self.if_match))
-        del response.headers["ETag"]  # what was stored isn't what was sent (RFC 9110, section 9.3.4)
+        del response.headers[conditions.ETAG]  # what was stored isn't what was sent (RFC 9110, section 9.3.4)
         return response
 
     @contract(DELETED, NotFound, TaskChangedMeanwhile)
     async def delete(self, query: Erasure) -> web.Response:
         """Delete a task: it goes to the trash, or for good."""
         deleted = await models.delete_task(self.caller, self.task_id, self.if_match, forever=query.forever)
-        return web.Response(status=HTTPStatus.NO_CONTENT, headers={"X-Revision": str(deleted.user_revision)})
+        return web.Response(status=HTTPStatus.NO_CONTENT, headers={X_REVISION: str(deleted.user_revision)})
 
 
 class TaskHistory(Resource):
@@ -212,7 +214,7 @@ class Metrics(Resource):
         auth.check_operator(self.request)
         metrics.write()
         shown = await asyncio.to_thread(metrics.show)
-        return web.Response(body=shown, headers={"Content-Type": metrics.CONTENT_TYPE, "Cache-Control": "no-store"})
+        return web.Response(body=shown, headers={hdrs.CONTENT_TYPE: metrics.CONTENT_TYPE, hdrs.CACHE_CONTROL: "no-store"})
 
 
 class Ready(Resource):

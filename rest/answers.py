@@ -18,7 +18,7 @@ CONTENT_TYPE = "application/json; charset=utf-8"
 def json_answer(body: bytes, headers: Mapping[str, str], status: int = HTTPStatus.OK) -> web.Response:
     """Give an answer of JSON."""
     kind = ShortResponse if len(body) < LONG_BYTES else LongResponse
-    return kind(body=body, status=status, headers={"Content-Type": CONTENT_TYPE, **headers})
+    return kind(body=body, status=status, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE, **headers})
 
 
 class ShortResponse(web.Response):

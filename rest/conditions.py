@@ -4,11 +4,13 @@ import hashlib
 import re
 from http import HTTPStatus
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from multidict import istr
 
 from rest.answers import json_answer
 from rest.errors import FieldError, InvalidInput
 
+ETAG = istr("ETag")  # aiohttp's own is Etag
 _TAG = r'(?:W/)?"[^\x00-\x20\x22\x7f]*"'
 LIST = rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*"
 _LIST = re.compile(LIST)
@@ -31,7 +33,7 @@ def if_match(request: web.Request) -> list[int] | None:
 
     Weak tags never match, and tags that aren't ours neither. Raises InvalidInput where the field is malformed.
     """
-    tags = _tags(request, "If-Match")
+    tags = _tags(request, hdrs.IF_MATCH)
     if tags is None or tags == ["*"]:
         return None
     revisions = [int(tag[1:-1]) for tag in tags if re.fullmatch(r'"[1-9][0-9]{0,18}"', tag)]
@@ -40,24 +42,24 @@ def if_match(request: web.Request) -> list[int] | None:
 
 def names(request: web.Request, etag: str) -> bool:
     """Tell whether the client names this representation among those that it has. Raises InvalidInput where the field is malformed."""
-    return "If-None-Match" in request.headers and etag in [tag.removeprefix("W/") for tag in _tags(request, "If-None-Match") or []]
+    return hdrs.IF_NONE_MATCH in request.headers and etag in [tag.removeprefix("W/") for tag in _tags(request, hdrs.IF_NONE_MATCH) or []]
 
 
 def is_known(request: web.Request, etag: str) -> bool:
     """Tell whether the client has this representation, or is content with any. Raises InvalidInput where the field is malformed."""
-    return names(request, etag) or request.headers.get("If-None-Match") == "*"
+    return names(request, etag) or request.headers.get(hdrs.IF_NONE_MATCH) == "*"
 
 
 def not_modified(etag: str) -> web.Response:
     """Answer that the client has it."""
-    return web.Response(status=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag})
+    return web.Response(status=HTTPStatus.NOT_MODIFIED, headers={ETAG: etag})
 
 
 def answer(request: web.Request, body: bytes, etag: str, status: int = HTTPStatus.OK) -> web.Response:
     """Answer with JSON and its tag, or with 304 to a client that has it."""
     if request.method in ("GET", "HEAD") and is_known(request, etag):
         return not_modified(etag)
-    return json_answer(body, {"ETag": etag}, status)
+    return json_answer(body, {ETAG: etag}, status)
 
 
 def _tags(request: web.Request, header: str) -> list[str] | None:

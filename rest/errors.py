@@ -6,8 +6,9 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
+from multidict import istr
 from pydantic import MISSING, BaseModel, Field
 
 from rest import metrics
@@ -16,12 +17,13 @@ log = logging.getLogger(__name__)
 
 REFUSALS = metrics.Counter("http_refusals_total", "Requests that were refused, or failed, by why.", "kind")
 
-HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Frame-Options": "DENY",
+HEADERS = {  # named as multidict likes it, as aiohttp's hdrs are: it would fold the case of a plain text each time
+    istr("X-Content-Type-Options"): "nosniff",
+    istr("Content-Security-Policy"): "default-src 'none'; frame-ancestors 'none'",
+    istr("Referrer-Policy"): "no-referrer",
+    istr("X-Frame-Options"): "DENY",
 }
+X_REVISION = istr("X-Revision")
 PROBLEM = "application/problem+json"
 EXTRA_HEADERS = web.RequestKey("extra_headers", dict[str, str])  # what an answer to this request carries besides, be it an error or not
 
@@ -58,7 +60,7 @@ class Failure(Exception):
         self.detail = detail or self.detail
         self.headers = dict(headers or {})
         if revision is not None:
-            self.headers["X-Revision"] = str(revision)
+            self.headers[X_REVISION] = str(revision)
 
     def __init_subclass__(cls) -> None:
         REFUSALS.count((cls.__name__,), 0)  # who watches for a change needs to see what it was before
@@ -242,7 +244,7 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
     except Exception:
         log.exception("unexpected failure")
         response = _answer(Unexpected())
-    if "Transfer-Encoding" in request.headers:  # aiohttp would take such a body's trailers for headers of the next request here
+    if hdrs.TRANSFER_ENCODING in request.headers:  # aiohttp would take such a body's trailers for headers of the next request here
         response.force_close()
     if not response.prepared:
         add_headers(request, response)

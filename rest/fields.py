@@ -4,7 +4,7 @@ import json
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import parse_qsl
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -45,7 +45,7 @@ async def read_body(request: web.Request) -> Fields:
         body = await overload.read(request)
     except (web.RequestPayloadError, ConnectionError):
         _malformed("The body is broken, or ended before its end.")
-    if not body and request.headers.get("Content-Type", UNKNOWN) == UNKNOWN:
+    if not body and request.headers.get(hdrs.CONTENT_TYPE, UNKNOWN) == UNKNOWN:
         return Fields([])
     content_type = media_type(request)
     if content_type == FORM:
@@ -53,20 +53,20 @@ async def read_body(request: web.Request) -> Fields:
     if content_type == JSON:
         return Fields(_json(_text(body)), textual=False)
     if content_type == MULTIPART:
-        return Fields(_multipart(request.headers["Content-Type"], body))
+        return Fields(_multipart(request.headers[hdrs.CONTENT_TYPE], body))
     raise UnsupportedMediaType(f"A body must be of type {FORM}, {MULTIPART} or {JSON}.")
 
 
 def refuse_coding(request: web.Request) -> None:
     """Raise UnsupportedMediaType where the body is in a coding."""
-    if "Content-Encoding" in request.headers:
+    if hdrs.CONTENT_ENCODING in request.headers:
         raise UnsupportedMediaType("A body must be sent as it is, without Content-Encoding.")
 
 
 def media_type(request: web.Request) -> str | None:
     """Give the type of the body; None where it has none, or none that can be read."""
     try:
-        return request.content_type if "Content-Type" in request.headers else None
+        return request.content_type if hdrs.CONTENT_TYPE in request.headers else None
     except ValueError:  # Python's email package, which reads it, fails at a parameter with too many digits in its name
         return None
 
