@@ -82,12 +82,16 @@ async def _measure() -> list[Record]:
 
 
 async def _cost(application: web.Application, job: str, token: str) -> float:
+    from rest import telemetry
+
     requests = [_request(application, job, token) for _ in range(REQUESTS_PER_TURN)]
+    telemetry.ENDED.tell()
     started = time.process_time()
     for request in requests:
         response = await application._handle(request)  # noqa: SLF001 - what aiohttp calls for a request
         if response.status >= 300:
             raise AssertionError(response)
+    telemetry.ENDED.tell()  # which it does by itself where the loop turns
     return (time.process_time() - started) / REQUESTS_PER_TURN * 1e6
 
 

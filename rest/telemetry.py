@@ -29,7 +29,7 @@ CLIENT_CLOSED_REQUEST: Final = 499  # nginx's number, never sent: the client wen
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
 SECONDS_BETWEEN_WRITES = 0.1  # of access lines
-MOST_NOTES = 60  # of requests that have ended; then they are told of at once
+MOST_NOTES = 60  # of requests; then they are told of at once
 SECONDS_BETWEEN_LIKES = 1  # of warnings
 LINES_AT_ONCE = 15  # surely fit into the 4096 bytes that a pipe takes in one piece: a larger one may end up among those of other workers
 X_REQUEST_ID = istr("X-Request-ID")
@@ -48,7 +48,8 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
         response = await handler(request)
         status = response.status
     finally:
-        _note(request.method, request.match_info.route.resource, status, time.perf_counter() - started, name, request.get(USER_ID))
+        seconds, resource = time.perf_counter() - started, request.match_info.route.resource
+        ENDED.note(request.method, resource, status, seconds, name, request.get(USER_ID))
     if not response.prepared:
         response.headers[X_REQUEST_ID] = name
     return response
@@ -65,40 +66,59 @@ DURATIONS = metrics.Histogram(
     bounds=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 
-_Note = tuple[str, AbstractResource | None, int, float, str, int | None, float]
-_notes: list[_Note] = []
+LOST = metrics.Counter("access_lines_lost_total", "Lines of the log that could not be written.")
+LOST.count(amount=0)
+
+Note = tuple[str, AbstractResource | None, int, float, str, int | None, float]
 
 
-def _note(method: str, resource: AbstractResource | None, status: int, seconds: float, name: str, user_id: int | None) -> None:
-    if not _notes:
-        asyncio.get_running_loop().call_later(SECONDS_BETWEEN_WRITES, tell)
-    _notes.append((method, resource, status, seconds, name, user_id, time.time()))
-    if len(_notes) == MOST_NOTES:
-        asyncio.get_running_loop().call_soon(tell)  # where a log that can't be written is no matter to the request
+class Ended:
+    """The requests that have ended, and of which nothing has been told."""
+
+    def __init__(self) -> None:
+        self.notes: list[Note] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def note(self, method: str, resource: AbstractResource | None, status: int, seconds: float, name: str, user_id: int | None) -> None:
+        """Note one, to be told of soon."""
+        self.notes.append((method, resource, status, seconds, name, user_id, time.time()))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SECONDS_BETWEEN_WRITES, self.tell)
+        if len(self.notes) % MOST_NOTES == 0:
+            asyncio.get_running_loop().call_soon(self.tell)
+
+    def tell(self) -> None:
+        """Count them, and write their lines."""
+        notes, self.notes = self.notes, []
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        for method, resource, status, seconds, *_ in notes:
+            what = method if method in METHODS else "other", _route(resource) or "none"
+            REQUESTS.count((*what, status))
+            DURATIONS.observe(seconds, what)
+        if log.isEnabledFor(logging.INFO):  # and past logging's handlers, which format and write each by itself
+            for first in range(0, len(notes), LINES_AT_ONCE):
+                _write(notes[first : first + LINES_AT_ONCE])
 
 
-def tell() -> None:
-    """Count the requests that have ended, and write their access lines."""
-    notes = _notes.copy()
-    _notes.clear()
-    for method, resource, status, seconds, *_ in notes:
-        what = method if method in METHODS else "other", _route(resource) or "none"
-        REQUESTS.count((*what, status))
-        DURATIONS.observe(seconds, what)
-    if log.isEnabledFor(logging.INFO):  # and past logging's handlers, which format and write each by itself
-        for first in range(0, len(notes), LINES_AT_ONCE):
-            sys.stdout.write("".join(map(_line, notes[first : first + LINES_AT_ONCE])))
-            sys.stdout.flush()
+ENDED = Ended()
+metrics.before_writing.append(ENDED.tell)
 
 
-metrics.before_writing.append(tell)
+def _write(notes: list[Note]) -> None:
+    try:
+        sys.stdout.write("".join(map(_line, notes)))
+        sys.stdout.flush()
+    except OSError:  # the disk is full, or nobody reads: requests and metrics go on
+        LOST.count(amount=len(notes))
 
 
 def _route(resource: AbstractResource | None) -> str | None:
     return resource.canonical if resource else None  # the pattern: a path is the client's text
 
 
-def _line(note: _Note) -> str:
+def _line(note: Note) -> str:
     method, resource, status, seconds, name, user_id, moment = note
     what, whose = _what(method, _route(resource)), "null" if user_id is None else user_id
     return f'{_when(int(moment))}"{name}",{what}{status},"duration_ms":{seconds * 1000:.3f},"user_id":{whose}}}\n'
@@ -118,7 +138,7 @@ def _what(method: str, route: str | None) -> str:
 async def access_lines(app: web.Application) -> AsyncIterator[None]:
     """Let no access line be lost when the application stops."""
     yield
-    tell()
+    ENDED.tell()
 
 
 # What others log.

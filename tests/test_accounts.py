@@ -319,12 +319,12 @@ async def test_a_password_is_worth_nothing_without_the_services_salt(stranger: P
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
     """Give a function that gives all that has been logged, access lines too."""
-    telemetry.tell()
+    telemetry.ENDED.tell()
     capsys.readouterr()
     caplog.set_level(logging.DEBUG)
 
     def everything() -> str:
-        telemetry.tell()
+        telemetry.ENDED.tell()
         return capsys.readouterr().out + "\n".join(str(vars(record)) for record in caplog.records)
 
     return everything

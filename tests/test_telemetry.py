@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import psycopg2
@@ -28,7 +27,7 @@ Lines = Callable[[], list[dict[str, Any]]]
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Lines:
     """Give a function that gives the access lines written since."""
-    telemetry.tell()
+    telemetry.ENDED.tell()
     capsys.readouterr()
     caplog.set_level(logging.INFO)
     return lambda: [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -39,7 +38,7 @@ async def test_each_request_has_its_line(alice: Person, stranger: Person, lines:
     await alice.new_task()
     await alice.get("/task/1?status=new")
     named = await stranger.get("/nowhere/secret", headers={"X-Request-ID": "mine"})
-    telemetry.tell()
+    telemetry.ENDED.tell()
     made, read, missed = lines()
     assert set(made) == {"time", "level", "logger", "request_id", "method", "route", "status", "duration_ms", "user_id"}
     assert (made["method"], made["route"], made["status"], made["user_id"]) == ("POST", "/task", 201, alice.caller.user_id)
@@ -68,14 +67,19 @@ async def test_many_lines_are_written_without_a_wait(stranger: Person, lines: Li
     assert 3 <= len(lines()) <= 4
 
 
-async def test_a_log_that_cannot_be_written_is_no_matter_to_a_request(
+async def test_a_log_that_cannot_be_written_is_no_matter_to_requests_and_metrics(
     stranger: Person, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(telemetry, "MOST_NOTES", 1)
-    with suppress(OSError), open("/dev/full", "w") as full:  # noqa: PTH123, ASYNC230 - it ends as it was used
-        monkeypatch.setattr(sys, "stdout", full)
-        statuses = [(await stranger.get("/health/live")).status for _ in range(2)]
-    assert statuses == [200, 200]
+    lost = telemetry.LOST._amounts[()]
+    full = open("/dev/full", "w")  # noqa: PTH123, ASYNC230, SIM115 - it doesn't end well
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", full)
+        assert [(await stranger.get("/health/live")).status for _ in range(2)] == [200, 200]
+        telemetry.ENDED.tell()
+    assert telemetry.LOST._amounts[()] - lost == 2
+    with pytest.raises(OSError, match="No space left"):
+        full.close()
 
 
 async def test_a_stopping_service_writes_what_it_has(aiohttp_client: Any, lines: Lines) -> None:
@@ -88,14 +92,14 @@ async def test_a_stopping_service_writes_what_it_has(aiohttp_client: Any, lines:
 async def test_above_info_nothing_is_written(stranger: Person, lines: Lines, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     await stranger.get("/health/live")
-    telemetry.tell()
+    telemetry.ENDED.tell()
     assert lines() == []
 
 
 @pytest.mark.parametrize("method", ["PROPFIND", "M-SEARCH", "QUERY"])
 async def test_a_line_is_json_whatever_the_method(stranger: Person, lines: Lines, method: str) -> None:
     assert (await stranger(method, "/task")).status in (401, 405)
-    telemetry.tell()
+    telemetry.ENDED.tell()
     assert [line["method"] for line in lines()] == [method]
 
 
@@ -202,8 +206,8 @@ from aiohttp.web_urldispatcher import PlainResource
 from rest import telemetry
 telemetry.log.setLevel("INFO")
 for _ in range(100):
-    telemetry._notes += [("GET", PlainResource("/task"), 200, 0.001, "0" * 64, None, 0.0)] * 80
-    telemetry.tell()
+    telemetry.ENDED.notes += [("GET", PlainResource("/task"), 200, 0.001, "0" * 64, None, 0.0)] * 80
+    telemetry.ENDED.tell()
 """
 
 
