@@ -308,22 +308,21 @@ class Runner(web.AppRunner):
             await self.shutdown()
             self._server.retire()
             await self._server.ended(SECONDS_FOR_SUCCESSORS, SECONDS_FOR_SUCCESSORS)
-            await self._close_the_door(self._server)
+            await self._close_listeners(self._server)
             await self._server.ended(settings.load().request_timeout_seconds, SECONDS_FOR_A_LAST_REQUEST - SECONDS_FOR_SUCCESSORS)
         await super().cleanup()
 
-    async def _close_the_door(self, server: Server) -> None:
-        """Let nobody in any more but who is there: whom the system has taken and no worker has yet, it would turn away with a reset."""
-        listeners = [site._sock.dup() for site in self.sites if isinstance(site, web.SockSite)]
-        for site in self.sites:
-            await site.stop()
+    async def _close_listeners(self, server: Server) -> None:
+        """Take no more connections, but those that wait to be taken: if no other process has the listener, the system would reset them."""
         came: list[socket.socket] = []
-        for listener in listeners:
-            with listener:
-                came.extend(_waiting(listener))
-        for each in came:
-            each.setblocking(False)
-            await asyncio.get_running_loop().connect_accepted_socket(server, each)
+        for site in self.sites:
+            listener = _second(site)
+            await site.stop()
+            if listener is not None:
+                with listener:
+                    came.extend(_waiting(listener))
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*(loop.connect_accepted_socket(server, each) for each in came), return_exceptions=True)
 
     async def shutdown(self) -> None:
         """Tell the application, once, that it stops: what streams would go on for ever."""
@@ -332,8 +331,18 @@ class Runner(web.AppRunner):
             await super().shutdown()
 
 
+def _second(site: web.BaseSite) -> socket.socket | None:
+    """Give the site's listener once more, so that it outlives the site; None where that can't be."""
+    if isinstance(site, web.SockSite) and site._ssl_context is None:
+        with suppress(OSError):  # there is no descriptor left
+            return site._sock.dup()
+    return None
+
+
 def _waiting(listener: socket.socket) -> Iterator[socket.socket]:
     """Take the connections that wait to be taken."""
-    with suppress(OSError):  # there is none
+    with suppress(OSError):  # there is none, or no descriptor left
         for _ in range(BACKLOG):
-            yield listener.accept()[0]
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            yield connection
