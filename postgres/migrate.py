@@ -13,6 +13,7 @@ import psycopg2
 from psycopg2 import errors, sql
 
 OLDEST_POSTGRESQL = 17
+ENCODING = "UTF8"
 WORKER_BOOT_ERROR = 3  # the exit code at which gunicorn gives up; at any other it starts the next worker, for ever
 ADVISORY_LOCK = 7_461_736  # any number that no other program takes in this database
 SECONDS_TO_CONNECT = 5
@@ -50,14 +51,12 @@ def upgrade(database: str, parameters: dict[str, Any], directory: Path) -> Schem
     """Make the database where it is missing and apply the steps that it lacks, each in one transaction; any number of processes may.
 
     A schema that is newer than `directory` is left alone. Raises psycopg2.OperationalError where the server can't be
-    reached, and exits with a sentence where it is too old.
+    reached, and exits with a sentence where it is too old, or the database's texts aren't UTF-8.
     """
     with closing(_connect_or_create(database, parameters)) as connection:
         connection.autocommit = True
-        if connection.server_version < OLDEST_POSTGRESQL * 10_000:
-            print(
-                f"PostgreSQL {OLDEST_POSTGRESQL} or newer is needed; this server is {connection.server_version // 10_000}.", file=sys.stderr
-            )
+        if wanting := _what_is_wanting(connection):
+            print(wanting, file=sys.stderr)
             raise SystemExit(WORKER_BOOT_ERROR)
         found = compare(_applied(connection), steps(directory))
         if not found.missing or found.unknown:
@@ -67,6 +66,14 @@ def upgrade(database: str, parameters: dict[str, Any], directory: Path) -> Schem
             if found.missing and not found.unknown:
                 _apply(database, parameters, directory)
         return compare(_applied(connection), steps(directory))
+
+
+def _what_is_wanting(connection: Any) -> str | None:
+    if connection.server_version < OLDEST_POSTGRESQL * 10_000:
+        return f"PostgreSQL {OLDEST_POSTGRESQL} or newer is needed; this server is {connection.server_version // 10_000}."
+    if (encoding := connection.get_parameter_status("server_encoding")) != ENCODING:
+        return f"A database in {ENCODING} is needed; this one is in {encoding}. ENCODING 'UTF8' TEMPLATE template0 makes one."
+    return None
 
 
 def _connect_or_create(database: str, parameters: dict[str, Any]) -> Any:

@@ -527,6 +527,19 @@ def test_an_old_postgresql_is_refused_with_a_sentence(
     assert re.fullmatch(r"PostgreSQL 99 or newer is needed; this server is \d\d\.\n", capsys.readouterr().err)
 
 
+def test_a_database_in_another_encoding_is_refused_with_a_sentence(
+    server: Server, sql: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = f"{server.ours}_ascii"
+    sql(f"CREATE DATABASE {database} ENCODING 'SQL_ASCII' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0")
+    try:
+        with pytest.raises(SystemExit):
+            migrate.upgrade(database, connection_parameters(), MIGRATIONS)
+    finally:
+        sql(f"DROP DATABASE {database} WITH (FORCE)")
+    assert capsys.readouterr().err.startswith("A database in UTF8 is needed; this one is in SQL_ASCII. ")
+
+
 async def test_a_newer_schema_makes_the_service_unready_and_is_logged(
     aiohttp_client: Any, sql: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
