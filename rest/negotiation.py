@@ -3,7 +3,7 @@
 import re
 from functools import lru_cache
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 LONGEST_REMEMBERED = 1000  # browsers send some 150 characters; there may be a megabyte
 
@@ -12,7 +12,7 @@ _WEIGHT = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 def preferred(request: web.Request, offered: tuple[str, ...]) -> str:
     """Give the media type, of those offered, that the client likes best; the first where it says nothing, or likes none."""
-    accept = request.headers.getall("Accept", None)
+    accept = request.headers.getall(hdrs.ACCEPT, None)
     if not accept:
         return offered[0]
     ranges = ",".join(accept)

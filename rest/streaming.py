@@ -25,7 +25,7 @@ async def answering(request: web.Request, response: web.StreamResponse) -> Async
     The deadline that other answers have is no longer one. Raises Unavailable, to nobody, where the client went before it began.
     """
     overload.let_take_its_time(request)
-    response.headers["X-Request-ID"] = telemetry.request_id.get() or ""
+    response.headers[telemetry.X_REQUEST_ID] = telemetry.request_id.get() or ""
     errors.add_headers(request, response)
     if request.transport is None or request.transport.is_closing():
         raise errors.Unavailable()

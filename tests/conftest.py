@@ -192,18 +192,20 @@ def running(monkeypatch: pytest.MonkeyPatch, own_pool: None) -> Running:
 
     @asynccontextmanager
     async def run(**environment: str) -> AsyncIterator[None]:
-        with monkeypatch.context() as patched:
-            for name, value in environment.items():
-                patched.setenv(name, value)
-            settings.load.cache_clear()
-            holding = pool(web.Application())
-            await anext(holding)
-            try:
-                yield
-            finally:
-                with pytest.raises(StopAsyncIteration):
-                    await anext(holding)
+        try:
+            with monkeypatch.context() as patched:
+                for name, value in environment.items():
+                    patched.setenv(name, value)
                 settings.load.cache_clear()
+                holding = pool(web.Application())
+                await anext(holding)
+                try:
+                    yield
+                finally:
+                    with pytest.raises(StopAsyncIteration):
+                        await anext(holding)
+        finally:
+            settings.load.cache_clear()
 
     return run
 

@@ -68,6 +68,12 @@ async def test_what_has_not_changed_is_304_without_a_body(alice: Person, task: d
     assert (answer.headers["Cache-Control"], answer.headers["Vary"]) == ("private, no-cache", "Authorization, Accept")
 
 
+async def test_a_tag_is_sent_as_the_standard_spells_it(alice: Person, task: dict[str, Any]) -> None:
+    for path in ("/task", "/task/1"):
+        answer = await alice.client.get(path, headers={"Authorization": f"Bearer {alice.token}"})
+        assert b"ETag" in dict(answer.raw_headers)
+
+
 @paths
 async def test_a_tag_is_strong(alice: Person, task: dict[str, Any], path: str) -> None:
     sent = await tag(alice, path)

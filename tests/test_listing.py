@@ -714,6 +714,15 @@ async def test_a_page_closes_at_about_four_mebibytes(alice: Person, sql: Callabl
     assert len((await alice.get("/task?limit=50")).json) == 50
 
 
+@pytest.mark.parametrize("limit", [1, 2])
+async def test_a_short_page_that_is_too_heavy_to_travel_with_others_is_whole(alice: Person, limit: int) -> None:
+    lengths = [10_000 - place for place in range(5)]
+    await new_tasks(alice, *({"description": "\U0001f600" * length} for length in lengths))
+    read = await pages(alice, f"/task?limit={limit}")
+    assert len(read[0].text.encode()) > limit * 39_000
+    assert [(task["id"], len(task["description"])) for task in joined(read)] == list(enumerate(lengths, 1))
+
+
 async def test_four_mebibytes_are_counted_in_bytes(alice: Person, sql: Callable[..., Any]) -> None:
     assert alice.caller
     await alice.new_task(description="\U0001f600" * 10_000)  # four bytes each

@@ -171,8 +171,9 @@ async def test_what_a_client_writes_makes_no_new_series(watched: Person) -> None
     for method in ("PROPFIND", "GET"):
         await watched(method, "/nowhere")
     await watched.get("/metrics", headers={"Authorization": "Bearer x"})
-    while ("event_loop_lag_seconds_sum", frozenset()) not in await measured(watched):  # what is measured every second is there, too
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        while ("event_loop_lag_seconds_sum", frozenset()) not in await measured(watched):  # what is measured every second is there, too
+            await asyncio.sleep(0.01)
     async with Difference(watched):
         pass
     async with Difference(watched) as difference:
