@@ -35,7 +35,7 @@ format: .venv/dev.installed ## Format the code, mending what ruff can mend
 	$(VENV_PYTHON) -m ruff check --fix --exit-zero .
 	$(VENV_PYTHON) -m ruff format .
 
-COMPILE = $(VENV_PYTHON) -m uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --custom-compile-command "make requirements" $(ARGS)
+COMPILE = $(VENV_PYTHON) -m uv pip compile --quiet --universal --no-strip-extras --generate-hashes --python-version 3.11 --custom-compile-command "make requirements" $(ARGS)
 requirements: .venv/dev.installed ## Write the requirements*.txt from the *.in; ARGS=--upgrade takes the newest versions
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
 	$(COMPILE) -c requirements-dev.txt requirements-test.in -o requirements-test.txt
