@@ -122,7 +122,7 @@ def _source(query: LogQuery) -> SourceName:
 @cache
 def _log_page(name: SourceName, after: After, short: bool) -> Batched:
     page = _log_entries(fn.log_json(TaskLog), (TaskLog.task_id == q.id,), after, short)
-    state = UserState.select(Task.revision, *listing.STATE, page.c.last, page.c.spare, page.c.json)
+    state = listing.with_page(Task.revision, page)
     types = pages.parameters(_LOG_ORDER, after) | {"id": "bigint"}
     return listing.of_caller("log_page", _with_task(state, name).join(page, JOIN.CROSS), types, heavy=True)
 
@@ -140,7 +140,7 @@ def _with_task(state: ModelSelect, name: SourceName) -> ModelSelect:
 @cache
 def _account_log_page(after: After, short: bool) -> Batched:
     page = _log_entries(fn.account_log_json(TaskLog), (), after, short)
-    state = UserState.select(UserState.revision, *listing.STATE, page.c.last, page.c.spare, page.c.json)
+    state = listing.with_page(UserState.revision, page)
     return listing.of_caller("account_log_page", state.join(page, JOIN.CROSS), pages.parameters(_LOG_ORDER, after), heavy=True)
 
 

@@ -210,8 +210,13 @@ def _changed_page(short: bool) -> Batched:
 def _page(source: Source, conditions: list[Expression], order: Order, after: After, short: bool, types: dict[str, str]) -> Batched:
     tasks = Select([source.table], [source.task.body])
     page = pages.page_of(tasks.where(*conditions) if conditions else tasks, order, after, short)
-    state = UserState.select(UserState.revision, *STATE, page.c.last, page.c.spare, page.c.json)
-    return of_caller("task_page", state.join(page, JOIN.CROSS), types, heavy=True)
+    return of_caller("task_page", with_page(UserState.revision, page).join(page, JOIN.CROSS), types, heavy=True)
+
+
+def with_page(revision: Any, page: Select) -> ModelSelect:
+    """Select what a listing's row holds, in the order in which `listed` takes it: the state of a thing of this revision, then the page."""
+    selected: ModelSelect = UserState.select(revision, *STATE, page.c.last, page.c.spare, page.c.json)
+    return selected
 
 
 @cache
