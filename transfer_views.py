@@ -9,7 +9,7 @@ import settings
 import transfer
 from account_format import Export as ExportShown
 from imports import AccountInUse, TooManyImports
-from rest import conditions, fields, idempotency, streaming
+from rest import answers, conditions, fields, idempotency, streaming
 from rest.contract import Answer, contract
 from rest.errors import EXTRA_HEADERS, X_REVISION, UnsupportedMediaType
 from rest.fields import JSON
@@ -39,7 +39,7 @@ class Export(Resource):
             return conditions.not_modified(tag)
         headers = {
             conditions.ETAG: tag,
-            hdrs.CONTENT_TYPE: "application/json; charset=utf-8",
+            hdrs.CONTENT_TYPE: answers.CONTENT_TYPE,
             hdrs.CONTENT_DISPOSITION: 'attachment; filename="tasks.json"',
         }
         return await streaming.send(self.request, web.StreamResponse(headers=headers), transfer.export(self.caller, account))

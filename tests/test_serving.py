@@ -509,7 +509,7 @@ async def test_until_others_take_them_connections_are_taken(opened: Open, monkey
         await ending
 
 
-async def test_whom_the_system_has_taken_when_the_door_closes_is_answered(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_whom_the_system_has_taken_when_the_listener_closes_is_answered(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "SECONDS_FOR_SUCCESSORS", 0)
     async with opened() as house:
         ended = serving.Server.ended
