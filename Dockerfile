@@ -2,9 +2,9 @@
 FROM python:3.11-slim-trixie AS base
 
 FROM base AS builder
-COPY requirements-test.txt /
+COPY requirements/test.txt /
 RUN python -m venv --without-pip /venv \
-    && python -m pip --python /venv/bin/python install --no-cache-dir --require-hashes --only-binary :all: -r /requirements-test.txt
+    && python -m pip --python /venv/bin/python install --no-cache-dir --require-hashes --only-binary :all: -r /test.txt
 
 FROM base
 RUN groupadd --gid 10001 service \

@@ -7,7 +7,7 @@ help: ## List what can be made
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/local.installed ## Run the service, with a PostgreSQL of its own where DB_HOST is not set
-	@exec $(VENV_PYTHON) embedded.py
+	@exec $(VENV_PYTHON) run.py
 
 test: .venv/test.installed ## Run the tests; ARGS="-k log" chooses some, ARGS=--cov measures coverage
 	@$(VENV_PYTHON) -m pytest --numprocesses 2 --dist worksteal $(ARGS)
@@ -29,26 +29,26 @@ check: .venv/dev.installed ## Check format, lint, types, Dockerfile and docker-c
 	$(VENV_PYTHON) -m check_jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 audit: .venv/dev.installed ## Ask PyPI whether what is pinned has known vulnerabilities
-	@$(VENV_PYTHON) -m pip_audit --strict --disable-pip --require-hashes -r requirements-dev.txt -r requirements-bench-kinto.txt
+	@$(VENV_PYTHON) -m pip_audit --strict --disable-pip --require-hashes -r requirements/dev.txt -r requirements/bench-kinto.txt
 
 format: .venv/dev.installed ## Format the code, mending what ruff can mend
 	$(VENV_PYTHON) -m ruff check --fix --exit-zero .
 	$(VENV_PYTHON) -m ruff format .
 
 COMPILE = $(VENV_PYTHON) -m uv pip compile --quiet --universal --no-strip-extras --generate-hashes --python-version 3.11 --custom-compile-command "make requirements" $(ARGS)
-requirements: .venv/dev.installed ## Write the requirements*.txt from the *.in; ARGS=--upgrade takes the newest versions
-	$(COMPILE) requirements-dev.in -o requirements-dev.txt
-	$(COMPILE) -c requirements-dev.txt requirements-test.in -o requirements-test.txt
-	$(COMPILE) -c requirements-dev.txt requirements-bench.in -o requirements-bench.txt
-	$(COMPILE) -c requirements-dev.txt requirements-bench-kinto.in -o requirements-bench-kinto.txt
-	$(COMPILE) -c requirements-dev.txt requirements-local.in -o requirements-local.txt
-	$(COMPILE) -c requirements-dev.txt requirements.in -o requirements.txt
+requirements: .venv/dev.installed ## Write requirements.txt and requirements/*.txt from requirements/*.in; ARGS=--upgrade takes the newest versions
+	$(COMPILE) requirements/dev.in -o requirements/dev.txt
+	$(COMPILE) -c requirements/dev.txt requirements/test.in -o requirements/test.txt
+	$(COMPILE) -c requirements/dev.txt requirements/bench.in -o requirements/bench.txt
+	$(COMPILE) -c requirements/dev.txt requirements/bench-kinto.in -o requirements/bench-kinto.txt
+	$(COMPILE) -c requirements/dev.txt requirements/local.in -o requirements/local.txt
+	$(COMPILE) -c requirements/dev.txt requirements/service.in -o requirements.txt
 
 clean: ## Remove what make made, but not .data, which has your tasks
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis .coverage
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.venv/%.installed: requirements-%.txt $(VENV_PYTHON)
+.venv/%.installed: requirements/%.txt $(VENV_PYTHON)
 	@echo "Installing $< into .venv (only when it changed) ..."
 	@$(VENV_PYTHON) -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@

@@ -7,21 +7,21 @@ import orjson
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-import account_views
 import auth
-import events
-import history_views
-import housekeeping
-import limits
-import passwords
-import scalars
 import settings
-import transfer_views
 import views
+from accounts import passwords, rate_limits
+from accounts import views as account_views
+from history import event_watcher
+from history import views as history_views
 from postgres import database
-from rest import aiohttp_mends, cors, errors, metrics, openapi, overload, telemetry
+from postgres.housekeeping import Chore, keep_house
+from rest import cors, docs_pages, errors, openapi, overload, values
+from server import aiohttp_fixes
+from telemetry import logs, metrics
+from transfer import views as transfer_views
 
-aiohttp_mends.apply()
+aiohttp_fixes.apply()
 
 INFO = openapi.Info(
     title="Tasks",
@@ -36,7 +36,7 @@ PUBLIC = [
     web.view("/get-token", account_views.Tokens),
     web.view("/health/live", views.Live),
     web.view("/health/ready", views.Ready),
-    *openapi.ROUTES,
+    *docs_pages.ROUTES,
 ]
 PRIVATE = [  # auth lets nobody in without a token
     web.view("/change-password", account_views.Password),
@@ -46,13 +46,26 @@ PRIVATE = [  # auth lets nobody in without a token
     web.view(TASK, views.TaskItem),
     web.view("/task/undo", history_views.TaskUndo),
     web.view("/task/log", history_views.AccountHistory),
-    web.view(TASK + "/log", views.TaskHistory),
+    web.view(TASK + "/log", history_views.TaskHistory),
     web.view(TASK + "/restore", history_views.TaskRestoration),
     web.view("/task/events", history_views.Events),
     web.view("/export", transfer_views.Export),
     web.view("/import", transfer_views.Import),
 ]
 OPERATORS = [web.view("/metrics", views.Metrics)]  # there only with METRICS_TOKEN, which it needs
+
+
+ROWS_PER_STEP, TASKS_PER_STEP = 10_000, 200
+CHORES = [  # what goes by itself
+    Chore(0, "account_sweep(%s)", lambda: (ROWS_PER_STEP,)),
+    Chore(1, "leftover_sweep(%s)", lambda: (ROWS_PER_STEP,)),
+    Chore(2, "limits_sweep(%s, %s)", lambda: (settings.load().known_address_seconds, ROWS_PER_STEP)),
+    Chore(
+        3,
+        "trash_sweep(now() - make_interval(secs => %s), %s, %s)",
+        lambda: (settings.load().trash_lifetime_seconds, TASKS_PER_STEP, ROWS_PER_STEP),
+    ),
+]
 
 
 ALWAYS = (views.Live, views.Ready, views.Metrics)  # answered however much there is to do
@@ -63,14 +76,15 @@ def middlewares(under_way: overload.UnderWay) -> list[Middleware]:
     """Give the middlewares, outermost first: whatever happens further in is named, logged and answered, and nothing takes too long."""
     origins = settings.load().cors_origins
     preflights = [cors.middleware(origins)] if origins else []
-    counted = [limits.middleware(REMEDIES)] if limits.is_on() else []
-    return [telemetry.middleware, errors.middleware, *preflights, under_way.middleware, auth.middleware(PRIVATE), *counted]
+    counted = [rate_limits.middleware(REMEDIES)] if rate_limits.is_on() else []
+    return [logs.middleware, errors.middleware, *preflights, under_way.middleware, auth.middleware(PRIVATE), *counted]
 
 
 @cache
 def document() -> bytes:
     """Give the OpenAPI document."""
-    return orjson.dumps(openapi.make(INFO, PUBLIC, PRIVATE, OPERATORS, {"id": scalars.Id}))
+    public = [route for route in PUBLIC if route not in docs_pages.PAGES]
+    return orjson.dumps(openapi.make(INFO, public, PRIVATE, OPERATORS, {"id": values.Id}))
 
 
 async def create_app() -> web.Application:
@@ -82,18 +96,18 @@ async def create_app() -> web.Application:
     if given.cors_origins:
         cors.allow(app, given.cors_origins)
     app[overload.UNDER_WAY] = under_way
-    app[openapi.DOCUMENT] = document()
+    app[docs_pages.DOCUMENT] = document()
     app[transfer_views.TURNS] = asyncio.Semaphore(transfer_views.IMPORTS_AT_ONCE)
     if given.metrics_token:
         app.add_routes(OPERATORS)
         app.cleanup_ctx.append(metrics.writing)
     app.cleanup_ctx.extend(
-        [telemetry.access_lines, database.pool, limits.door, passwords.hashing, housekeeping.housekeeping, events.watching]
+        [logs.access_lines, database.pool, rate_limits.door, passwords.hashing, keep_house(CHORES), event_watcher.watching]
     )
-    app.on_shutdown.append(events.end_streams)
+    app.on_shutdown.append(event_watcher.end_streams)
     return app
 
 
 if __name__ == "__main__":
-    telemetry.log_to_stdout(settings.load().log_level)
+    logs.log_to_stdout(settings.load().log_level)
     web.run_app(create_app(), host=settings.load().host, port=settings.load().port, access_log=None)

@@ -1,30 +1,23 @@
-"""Who is calling: accounts, tokens, and the middleware that lets nobody in without one."""
+"""Who is calling: tokens, and the middleware that lets nobody in without one."""
 
 import hmac
 import logging
 import re
-import secrets
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jwt
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp_jwt import JWTMiddleware
 from cachetools import FIFOCache
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-import accounts
-import passwords
 import settings
 from models import Caller
-from passwords import Hashing
-from rest.errors import EXTRA_HEADERS, FieldError, InvalidInput, InvalidToken, Unauthorized, Unavailable
-from rest.telemetry import USER_ID
-from scalars import is_login
-from schemas import Closure, Credentials, PasswordChange, Registration, Token
+from rest.errors import EXTRA_HEADERS, InvalidToken, Unauthorized
+from telemetry.logs import USER_ID
 
 ALGORITHM = "HS256"
 MOST_REMEMBERED = 10_000  # verified tokens per worker, at some 600 bytes
@@ -46,57 +39,12 @@ class Access(NamedTuple):
 ACCESS = web.RequestKey("access", Access)
 
 
-class WrongCredentials(Unauthorized):
-    """One answer for an unknown login and for a wrong password."""
+class Token(BaseModel):
+    """A token to send as `Authorization: Bearer <access_token>`."""
 
-    detail = "There is no such login with this password."
-
-
-# Accounts and tokens
-
-
-async def register(hashing: Hashing, registration: Registration) -> Token:
-    """Make an account and give its first token. Raises LoginTaken, Unavailable."""
-    password_hash = await hashing.run(passwords.hash_password, registration.password)
-    return issue_token(await accounts.create_user(registration.login, password_hash, secrets.randbelow(GENERATIONS)))
-
-
-async def get_token(hashing: Hashing, credentials: Credentials) -> Token:
-    """Give a token to whoever knows the password. Raises WrongCredentials, Unavailable; an unknown login takes as long as a known one."""
-    account = await accounts.find_account(credentials.login)
-    right = await hashing.run(passwords.verify_password, credentials.password, account and account.password_hash)
-    if account is None or not right:
-        raise WrongCredentials()
-    if passwords.is_outdated(account.password_hash):
-        with suppress(Unavailable):  # the next login will do
-            new_hash = await hashing.run(passwords.hash_password, credentials.password)
-            await accounts.renew_password_hash(account, new_hash)
-    return issue_token(account.caller, credentials.expires_in)
-
-
-async def change_password(hashing: Hashing, caller: Caller, login: str, change: PasswordChange) -> Token:
-    """Change the password and give the only good token. Raises InvalidInput (`old` wrong, `new` the login), InvalidToken, Unavailable."""
-    if is_login(change.new, login):
-        raise InvalidInput(FieldError("new", "must not be the login"))
-    await _prove(hashing, caller, "old", change.old)
-    password_hash = await hashing.run(passwords.hash_password, change.new)
-    return issue_token(await accounts.renew_account(caller, secrets.randbelow(GENERATIONS), password_hash))
-
-
-async def revoke_tokens(caller: Caller) -> Token:
-    """End all tokens up to now and give the only good one. Raises InvalidToken, Unavailable."""
-    return issue_token(await accounts.renew_account(caller, secrets.randbelow(GENERATIONS)))
-
-
-async def delete_account(hashing: Hashing, caller: Caller, closure: Closure) -> None:
-    """End the account. Raises InvalidInput where `password` is wrong, InvalidToken, Unavailable."""
-    await _prove(hashing, caller, "password", closure.password)
-    await accounts.close_account(caller)
-
-
-async def _prove(hashing: Hashing, caller: Caller, field: str, password: str) -> None:
-    if not await hashing.run(passwords.verify_password, password, await accounts.get_password_hash(caller)):
-        raise InvalidInput(FieldError(field, "is not the present password"))
+    access_token: str = Field(examples=["eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"])
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105
+    expires_in: int = Field(description="seconds", examples=[2592000])
 
 
 def issue_token(caller: Caller, lifetime_seconds: int | None = None) -> Token:
@@ -191,6 +139,19 @@ def middleware(private: Iterable[web.RouteDef]) -> Middleware:
         return await handler(request)
 
     return authenticate
+
+
+class Resource(web.View):
+    """What all our resources have: a caller, and HEAD wherever there is GET (RFC 9110, section 9.3.2)."""
+
+    def __init_subclass__(cls) -> None:
+        if hasattr(cls, "get"):
+            cls.head = cls.get  # type: ignore[attr-defined]
+
+    @property
+    def caller(self) -> Caller:
+        """Whose data it is."""
+        return self.request[ACCESS].caller
 
 
 def check_operator(request: web.Request) -> None:

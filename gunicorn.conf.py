@@ -8,11 +8,11 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 import settings
-from rest import metrics, telemetry
-from rest.worker import Worker
+from server.worker import Worker
+from telemetry import logs, metrics
 
 _settings = settings.load()
-telemetry.log_to_stdout(_settings.log_level)  # before the workers are made, so that they have it too
+logs.log_to_stdout(_settings.log_level)  # before the workers are made, so that they have it too
 
 bind = _settings.address
 workers = _settings.web_concurrency or os.cpu_count() or 1
@@ -21,7 +21,7 @@ preload_app = True  # read once and shared; pools are made in the workers
 graceful_timeout = math.ceil(_settings.request_timeout_seconds) + 4  # seconds for what is under way, and to close what a worker holds
 timeout = max(30, 2 * graceful_timeout)  # seconds without a sign of life from the event loop, then the worker is replaced
 control_socket_disable = True  # it would want a home directory to write to
-accesslog = None  # rest/telemetry.py writes the lines
+accesslog = None  # telemetry/logs.py writes the lines
 
 if _settings.metrics_token:
     metrics.share()

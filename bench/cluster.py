@@ -11,9 +11,9 @@ from typing import Any
 import psycopg2
 from psycopg2 import sql
 
-import embedded
 from bench import measure
 from bench.data import Size
+from postgres import embedded
 from postgres.database import MIGRATIONS
 
 MEBIBYTE = 1024 * 1024

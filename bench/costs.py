@@ -60,11 +60,12 @@ async def _measure() -> list[Record]:
     import auth
     from models import Caller
     from postgres.batching import Batched
-    from rest import errors, overload, telemetry
+    from rest import errors, overload
+    from telemetry import logs
 
     routes = [web.route(request.method, request.path.split("?")[0], hello) for request in REQUESTS.values()]
     under_way = overload.UnderWay(256, 10, ())
-    middlewares = [telemetry.middleware, errors.middleware, under_way.middleware, auth.middleware(routes)]
+    middlewares = [logs.middleware, errors.middleware, under_way.middleware, auth.middleware(routes)]
     applications = [web.Application(middlewares=middlewares[:count]) for count in range(5)]
     for application in applications:
         application.add_routes(routes)
@@ -82,16 +83,16 @@ async def _measure() -> list[Record]:
 
 
 async def _cost(application: web.Application, job: str, token: str) -> float:
-    from rest import telemetry
+    from telemetry import logs
 
     requests = [_request(application, job, token) for _ in range(REQUESTS_PER_TURN)]
-    telemetry.ENDED.tell()
+    logs.ENDED.tell()
     started = time.process_time()
     for request in requests:
         response = await application._handle(request)  # noqa: SLF001 - what aiohttp calls for a request
         if response.status >= 300:
             raise AssertionError(response)
-    telemetry.ENDED.tell()  # which it does by itself where the loop turns
+    logs.ENDED.tell()  # which it does by itself where the loop turns
     return (time.process_time() - started) / REQUESTS_PER_TURN * 1e6
 
 

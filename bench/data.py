@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from scalars import STATUSES
+from tasks.values import STATUSES
 
 TASKS_PER_USER = 200
 GENERATION = 2**52 + 1  # of every user's tokens

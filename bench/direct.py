@@ -14,8 +14,8 @@ from bench.data import GENERATION, LISTED, LISTED_STATUS, TASKS_PER_USER, Part, 
 from bench.generators import pgbench
 from bench.jobs import REQUESTS, Answer, Ask
 from bench.load import Meter, Run
-from listing import _matching_task, _task_page
 from postgres.batching import Batched
+from tasks.listing import _matching_task, _task_page
 
 WALK = f"""
 \\set walk :walk + 1

@@ -9,7 +9,7 @@ from typing import Any
 from bench import data
 from bench.data import TASKS_PER_USER
 from bench.load import Request, Target
-from scalars import STATUSES
+from tasks.values import STATUSES
 
 TITLES = {
     "W1": "read one task by its id",

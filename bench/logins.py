@@ -10,12 +10,11 @@ from pathlib import Path
 
 from aiohttp.test_utils import TestClient, TestServer
 
-import accounts
 import app
 import auth
-import embedded
-import passwords
 import settings
+from accounts import passwords, users
+from postgres import embedded
 
 ROUNDS = 200
 MOST_APART = 0.10
@@ -25,7 +24,7 @@ async def measure() -> dict[str, list[float]]:
     """Ask with a wrong password for a login that exists and for one that doesn't, in turn, and give the seconds that each took."""
     async with TestClient(TestServer(await app.create_app())) as client:
         known = f"known-{secrets.token_hex(4)}"
-        await accounts.create_user(known, passwords.hash_password("correct horse battery"), secrets.randbelow(auth.GENERATIONS))
+        await users.create_user(known, passwords.hash_password("correct horse battery"), secrets.randbelow(auth.GENERATIONS))
         took: dict[str, list[float]] = {"known": [], "unknown": []}
         for n in range(2 * ROUNDS + 20):
             kind = ("known", "unknown")[(n + n // 2) % 2]  # none is always first

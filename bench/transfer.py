@@ -15,7 +15,7 @@ from bench.data import DESCRIPTION, FIRST_MOMENT, GENERATION, Size
 from bench.load import Refused
 from bench.measure import memory, tree
 from bench.systems import OURS, Running, our_settings
-from scalars import STATUSES
+from tasks.values import STATUSES
 
 TASKS = 100_000
 ENTRIES = 10  # of each task's log

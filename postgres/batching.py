@@ -9,8 +9,8 @@ from peewee import SQL, Function, Query, Select
 
 import settings
 from postgres.database import WAITED_TOO_LONG, Statement, database
-from rest import metrics
 from rest.errors import Unavailable
+from telemetry import metrics
 
 BUSY = "busy"  # what a query says in its first column where it must not wait for a lock that somebody holds
 HEAVY_BYTES = 64 * 1024  # of an answer: it travels alone, since up to so many as there are requests at once would be in memory together

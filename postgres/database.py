@@ -16,9 +16,10 @@ from peewee_async.databases import FetchResults, fetchall
 from peewee_async.pool import AioPgPoolBackend
 
 import settings
-from postgres import aiopg_mends, migrate
-from rest import metrics, overload
+from postgres import aiopg_fixes, migrate
+from rest import overload
 from rest.errors import Unavailable
+from telemetry import metrics
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ MOST_PREPARED = 100  # statements per connection: a plan of a listing takes Post
 
 Rows = list[tuple[Any, ...]]
 
-aiopg_mends.apply()
+aiopg_fixes.apply()
 
 
 CONNECTIONS = metrics.Gauge("database_connections", "Connections to PostgreSQL, by what they are doing.", "state")
@@ -54,7 +55,7 @@ class Pool(AioPgPoolBackend):
         if (
             self.pool is not None
             and (not self.waiting or self.pool.size < self.pool.maxsize)  # where more can be made, nobody waits for this one
-            and (connection := aiopg_mends.take_free(self.pool))
+            and (connection := aiopg_fixes.take_free(self.pool))
         ):
             return connection
         self.waiting += 1
@@ -150,9 +151,9 @@ class Database(peewee_async.PostgresqlDatabase):
             try:
                 if not settings.load().db_prepare:
                     values = *values, *statement.constants
-                    return await aiopg_mends.execute(connection, statement.text, values, undecoded=statement.undecoded)
+                    return await aiopg_fixes.execute(connection, statement.text, values, undecoded=statement.undecoded)
                 await self._prepare(connection, statement)
-                return await aiopg_mends.execute(connection, statement.execute, values, undecoded=statement.undecoded)
+                return await aiopg_fixes.execute(connection, statement.execute, values, undecoded=statement.undecoded)
             finally:
                 await backend.release(connection)
 
@@ -162,9 +163,9 @@ class Database(peewee_async.PostgresqlDatabase):
             backend = self.pool_backend
             connection = await backend.acquire()
             try:
-                await aiopg_mends.execute(connection, f"BEGIN; SET LOCAL statement_timeout = {int(seconds * 1000)}", ())
-                rows = await aiopg_mends.execute(connection, sql, values, seconds + 1)
-                await aiopg_mends.execute(connection, "COMMIT", ())
+                await aiopg_fixes.execute(connection, f"BEGIN; SET LOCAL statement_timeout = {int(seconds * 1000)}", ())
+                rows = await aiopg_fixes.execute(connection, sql, values, seconds + 1)
+                await aiopg_fixes.execute(connection, "COMMIT", ())
                 return rows
             finally:
                 await backend.release(connection)  # where the transaction hasn't ended, this closes it, which ends it
@@ -174,12 +175,12 @@ class Database(peewee_async.PostgresqlDatabase):
         prepared = self._prepared.setdefault(connection, {})
         if statement in prepared:
             return
-        await aiopg_mends.execute(connection, statement.prepare, statement.constants)
+        await aiopg_fixes.execute(connection, statement.prepare, statement.constants)
         prepared[statement] = None
         if len(prepared) > MOST_PREPARED:
             oldest = next(iter(prepared))
             del prepared[oldest]
-            await aiopg_mends.execute(connection, oldest.deallocate, ())
+            await aiopg_fixes.execute(connection, oldest.deallocate, ())
 
     @staticmethod
     def took_nothing(error: Exception) -> bool:

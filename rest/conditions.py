@@ -7,8 +7,8 @@ from http import HTTPStatus
 from aiohttp import hdrs, web
 from multidict import istr
 
-from rest.answers import json_answer
 from rest.errors import FieldError, InvalidInput
+from server.responses import json_answer
 
 ETAG = istr("ETag")  # aiohttp's own is Etag
 _TAG = r'(?:W/)?"[^\x00-\x20\x22\x7f]*"'

@@ -11,7 +11,7 @@ from aiohttp.typedefs import Handler
 from multidict import istr
 from pydantic import MISSING, BaseModel, Field
 
-from rest import metrics
+from telemetry import metrics
 
 log = logging.getLogger(__name__)
 

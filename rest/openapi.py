@@ -1,30 +1,20 @@
-"""The OpenAPI 3.1 document, made of the routes and their contracts, and the pages that show it."""
+"""The OpenAPI 3.1 document, made of the routes and their contracts."""
 
-import importlib.util
 import re
 from collections.abc import Iterable, Iterator
-from functools import cache
-from html import escape
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from rest import conditions, idempotency, quotas
-from rest.contract import Answer, Operation, contract
+from rest.bodies import FORM, JSON, MULTIPART
 from rest.errors import PROBLEM, ContentTooLarge, Failure, InvalidInput, RequestTimeout, Unauthorized, Unavailable, UnsupportedMediaType
-from rest.fields import FORM, JSON, MULTIPART
+from rest.operation import Answer, Operation
 from rest.quotas import QuotaExceeded
 
 REFERENCE = "#/components/schemas/{model}"
-DOCUMENT = web.AppKey("document", bytes)
-STATIC = ("swagger-ui.css", "swagger-ui-bundle.js")
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
-    "frame-ancestors 'none'"
-)
 
 HEADERS = {  # what answers carry: words and an example
     "Content-Disposition": ("the name of the file that it is", 'attachment; filename="tasks.json"'),
@@ -88,7 +78,7 @@ def make(
     schemas = _Schemas()
     paths: dict[str, dict[str, Any]] = {}
     guards = {"token": list(private), "operator": list(operators)}
-    for route in (route for route in [*public, *guards["token"], *guards["operator"]] if route not in PAGES):
+    for route in [*public, *guards["token"], *guards["operator"]]:
         path = re.sub(r":[^/]+(?=\}(/|$))", "", route.path)
         names = re.findall(r"\{(\w+)\}", path)
         in_path = [{"name": name, "in": "path", "required": True, **_typed(parameters[name])} for name in names]
@@ -275,99 +265,3 @@ def _headers(names: Iterable[str], sometimes: Iterable[str] = ()) -> dict[str, A
 
 def _header(_: str, example: str) -> dict[str, Any]:
     return {"type": "string", "examples": [example]}
-
-
-# The pages
-
-
-class Document(web.View):
-    """The document."""
-
-    @contract(Answer(dict[str, Any], headers=("ETag",)), Unavailable)
-    async def get(self) -> web.Response:
-        """Give this document."""
-        document = self.request.app[DOCUMENT]
-        return conditions.answer(self.request, document, conditions.digest_tag(document))
-
-    head = get
-
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>{title}</title>
-<link rel="icon" href="data:,">
-<link rel="stylesheet" href="/docs/swagger-ui.css">
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
-SWAGGER = '<div id="swagger-ui"></div>\n<script src="/docs/swagger-ui-bundle.js"></script>\n<script src="/docs/start.js"></script>'
-START = b'SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null});\n'
-
-
-class Docs(web.View):
-    """The page on which the operations can be read and tried."""
-
-    @contract(Answer(str, media_type="text/html"))
-    async def get(self) -> web.Response:
-        """Show the documentation."""
-        return _html("The API", SWAGGER)
-
-    head = get
-
-
-class Problems(web.View):
-    """The kinds of problem that have a name."""
-
-    @contract(Answer(str, media_type="text/html"))
-    async def get(self) -> web.Response:
-        """Explain the kinds of problem."""
-        kinds = "\n".join(f'<h2 id="{kind.problem}">{kind.problem}</h2>\n<p>{escape(kind.__doc__ or "")}</p>' for kind in problems(Failure))
-        return _html("Problems", f"<h1>Problems</h1>\n{kinds}")
-
-    head = get
-
-
-class DocsFile(web.View):
-    """A file that the documentation needs: nothing of it comes from another host."""
-
-    @contract(Answer(str, media_type="*/*"))
-    async def get(self) -> web.StreamResponse:
-        """Give a file of the documentation."""
-        name = self.request.path.rpartition("/")[2]
-        if name == "start.js":
-            return web.Response(body=START, content_type="text/javascript", headers={"Cache-Control": "no-cache"})
-        return web.FileResponse(_swagger() / name, headers={"Cache-Control": "max-age=86400"})
-
-    head = get
-
-
-FILES = (*STATIC, "start.js")
-PAGES = [
-    web.view("/docs", Docs),
-    web.view("/docs/problems", Problems),
-    *(web.view(f"/docs/{name}", DocsFile) for name in FILES),
-]
-ROUTES = [web.view("/openapi.json", Document), *PAGES]
-
-
-def problems(family: type[Failure]) -> Iterator[type[Failure]]:
-    """Give the failures of a family that have a kind of problem of their own."""
-    if "problem" in vars(family) and family.problem:
-        yield family
-    for kind in family.__subclasses__():
-        yield from problems(kind)
-
-
-def _html(title: str, body: str) -> web.Response:
-    return web.Response(text=PAGE.format(title=title, body=body), content_type="text/html", headers={"Content-Security-Policy": POLICY})
-
-
-@cache
-def _swagger() -> Path:
-    package = importlib.util.find_spec("swagger_ui")  # its files only: importing it would bring a web framework's glue
-    return Path(package.origin).parent / "static"  # type: ignore[union-attr, arg-type]  # it is installed

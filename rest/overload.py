@@ -8,8 +8,8 @@ from typing import Any, cast
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from rest import metrics
 from rest.errors import Failure, Overloaded, RequestTimeout, Unavailable
+from telemetry import metrics
 
 AT_WORK = metrics.Gauge("http_requests_at_work", "Requests that are being answered.")
 MOST_AT_WORK = metrics.Gauge("http_requests_at_work_most", "Requests that may be answered at once.")

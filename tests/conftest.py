@@ -15,12 +15,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from argon2 import PasswordHasher
 from dotenv import load_dotenv
 
-import accounts
 import app
 import auth
 import models
-import passwords
 import settings
+from accounts import passwords, users
 from postgres import migrate
 from postgres.database import MIGRATIONS, connection_parameters, database, pool
 from tests import document
@@ -61,7 +60,7 @@ def server() -> Iterator[Server]:
         environment.setenv("PASS_SALT", secrets.token_hex(16))
         environment.setenv("RATE_LIMIT", "off")
         if not os.environ.get("DB_HOST"):
-            import embedded  # the image has its database elsewhere, and no need of this one
+            from postgres import embedded  # the image has its database elsewhere, and no need of this one
 
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="task-test-")))
             environment.setenv("DB_HOST", stack.enter_context(embedded.server(directory / "data", durable=False)))
@@ -234,7 +233,7 @@ async def newcomer(client: TestClient[Any, Any]) -> Callable[[str], Awaitable[Pe
 
     async def make(name: str) -> Person:
         login = f"{name}-{secrets.token_hex(6)}"
-        return Person(client, login, await accounts.create_user(login, cheap_hash(PASSWORD), secrets.randbelow(auth.GENERATIONS)))
+        return Person(client, login, await users.create_user(login, cheap_hash(PASSWORD), secrets.randbelow(auth.GENERATIONS)))
 
     return make
 

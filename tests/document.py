@@ -11,13 +11,13 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
 import app
-from rest import openapi
+from rest import docs_pages, openapi
 
 DOCUMENT: dict[str, Any] = json.loads(app.document())
 OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
 REGISTRY: Registry[Any] = Registry().with_resource("urn:document", Resource.opaque(DOCUMENT))
 PATHS = {path: re.compile(re.sub(r"\{\w+\}", "[1-9][0-9]{0,18}", path)) for path in DOCUMENT["paths"]}
-PAGES = {route.path for route in openapi.PAGES}
+PAGES = {route.path for route in docs_pages.PAGES}
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
 NOWHERE = {401, 404, 405}  # what an address or a method that isn't there is answered with; 401 where a token is needed first
 faults: list[str] = []  # what was found since the test began

@@ -13,9 +13,10 @@ import pytest
 import yaml
 
 import app
-from rest import serving, streaming
+from rest import streamed_response
 from rest.errors import Failure
-from rest.metrics import Counter, Family, Histogram
+from server import connections
+from telemetry.metrics import Counter, Family, Histogram
 
 DEPLOY = Path(app.__file__).parent / "deploy"
 RULES: list[dict[str, Any]] = yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"][0]["rules"]
@@ -64,12 +65,12 @@ def kinds() -> set[str]:
         return {family.__name__}.union(*map(under, family.__subclasses__()))
 
     quotas = {f"QuotaExceeded: {name}" for name in ("address", "login", "failures", "user")}
-    return under(Failure) | quotas | set(streaming.BROKEN_OFF)
+    return under(Failure) | quotas | set(streamed_response.BROKEN_OFF)
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_what_is_asked_of_prometheus_is_measured(expression: str) -> None:
-    assert serving.CONNECTIONS in Family.every
+    assert connections.CONNECTIONS in Family.every
     named = metrics_of(expression)
     assert named
     assert named <= samples() | OF_PROMETHEUS

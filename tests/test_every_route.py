@@ -11,22 +11,24 @@ from aiohttp.test_utils import TestClient
 
 import app
 import auth
-import schemas
-from rest.contract import Operation
+from accounts.schemas import Closure, Credentials, PasswordChange, Registration
+from history.schemas import Restoration, Undo
+from rest.operation import Operation
+from tasks.schemas import TaskChange, TaskNew
 from tests.conftest import PASSWORD, Answer, Person
-from tests.test_bodies import exchange, request_of
+from tests.rest.test_bodies import exchange, request_of
 
 METHODS = sorted(hdrs.METH_ALL - {"CONNECT"})  # which is no request for a path
 BODIES: dict[Any, dict[str, Any] | None] = {  # what each kind of body may hold, so that nothing else is at fault
     None: None,
-    schemas.Registration: {"login": "walks-every-route", "password": "correct horse"},
-    schemas.Credentials: {"login": "walks-every-route", "password": "correct horse"},
-    schemas.PasswordChange: {"old": PASSWORD, "new": "another horse"},
-    schemas.Closure: {"password": PASSWORD},
-    schemas.TaskNew: {"name": "of a walk", "description": "", "status": "new"},
-    schemas.TaskChange: {"name": "changed", "status": "completed"},
-    schemas.Restoration: {},
-    schemas.Undo: {"since": 0},
+    Registration: {"login": "walks-every-route", "password": "correct horse"},
+    Credentials: {"login": "walks-every-route", "password": "correct horse"},
+    PasswordChange: {"old": PASSWORD, "new": "another horse"},
+    Closure: {"password": PASSWORD},
+    TaskNew: {"name": "of a walk", "description": "", "status": "new"},
+    TaskChange: {"name": "changed", "status": "completed"},
+    Restoration: {},
+    Undo: {"since": 0},
 }
 
 Sql = Callable[..., list[tuple[Any, ...]]]

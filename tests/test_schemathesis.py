@@ -18,21 +18,21 @@ from argon2 import PasswordHasher
 from hypothesis import strategies as st
 from schemathesis.engine import events, from_schema
 
-import accounts
 import app
 import auth
-import housekeeping
 import models
-import passwords
-import streams
-import transfer
-from scalars import login_key
-from schemas import TaskNew
+from accounts import passwords, users
+from accounts.values import login_key
+from history import event_stream
+from postgres import housekeeping
+from tasks import store
+from tasks.schemas import TaskNew
 from tests import document
+from transfer import exports
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))  # 0: those of `make test`, always the same; `make fuzz` says how many
 TASKS = 1000
-OPERATORS = "/metrics"  # there only where a token is set, and that isn't a user's: tests/test_metrics.py asks for it
+OPERATORS = "/metrics"  # there only where a token is set, and that isn't a user's: tests/telemetry/test_metrics.py asks for it
 ENDS = ("/change-password", "/revoke-tokens", "/delete-account")  # of the token, or of more
 EXAMPLE = {"login": "alice", "password": "correct horse battery"}  # the document's own
 
@@ -69,8 +69,8 @@ def service(own_pool: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
     """Run an application in a thread of its own, with somebody who has many tasks."""
     monkeypatch.setattr(passwords, "hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     monkeypatch.setattr(housekeeping, "SECONDS_BETWEEN_ROUNDS", 3600)  # an account that was deleted is mended, below
-    monkeypatch.setattr(streams.Stream, "end_if_due", streams.Stream.end)  # or else a stream would be waited for without end
-    monkeypatch.setattr("events.SECONDS_BETWEEN_QUESTIONS", 0.01)
+    monkeypatch.setattr(event_stream.Stream, "end_if_due", event_stream.Stream.end)  # or else a stream would be waited for without end
+    monkeypatch.setattr("history.event_watcher.SECONDS_BETWEEN_QUESTIONS", 0.01)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -83,13 +83,13 @@ def service(own_pool: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
         async with TestServer(await app.create_app()) as server:
             password_hash = passwords.hash_password(EXAMPLE["password"])
             try:
-                await accounts.create_user(EXAMPLE["login"], password_hash, 1)
-            except accounts.LoginTaken:  # another test, with another password
+                await users.create_user(EXAMPLE["login"], password_hash, 1)
+            except users.LoginTaken:  # another test, with another password
                 whose = models.User.login_key == EXAMPLE["login"]
                 await models.User.update(password_hash=password_hash).where(whose).aio_execute()
-            caller = await accounts.create_user(f"owner-{secrets.token_hex(6)}", password_hash, 1)
+            caller = await users.create_user(f"owner-{secrets.token_hex(6)}", password_hash, 1)
             task = TaskNew(name="Buy milk", description="", status="new")
-            await asyncio.gather(*(models.create_task(caller, task) for _ in range(TASKS)))
+            await asyncio.gather(*(store.create_task(caller, task) for _ in range(TASKS)))
 
             async def mend() -> None:
                 whose = models.UserState.user == caller.user_id
@@ -137,8 +137,8 @@ def _make_valid(case: Any) -> None:  # noqa: C901 - a list of small things
 
 
 def _make_a_file_valid(case: Any) -> None:
-    if case.media_type in transfer.EXAMPLES:  # of which no schema says what they are
-        case.body = transfer.EXAMPLES[case.media_type]
+    if case.media_type in exports.EXAMPLES:  # of which no schema says what they are
+        case.body = exports.EXAMPLES[case.media_type]
     elif case.headers:  # an export is for a new account, so the answer is 409; but a key may have been answered, and so it is read first
         case.headers.pop("Idempotency-Key", None)
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from tests.conftest import Person
-from tests.test_bodies import exchange
+from tests.rest.test_bodies import exchange
 
 
 async def test_no_answer_tells_a_version_the_parser_s_own_neither(alice: Person) -> None:

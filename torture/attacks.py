@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
-from tests.test_accounts import ABSURD
-from tests.test_bodies import FORM, JSON, NO_IDS, TASK
+from tests.accounts.test_accounts import ABSURD
+from tests.rest.test_bodies import FORM, JSON, NO_IDS, TASK
 from torture import bodies
 from torture.mallory import CREATE, PRIVATE, TASKS, WRITES, Attack, Made, Mallory
 

@@ -10,9 +10,9 @@ from urllib.parse import quote_from_bytes, urlencode
 
 import brotli
 
-from tests.test_accounts import FORBIDDEN_IN_LOGINS
-from tests.test_bodies import BROKEN_MULTIPART, FORM, JSON, MULTIPART, NO_DATES, NO_JSON, NO_UTF_8, OTHER_TYPES, TASK
-from tests.test_bodies import encode as encoded
+from tests.accounts.test_accounts import FORBIDDEN_IN_LOGINS
+from tests.rest.test_bodies import BROKEN_MULTIPART, FORM, JSON, MULTIPART, NO_DATES, NO_JSON, NO_UTF_8, OTHER_TYPES, TASK
+from tests.rest.test_bodies import encode as encoded
 from torture.mallory import LARGEST_BODY, TASKS, TYPES, WRITES, Made, Mallory
 
 NO_TEXTS = [["x"], [], {}, {"a": 1}, 0, 1.5, 1e400, True, False, [[[]]]]

@@ -11,8 +11,8 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.test_bodies import FORM, JSON, MULTIPART, TEXTS
-from tests.test_bodies import encode as encoded
+from tests.rest.test_bodies import FORM, JSON, MULTIPART, TEXTS
+from tests.rest.test_bodies import encode as encoded
 from torture import attacks, wire
 from torture.mallory import TASKS, Attack, Mallory
 

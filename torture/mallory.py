@@ -7,7 +7,7 @@ from typing import Any
 
 import jwt
 
-from tests.test_bodies import FORM, JSON, MULTIPART
+from tests.rest.test_bodies import FORM, JSON, MULTIPART
 from torture.wire import request
 
 TASKS = 5  # that Mallory has, 1 to 5

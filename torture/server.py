@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg2
 
-import embedded
+from postgres import embedded
 from torture.processes import Handle, descendants
 
 DATABASE = ROLE = "task"  # an ordinary role that owns its database, as in production

@@ -15,7 +15,7 @@ from bench.jobs import Answer
 from bench.load import Request
 from bench.stores import run_program
 from bench.systems import WORKERS, System
-from scalars import STATUSES
+from tasks.values import STATUSES
 
 INI = Path(__file__).with_suffix(".ini")
 THREADS = 16

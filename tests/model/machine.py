@@ -15,9 +15,9 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis.stateful import RuleBasedStateMachine
 
-import accounts
 import app
 import auth
+from accounts import users
 from tests.conftest import Answer, Person
 from tests.model.memory import FIELDS, Account, Json, Outcome, Task, replay, seconds
 from tests.model.requests import Manner, Moment, as_day, if_match, sent
@@ -298,7 +298,7 @@ class Machine(RuleBasedStateMachine):
 async def somebody(client: TestClient[Any, Any]) -> Person:
     """Give a user of a new account."""
     login = f"model-{secrets.token_hex(8)}"
-    return Person(client, login, await accounts.create_user(login, "no hash, so no password", secrets.randbelow(auth.GENERATIONS)))
+    return Person(client, login, await users.create_user(login, "no hash, so no password", secrets.randbelow(auth.GENERATIONS)))
 
 
 def with_headers(options: Json, headers: dict[str, str]) -> Json:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg2
 
-import embedded
+from postgres import embedded
 
 
 class Cluster:

@@ -15,7 +15,7 @@ import pytest
 import requests
 from psycopg2 import sql as compose
 
-import embedded
+from postgres import embedded
 from postgres.database import connection_parameters
 from tests.conftest import Server
 from tests.process.service import HOUSE, Service, register, running

@@ -6,7 +6,7 @@ import pytest
 import requests
 
 import app
-from rest import openapi
+from rest import docs_pages
 from rest.errors import Failure
 from tests.process.conftest import Tab
 from tests.process.service import Service, register
@@ -29,7 +29,7 @@ def token(public_service: Service, request: pytest.FixtureRequest) -> str:
 async def open_docs(tab: Tab) -> None:
     answer = await tab.page.goto(f"{tab.url}/docs")
     assert answer
-    assert answer.headers["content-security-policy"] == openapi.POLICY
+    assert answer.headers["content-security-policy"] == docs_pages.POLICY
     await tab.page.locator(".opblock").first.wait_for()
 
 
@@ -89,8 +89,8 @@ async def test_without_a_token_they_are_refused(tab: Tab) -> None:
 async def test_the_kinds_of_problem_have_anchors(tab: Tab) -> None:
     answer = await tab.page.goto(f"{tab.url}/docs/problems#login-taken")
     assert answer
-    assert answer.headers["content-security-policy"] == openapi.POLICY
-    kinds = {str(kind.problem) for kind in openapi.problems(Failure)}
+    assert answer.headers["content-security-policy"] == docs_pages.POLICY
+    kinds = {str(kind.problem) for kind in docs_pages.problems(Failure)}
     assert {"login-taken", "changed-meanwhile"} <= kinds
     shown = await tab.page.locator("h2[id]").evaluate_all("headings => headings.map(heading => heading.id)")
     assert sorted(shown) == sorted(kinds)

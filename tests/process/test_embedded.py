@@ -22,11 +22,12 @@ import psutil
 import psycopg2
 import pytest
 
-import embedded
+from postgres import embedded
+from tests.process.service import HOUSE
 
 pytestmark = pytest.mark.process
 
-EMBEDDED = Path(embedded.__file__)
+RUN = HOUSE / "run.py"
 AS_NOBODY = ["unshare", "--user", "--map-user=65534", "--map-group=65534"]
 AS_NAMELESS = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
 AS_AN_ORDINARY_USER = [] if os.geteuid() else AS_NOBODY
@@ -95,7 +96,7 @@ class House:
 
     def popen(self, *prefix: str, **variables: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [*prefix, sys.executable, EMBEDDED],
+            [*prefix, sys.executable, RUN],
             cwd=self.place,
             env={"PATH": os.environ["PATH"], "LANG": "xx_XX.UTF-8", "PORT": str(self.port)} | MEASURING | variables,
             stderr=subprocess.PIPE,
@@ -323,11 +324,9 @@ def test_a_server_for_tests_is_hasty_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_server_for_tests_stops_when_the_tests_are_killed(tmp_path: Path) -> None:
-    script = (
-        "import embedded, pathlib, sys\nwith embedded.server(pathlib.Path(sys.argv[1])) as host: print(host, flush=True); sys.stdin.read()"
-    )
+    script = "import pathlib, sys\nfrom postgres import embedded\nwith embedded.server(pathlib.Path(sys.argv[1])) as host: print(host, flush=True); sys.stdin.read()"
     with subprocess.Popen(
-        [sys.executable, "-c", script, tmp_path], cwd=EMBEDDED.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, tmp_path], cwd=HOUSE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as owner:
         host = owner.stdout.readline().strip()
         assert Path(host).is_dir()

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from rest import serving
-from rest.metrics import Family
+from server import connections
+from telemetry.metrics import Family
 from tests.process.service import Service, register, running
 
 pytestmark = pytest.mark.process
@@ -129,7 +129,7 @@ def test_a_reload_and_an_end_lose_nothing_and_a_stop_leaves_nothing(service: Ser
 def test_everything_that_alerts_and_dashboard_may_name_is_there(service: Service) -> None:
     headers = register(service, "measured-bob")
     assert requests.get(f"{service.url}/task", headers=headers, timeout=10).status_code == 200
-    assert serving.NO_HTTP in Family.every
+    assert connections.NO_HTTP in Family.every
 
     def missing() -> list[str]:
         text = f"\n{shown(service)}"

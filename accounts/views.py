@@ -1,0 +1,87 @@
+"""HTTP for accounts and tokens."""
+
+from http import HTTPStatus
+
+from aiohttp import hdrs, web
+
+from accounts import passwords, rate_limits, sign_in, users
+from accounts.schemas import Closure, Credentials, PasswordChange, Registration
+from accounts.users import LoginTaken
+from auth import Resource, Token
+from rest import quotas
+from rest.errors import EXTRA_HEADERS, Unavailable
+from rest.operation import Answer, contract
+from rest.quotas import QuotaExceeded
+
+TOKEN = Answer(Token)
+COUNTED_TOKEN = Answer(Token, sometimes=quotas.HEADERS)
+FIRST_TOKEN = Answer(Token, HTTPStatus.CREATED, sometimes=quotas.HEADERS)
+CLOSED = Answer(None, HTTPStatus.NO_CONTENT, sometimes=quotas.HEADERS)
+
+
+class AccountResource(Resource):
+    """What has to do with accounts."""
+
+    @property
+    def hashing(self) -> passwords.Hashing:
+        """Where passwords are hashed."""
+        return self.request.app[passwords.HASHING]
+
+    def token_answer(self, token: Token, status: int = HTTPStatus.OK) -> web.Response:
+        """Answer with a token, which nobody is to store."""
+        self.request[EXTRA_HEADERS][hdrs.CACHE_CONTROL] = "no-store"
+        return web.Response(text=token.model_dump_json(), status=status, content_type="application/json")
+
+
+class Accounts(AccountResource):
+    """The accounts."""
+
+    @contract(FIRST_TOKEN, LoginTaken, QuotaExceeded, Unavailable)
+    async def post(self, registration: Registration) -> web.Response:
+        """Register, and get a first token."""
+        async with rate_limits.attempt(self.request, registration.login, registers=True):
+            token = await sign_in.register(self.hashing, registration)
+        return self.token_answer(token, HTTPStatus.CREATED)
+
+
+class Tokens(AccountResource):
+    """The tokens."""
+
+    @contract(COUNTED_TOKEN, sign_in.WrongCredentials, QuotaExceeded, Unavailable)
+    async def post(self, credentials: Credentials) -> web.Response:
+        """Get a token."""
+        async with rate_limits.attempt(self.request, credentials.login):
+            token = await sign_in.get_token(self.hashing, credentials)
+        return self.token_answer(token)
+
+
+class Password(AccountResource):
+    """The caller's password."""
+
+    @contract(COUNTED_TOKEN)
+    async def post(self, change: PasswordChange) -> web.Response:
+        """Change the password; all tokens up to now end, and here is a new one."""
+        login = await users.get_login(self.caller)
+        async with rate_limits.attempt(self.request, login):
+            token = await sign_in.change_password(self.hashing, self.caller, login, change)
+        return self.token_answer(token)
+
+
+class Revocation(AccountResource):
+    """The end of the caller's tokens."""
+
+    @contract(TOKEN)
+    async def post(self) -> web.Response:
+        """Log out everywhere: all tokens up to now end, and here is a new one."""
+        return self.token_answer(await sign_in.revoke_tokens(self.caller))
+
+
+class AccountClosure(AccountResource):
+    """The end of the caller's account."""
+
+    @contract(CLOSED)
+    async def post(self, closure: Closure) -> web.Response:
+        """Delete the account with all that is in it; its login is free at once."""
+        async with rate_limits.attempt(self.request, await users.get_login(self.caller), is_last=True):
+            await sign_in.delete_account(self.hashing, self.caller, closure)
+        return web.Response(status=HTTPStatus.NO_CONTENT)

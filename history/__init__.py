@@ -1,0 +1,1 @@
+"""Tasks as they were, and what happens to them: logs, undo, live events."""

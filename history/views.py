@@ -1,0 +1,95 @@
+"""The resources of the past: what was, bringing it back, and following what happens."""
+
+from functools import partial
+
+from aiohttp import hdrs, web
+from aiohttp_sse import EventSourceResponse
+
+import auth
+from auth import Resource
+from history import event_stream, event_watcher, past
+from history.past import NotAsExpected, TooManyTasks
+from history.schemas import AccountLogEntry, Event, LogEntry, LogQuery, Restoration, Resumption, Undo, Undone
+from rest.errors import EXTRA_HEADERS, X_REVISION, NotFound
+from rest.operation import Answer, contract
+from rest.streamed_response import answering
+from rest.values import Page
+from server.responses import json_answer
+from tasks import listing
+from tasks.errors import HistoryGone, TaskChangedMeanwhile
+from tasks.resource import PAGED, TASK, TaskResource
+
+UNDONE = Answer(Undone, headers=("X-Revision",))
+ACCOUNT_LOG = Answer(list[AccountLogEntry], headers=PAGED, sometimes=("Link",))
+EVENTS = Answer(Event, headers=("X-Revision",), media_type="text/event-stream")
+
+
+class TaskRestoration(TaskResource):
+    """Bringing back one task of the caller's."""
+
+    @contract(TASK, NotFound, TaskChangedMeanwhile)
+    async def post(self, restoration: Restoration) -> web.Response:
+        """Bring a task out of the trash and, if you name a revision or a moment, back to what it was then."""
+        return self.task_answer(await past.restore_task(self.caller, self.task_id, restoration, self.if_match))
+
+
+class TaskUndo(TaskResource):
+    """Taking back what was done to the caller's tasks."""
+
+    @contract(UNDONE, HistoryGone, NotAsExpected, TooManyTasks)
+    async def post(self, undo: Undo) -> web.Response:
+        """Take back all that was done since a revision or a moment; or, with dry_run, say what that would do."""
+        undone = await past.undo(self.caller, undo)
+        return json_answer(undone.json, {X_REVISION: str(undone.user_revision)})
+
+
+class AccountHistory(TaskResource):
+    """The log of all tasks of the caller's."""
+
+    @contract(ACCOUNT_LOG)
+    async def get(self, query: Page) -> web.Response:
+        """List what was changed in all tasks, by revision."""
+        thing = self.caller, query
+        return await self.page_answer(query, partial(listing.account_state, *thing), partial(past.list_account_log, *thing))
+
+
+class Events(Resource):
+    """The caller's changes, as they happen."""
+
+    @contract(EVENTS, event_watcher.TooManyStreams, takes=("Last-Event-ID",))
+    async def get(self, query: Resumption) -> web.StreamResponse:
+        """Follow the changes as they happen.
+
+        Server-Sent Events: `revision` at the beginning, `task` for each change, with the task as it was right after, and `reset` where
+        changes are missing. The id of each is a revision; sent back as Last-Event-ID, it goes on from there.
+        """
+        last_id = self.request.headers.get("Last-Event-ID")
+        since = query.since if last_id is None else event_stream.revision_of(last_id)
+        watcher, expires_at = self.request.app[event_watcher.WATCHER], self.request[auth.ACCESS].expires_at
+        async with watcher.stream(self.caller, since, expires_at, self.request.transport) as stream:
+            self.request[EXTRA_HEADERS][X_REVISION] = str(stream.user_revision)
+            response = EventSourceResponse(
+                sep="\n",
+                allow_all_methods=True,
+                ping_interval=event_stream.SECONDS_BETWEEN_COMMENTS,
+                send_timeout=event_stream.SECONDS_OF_PATIENCE,
+            )
+            if self.request.method == hdrs.METH_HEAD:
+                return web.Response(headers=response.headers)
+            async with answering(self.request, response), response:
+                async for event in stream:
+                    await response.send(event.data, id=str(event.id), event=event.kind)
+        return response
+
+
+LOG = Answer(list[LogEntry], headers=PAGED, sometimes=("Link",))
+
+
+class TaskHistory(TaskResource):
+    """The log of one task of the caller's."""
+
+    @contract(LOG, NotFound)
+    async def get(self, query: LogQuery) -> web.Response:
+        """List what was changed, oldest entry first."""
+        thing = self.caller, self.task_id, query
+        return await self.page_answer(query, partial(past.log_state, *thing), partial(past.list_log, *thing))

@@ -1,0 +1,116 @@
+"""An operation declared once: what it takes, what it answers, how it refuses, and the words for it."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache, wraps
+from http import HTTPStatus
+from inspect import getdoc, signature
+from typing import Any, NamedTuple, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from rest.bodies import JSON, Fields, printable, read_body, read_query
+from rest.errors import Failure, FieldError, InvalidInput
+
+View = TypeVar("View", bound=web.View)
+Method = Callable[..., Awaitable[web.StreamResponse]]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Answer(NamedTuple):
+    """What a success looks like: the model of its body (None where it has none), and the headers that matter: always, or sometimes.
+
+    `also` gives an example of each other media type that it may have.
+    """
+
+    model: Any
+    status: HTTPStatus = HTTPStatus.OK
+    headers: tuple[str, ...] = ()
+    media_type: str = JSON
+    sometimes: tuple[str, ...] = ()
+    also: Mapping[str, str] = {}
+
+
+class Operation(NamedTuple):
+    """What is known of an operation; the document is made of it."""
+
+    method: str
+    name: str
+    summary: str
+    query: type[BaseModel] | None
+    body: type[BaseModel] | None
+    answer: Answer
+    failures: tuple[type[Failure], ...]
+    takes: tuple[str, ...]
+    files: Mapping[str, Any]
+
+
+def contract(
+    answer: Answer, *failures: type[Failure], takes: tuple[str, ...] = (), files: Mapping[str, Any] | None = None
+) -> Callable[[Method], Method]:
+    """Declare a view's method as an operation; `takes` names the headers that it reads besides conditions.
+
+    One that reads a body of any length by itself has `files`: the media types that it takes, each with a model of the body or an example.
+    Its parameter `query`, if there is one, is a pydantic model of the query string; any other parameter is one of the
+    body. Both are checked before the method runs: whoever sends what the models don't have, or a query string
+    to a method without `query`, gets InvalidInput.
+    """
+
+    def declare(method: Method) -> Method:
+        inputs = {name: parameter.annotation for name, parameter in list(signature(method).parameters.items())[1:]}
+        query = inputs.pop("query", None)
+        [(body_name, body)] = inputs.items() or [("", None)]
+        operation = Operation("", "", getdoc(method) or "", query, body, answer, failures, takes, files or {})
+
+        @wraps(method)
+        async def operate(view: web.View) -> web.StreamResponse:
+            asked = _asked(query or Nothing, view.request.rel_url.raw_query_string)
+            arguments: dict[str, BaseModel] = {"query": asked} if query else {}
+            if body:
+                arguments[body_name] = validate(body, await read_body(view.request))
+            return await method(view, **arguments)
+
+        operate.operation = operation  # type: ignore[attr-defined]
+        return operate
+
+    return declare
+
+
+@lru_cache(256)  # nobody changes what is asked, and many ask the same
+def _asked(model: type[Model], query_string: str) -> Model:
+    return validate(model, read_query(query_string))
+
+
+class Nothing(BaseModel, extra="forbid"):
+    """The query of an operation that takes none."""
+
+
+def validate(model: type[Model], fields: Fields) -> Model:
+    """Make the model of the fields. Raises InvalidInput that names each that is missing, unknown, repeated or wrong."""
+    values = {printable(name): value for name, value in fields.pairs}
+    errors = []
+    if len(values) < len(fields.pairs):
+        times = Counter(name for name, _ in fields.pairs)
+        errors = [FieldError(printable(name), "must not be sent more than once") for name, n in times.items() if n > 1]
+    try:
+        made = model.model_validate(values, context={"textual": fields.textual})
+    except ValidationError as error:
+        errors += [explain(fault) for fault in error.errors(include_url=False, include_input=False)]
+    if errors:
+        raise InvalidInput(*errors)
+    return made
+
+
+def explain(fault: Any) -> FieldError:
+    """Say in our words what pydantic found."""
+    name = printable(str(fault["loc"][0])) if fault["loc"] else "body"
+    limits = fault.get("ctx", {})
+    words = {
+        "missing": "must be sent",
+        "extra_forbidden": "is not known here",
+        "too_short": f"must have at least {limits.get('min_length')} character(s)",
+        "too_long": f"must have at most {limits.get('max_length')} characters",
+        "string_type": "must be text",
+    }
+    return FieldError(name, words.get(fault["type"]) or fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be"))

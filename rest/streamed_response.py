@@ -1,0 +1,65 @@
+"""An answer that is written piece by piece: its head goes out before its end is known."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+from aiohttp import web
+
+from rest import errors, overload
+from server import connections
+from telemetry import logs
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 15.0  # in which a client must have taken a piece
+BROKEN_OFF = ("BrokenOff",)  # among the refusals
+errors.REFUSALS.count(BROKEN_OFF, 0)
+
+
+@asynccontextmanager
+async def answering(request: web.Request, response: web.StreamResponse) -> AsyncIterator[None]:
+    """Send the head of an answer, with the headers that every answer has, so that its body can be written inside.
+
+    What fails inside can't be answered any more: the log has it, and the connection breaks, so that nobody takes a part for the whole.
+    That goes for a TimeoutError too, by which whoever writes may give up a client that takes nothing. One that went away is no failure.
+    The deadline that other answers have is no longer one. Raises Unavailable, to nobody, where the client went before it began.
+    """
+    overload.let_take_its_time(request)
+    response.headers[logs.X_REQUEST_ID] = logs.request_id.get() or ""
+    errors.add_headers(request, response)
+    if request.transport is None or request.transport.is_closing():
+        raise errors.Unavailable()
+    await response.prepare(request)
+    try:
+        yield
+    except ConnectionError:
+        pass
+    except (errors.Failure, TimeoutError) as error:
+        errors.REFUSALS.count(BROKEN_OFF)
+        log.warning("an answer was broken off: %s", str(error) or "the client took too long")
+        _break(request)
+    except Exception:
+        errors.REFUSALS.count((errors.Unexpected.__name__,))
+        log.exception("unexpected failure in the middle of an answer")
+        _break(request)
+
+
+async def send(request: web.Request, response: web.StreamResponse, body: AsyncGenerator[bytes]) -> web.StreamResponse:
+    """Send an answer whose body is made as it is taken; for HEAD none of it is. A client that takes nothing for a while is given up."""
+    async with answering(request, response), aclosing(body):
+        if request.method != "HEAD":
+            async for part in body:
+                for piece in connections.pieces(request.protocol, part):
+                    async with asyncio.timeout(IDLE_SECONDS):
+                        await response.write(piece)
+                del part  # it may be some MiB, and the next one is still to be made
+        async with asyncio.timeout(IDLE_SECONDS):
+            await response.write_eof()
+    return response
+
+
+def _break(request: web.Request) -> None:
+    if request.transport:
+        request.transport.abort()

@@ -1,0 +1,138 @@
+"""The values of which any fields are made: how each is written, read and limited, and how the document describes it."""
+
+import re
+import unicodedata
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
+
+LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
+LARGEST_ID = 2**63 - 1
+MOST_PER_PAGE = 1000
+MOST_MARKS_IN_A_ROW = 30  # Unicode's stream-safe text (UAX #15): to normalise a run takes the square of its length
+MARKS_BY_DECOMPOSITION = "\u0f73\u0f75\u0f81"
+
+
+def clean(value: str) -> str:
+    """Return the text in Unicode's form NFC. Raise ValueError where it has what can't be stored or takes too long."""
+    if "\0" in value:
+        raise ValueError("must not contain NUL")
+    if value.isascii():
+        return value
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must not contain lone surrogates") from None
+    if _longest_run_of_marks(value) > MOST_MARKS_IN_A_ROW:
+        raise ValueError(f"must not contain more than {MOST_MARKS_IN_A_ROW} combining marks in a row")
+    return unicodedata.normalize("NFC", value)
+
+
+def _longest_run_of_marks(text: str) -> int:
+    longest = run = 0
+    for character in text:
+        run = run + 1 if unicodedata.combining(character) or character in MARKS_BY_DECOMPOSITION else 0
+        longest = max(longest, run)
+    return longest
+
+
+def _number(value: object, info: ValidationInfo) -> object:
+    textual = (info.context or {}).get("textual")
+    if textual and isinstance(value, str) and re.fullmatch(r"0|[1-9][0-9]{0,18}", value):
+        return int(value)
+    if textual or isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("must be a whole number")
+    return value
+
+
+def _flag(value: object, info: ValidationInfo) -> object:
+    if (info.context or {}).get("textual") and value in ("true", "false"):
+        return value == "true"
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+_MOMENT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}):([0-9]{2})(?:\.([0-9]+))?([Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+)
+
+
+def _moment(value: object) -> datetime:
+    """Read a moment, to the microsecond that isn't before it: what is stored has microseconds."""
+    moment, is_beyond = _microsecond(value)
+    return moment + timedelta(microseconds=is_beyond) if moment < LAST_MOMENT else moment
+
+
+def _past_moment(value: object) -> datetime:
+    """Read a moment, to the microsecond that isn't after it."""
+    return _microsecond(value)[0]
+
+
+def _microsecond(value: object) -> tuple[datetime, bool]:
+    form = _MOMENT.fullmatch(value) if isinstance(value, str) else None
+    if not form:
+        raise ValueError("must be a moment as RFC 3339 writes it: 2026-11-24T09:30:00Z (in an address, + is written %2B)")
+    day, time, second, fraction, zone = form.groups(default="")
+    leap = second == "60"  # a second that Python's clock doesn't have
+    try:
+        moment = datetime.fromisoformat(f"{day}T{time}:{'59' if leap else second}.{fraction[:6]:0<6}{zone.upper()}")
+    except ValueError:
+        raise ValueError("must be a moment that the calendar and the clock have") from None
+    try:
+        return moment.astimezone(UTC) + timedelta(seconds=leap), bool(fraction[6:].strip("0"))
+    except OverflowError:  # where the zone carries it beyond the years that there are, nothing is beyond it
+        return (datetime(1, 1, 1, tzinfo=UTC) if moment.year == 1 else LAST_MOMENT), False
+
+
+def text_schema(description: str, *examples: str, **more: Any) -> WithJsonSchema:
+    """Describe a value that is written as text."""
+    return WithJsonSchema({"type": "string", "description": description, "examples": list(examples), **more})
+
+
+# For the document, in what Python, ECMA 262 and Rust read alike: their classes of white space differ.
+NUL = r"\u0000"
+WIDE = r"\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+SPACE = rf"\u0009-\u000d\u001c-\u0020\u0085\u00a0{WIDE}"
+CLEAN = {"pattern": rf"^[^{NUL}]*$"}
+
+Text = Annotated[str, AfterValidator(clean), Field(json_schema_extra=CLEAN)]
+Id = Annotated[int, Field(ge=1, le=LARGEST_ID, examples=[1])]
+Number = Annotated[Id, BeforeValidator(_number)]
+Natural = Annotated[int, Field(ge=0, le=LARGEST_ID, examples=[7]), BeforeValidator(_number)]
+Limit = Annotated[int, Field(ge=1, le=MOST_PER_PAGE, description="how many at the most"), BeforeValidator(_number)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+_A_MOMENT = text_schema("a moment as RFC 3339 writes it", "2026-11-24T09:30:00Z", format="date-time")
+Moment = Annotated[datetime, BeforeValidator(_moment), _A_MOMENT]
+PastMoment = Annotated[datetime, BeforeValidator(_past_moment), _A_MOMENT]
+
+# What is only shown
+
+MOMENT = {"format": "date-time", "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$"}
+ShownMoment = Annotated[str, Field(examples=["2026-11-24T09:30:00.123456Z"], json_schema_extra=MOMENT)]
+Revision = Annotated[int, Field(examples=[7])]
+
+
+class Strict(BaseModel):
+    """Input: text is text, numbers are numbers, and what isn't named here is refused."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Page(Strict):
+    """Which part of a listing."""
+
+    limit: Limit = MOST_PER_PAGE
+    cursor: Annotated[Text | None, Field(min_length=1, description="where the page before ended: take it from that page's Link")] = None
+
+    @cached_property
+    def listing(self) -> str:
+        """What all pages of one listing have in common, and no two listings."""
+        return self.model_dump_json(exclude={"cursor"}, exclude_defaults=True)
+
+    @property
+    def as_of(self) -> int | None:
+        """Which revision all pages of the listing show; None where each shows the present one."""
+        return None

@@ -1,0 +1,57 @@
+"""Run the service with a PostgreSQL of its own, where none is named: `make run` is `python run.py`."""
+
+import os
+import secrets
+import socket
+import sys
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+import settings
+from postgres.embedded import give_to_owner_of, server
+
+
+def _kept_secret(path: Path) -> str:
+    if not path.exists():
+        partial = path.with_suffix(".partial")
+        partial.touch(mode=0o600)
+        with partial.open("w") as file:
+            file.write(secrets.token_hex(32))
+            file.flush()
+            os.fsync(file.fileno())  # as durable as the passwords that are hashed with it
+        give_to_owner_of(path.parent, partial)
+        partial.rename(path)
+    return path.read_text()
+
+
+def _become_gunicorn() -> None:
+    given = settings.load()
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in given.host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((given.host, given.port))
+    except OSError as error:
+        raise SystemExit(f"Can't listen on {given.address}: {error.strerror}. Set HOST and PORT to others, or stop what listens.") from None
+    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "app:create_app"])
+
+
+def main() -> None:
+    """Become gunicorn; where DB_HOST is not set, with a PostgreSQL and secrets kept in DATA_DIR."""
+    configured = {name: value for name, value in {**dotenv_values(".env"), **os.environ}.items() if value}
+    if "DB_HOST" in configured:
+        _become_gunicorn()
+    directory = Path(configured.get("DATA_DIR", settings.Settings.model_fields["data_dir"].default))
+    with server(directory) as host:
+        os.environ |= {"DB_HOST": host, "DB_PORT": "5432", "DB": "postgres", "DB_USER": "postgres", "DB_PASSWORD": ""}
+        os.environ |= {name: _kept_secret(directory / name) for name in ("JWT_SECRET", "PASS_SALT") if name not in configured}
+        _become_gunicorn()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        sys.exit(f"Can't start: {error}.")

@@ -1,0 +1,1 @@
+"""How connections are held and answers written: all that leans on aiohttp's inside."""

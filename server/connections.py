@@ -1,0 +1,348 @@
+"""How connections are held: none for ever, not too many, and to an end that loses no request."""
+
+import asyncio
+import fcntl
+import socket
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Any, cast
+
+import orjson
+from aiohttp import web, web_protocol
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
+
+import settings
+from rest.errors import HEADERS, PROBLEM, REFUSALS, Overloaded
+from telemetry import metrics
+
+BACKLOG = 2048  # connections that wait to be taken, as gunicorn has it; aiohttp would make it 128, which a burst outgrows
+LINES_OF_A_HEAD = 8  # of the longest that there may be: so much, and one read more, is kept of a head that is still arriving
+REQUESTS_AHEAD = 2  # that are taken while another is at work; aiohttp takes 32, of up to a MiB each
+LEAST_READ_BYTES = 64 * 1024  # by a client that is slow to take an answer, within a request's time
+MOST_UNREAD_BYTES = 48 * 1024 * 1024  # of all answers together; then whoever has been slow for longest goes
+SECONDS_TO_BE_SLOW = 2  # before that, unless it is twice as much
+SYSTEMS_BYTES = 256 * 1024  # of an answer; where it isn't told, the system keeps up to some MiB for a client that doesn't read
+BYTES_PER_PIECE = 64 * 1024
+SECONDS_OF_LINGERING = 2  # in which the rest of a body that nobody wants is taken and thrown away, so that its sender sees the answer
+SECONDS_FOR_SUCCESSORS = 1  # in which a worker that stops still takes connections, until those that come after it do
+SECONDS_FOR_A_LAST_REQUEST = 2  # on a connection that is idle when the service stops
+SECONDS_BETWEEN_LOOKS = 0.02  # whether all connections have ended
+SECONDS_TO_BREAK_OFF = 1  # what goes on beyond its time when the service stops
+
+web_protocol.MAX_MSG_QUEUE_SIZE = REQUESTS_AHEAD
+
+CONNECTIONS = metrics.Gauge("http_connections", "Connections of clients.")
+MOST_CONNECTIONS = metrics.Gauge("http_connections_most", "Connections of clients that there may be.")
+
+NO_HTTP = metrics.Counter("http_malformed_total", "What came and was no HTTP: the parser's own 400.")
+NO_HTTP.count(amount=0)
+
+
+class TooManyConnections(Overloaded):
+    """There are as many connections as there may be."""
+
+    detail = "There are too many connections: try again."
+
+
+class Connection(RequestHandler):
+    """A client's connection."""
+
+    __slots__ = ("_ahead", "_begun", "_body", "_is_refused", "_look", "_wire", "kept_bytes", "slow_since")
+    _manager: "Server | None"
+    _wire: asyncio.Transport  # also when aiohttp has closed it, and it waits until the client reads the rest
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._begun = 0  # bytes of a head that is arriving
+        self._ahead = 0  # and of it before, while another request was at work
+        self._body: StreamReader = EMPTY_PAYLOAD  # of the request that came last
+        self._is_refused = False  # what is still arriving
+        self._look: asyncio.TimerHandle | None = None  # at a client that is slow to read
+        self.kept_bytes = 0  # of an answer, to be sent
+        self.slow_since = 0.0
+
+    # A head that takes too long to arrive. aiohttp gives it as long as a connection may be idle.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._wire = cast(asyncio.Transport, transport)
+        self._wire.set_write_buffer_limits(high=0)  # of what isn't sent at once nothing goes unseen
+        super().connection_made(transport)
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
+        requests, is_of_a_head = self._request_count, self._body.is_eof()
+        arrived, most = self._begun + self._ahead + len(data), LINES_OF_A_HEAD * self.max_line_size
+        super().data_received(data)
+        if self._messages:
+            self._body = self._messages[-1][1]
+        if self._request_count != requests:
+            self._begun = self._ahead = 0
+            if arrived > most:
+                self._refuse_heads_over(most)
+        elif data and is_of_a_head and not self._close:
+            if self._waiter is None:
+                self._ahead += len(data)
+            else:
+                if not self._begun and requests:  # the first is expected since the connection was made
+                    self._expect_head()
+                self._begun += len(data)
+            if arrived > most:
+                self._refuse_head()
+
+    def _expect_head(self) -> None:
+        if self._keepalive_handle is not None:
+            self._keepalive_handle.cancel()
+        self._next_keepalive_close_time = self._loop.time() + settings.load().request_timeout_seconds
+        self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
+
+    def _refuse_heads_over(self, most: int) -> None:
+        came = len(self._messages)
+        while any(_head_size(message) > most for message, _ in self._messages):
+            self._messages.pop()
+        if len(self._messages) < came:
+            self._refuse_head()
+
+    def _refuse_head(self) -> None:
+        error = HttpProcessingError(code=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message="The head of the request is too large.")
+        self._messages.append((_ErrInfo(error.code, error, error.message), EMPTY_PAYLOAD))
+        self._is_refused = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _make_error_handler(self, err_info: _ErrInfo) -> Any:
+        NO_HTTP.count()
+        return super()._make_error_handler(err_info)
+
+    def handle_error(self, *arguments: Any, **options: Any) -> web.StreamResponse:
+        response = super().handle_error(*arguments, **options)
+        response.headers.update(HEADERS)
+        return response
+
+    # A client that is slow to read. aiohttp would keep its answer for as long as it likes.
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self.slow_since = self._loop.time()
+        self._look_again()
+        if self._manager is not None:
+            self._manager.keep_little_unread(self)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._end_of_slowness()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._end_of_slowness()
+        super().connection_lost(exc)
+
+    def _end_of_slowness(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+            if self._manager is not None:
+                self._manager.slow.pop(self, None)
+
+    @property
+    def unread(self) -> int:
+        """How many bytes wait until the client reads them: here, and in the system's buffer, which is emptied in large steps."""
+        number = fcntl.ioctl(self._wire.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        return self.kept_bytes + self._wire.get_write_buffer_size() + int.from_bytes(number, sys.byteorder)
+
+    def _look_again(self) -> None:
+        self._look = self._loop.call_later(settings.load().request_timeout_seconds, self._look_whether_it_reads, self.unread)
+
+    def _look_whether_it_reads(self, unread_before: int) -> None:
+        if unread_before - self.unread < LEAST_READ_BYTES:
+            self.abort()
+        else:
+            self._look_again()
+
+    def abort(self) -> None:
+        """Give the client up."""
+        self._wire.abort()
+
+    # The end
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the client wants nothing at this moment, as far as is known."""
+        return self._waiter is not None and not self._begun and not self._messages and not self._paused
+
+    @property
+    def closes_at(self) -> float:
+        """When it is closed if nothing comes."""
+        return self._next_keepalive_close_time
+
+    def retire(self) -> None:
+        """Answer the request that is under way, or the next one; with that say that it was the last, and close.
+
+        aiohttp would close idle connections at once, also where a request is on its way on them; and those that aren't, after an
+        answer that promised otherwise. Of a body that is still arriving it would take no more.
+        """
+        if self._current_request is not None:
+            self._current_request._message = _last(self._current_request._message)
+        if make_request := self._request_factory:
+            self._request_factory = lambda message, *others: make_request(_last(message), *others)
+
+
+def _head_size(message: Any) -> int:
+    return 0 if isinstance(message, _ErrInfo) else sum(len(name) + len(value) for name, value in message.raw_headers)
+
+
+def _last(message: Any) -> Any:
+    return message._replace(should_close=True)
+
+
+def pieces(connection: RequestHandler, body: bytes) -> Iterator[bytes]:
+    """Give what is to be written piece by piece, and let the connection know how much of it is kept meanwhile."""
+    for start in range(0, len(body), BYTES_PER_PIECE):
+        if isinstance(connection, Connection):
+            connection.kept_bytes = len(body) - start
+        yield body[start : start + BYTES_PER_PIECE]
+    if isinstance(connection, Connection):
+        connection.kept_bytes = 0
+
+
+class Server(web.Server):
+    """What holds the connections of a worker."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.slow: dict[Connection, None] = {}  # whose clients don't read, slowest first
+        self._is_retiring = False
+        CONNECTIONS.ask(lambda: len(self._connections))
+        MOST_CONNECTIONS.ask(lambda: settings.load().max_connections)
+
+    def __call__(self) -> Connection:
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        """Take a connection; where there are too many, in the place of the one that is idle and would be closed next."""
+        super().connection_made(handler, transport)
+        if len(self._connections) > settings.load().max_connections:
+            idle = [connection for connection in self._ours() if connection.is_idle]
+            if idle:
+                min(idle, key=lambda connection: connection.closes_at).force_close()
+            else:
+                REFUSALS.count((TooManyConnections.__name__,))
+                transport.write(_REFUSAL)
+                transport.close()
+        if self._is_retiring and isinstance(handler, Connection):
+            handler.retire()
+
+    def keep_little_unread(self, connection: Connection) -> None:
+        """Note that a client is slow to read, and give up those who have been for longest while too much is kept for all of them."""
+        self.slow[connection] = None
+        unread = sum(each.unread for each in self.slow)
+        for each in list(self.slow):
+            is_slow = each.slow_since <= self._loop.time() - SECONDS_TO_BE_SLOW
+            if unread <= (1 if is_slow else 2) * MOST_UNREAD_BYTES:
+                break
+            unread -= each.unread
+            each.abort()
+
+    def retire(self) -> None:
+        """Let every connection, also those that are still to come, end with its next answer."""
+        self._is_retiring = True
+        for connection in self._ours():
+            connection.retire()
+
+    async def ended(self, seconds: float, seconds_of_idleness: float) -> None:
+        """Wait until no connections are left, or, after some time, only idle ones."""
+        began_at = self._loop.time()
+        while self._connections and (passed := self._loop.time() - began_at) < seconds:
+            if passed >= seconds_of_idleness and all(connection.is_idle for connection in self._ours()):
+                break
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def _ours(self) -> list[Connection]:
+        return [connection for connection in self._connections if isinstance(connection, Connection)]
+
+
+_REFUSAL_BODY = orjson.dumps(TooManyConnections().document())
+_REFUSAL_HEADERS = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
+_REFUSAL = (
+    f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {PROBLEM}\r\nContent-Length: {len(_REFUSAL_BODY)}\r\n"
+    f"Retry-After: 1\r\nConnection: close\r\n{_REFUSAL_HEADERS}\r\n"
+).encode() + _REFUSAL_BODY
+
+
+class Runner(web.AppRunner):
+    """What runs an application: on connections of ours, and to an end that loses no request."""
+
+    def __init__(self, app: web.Application, **options: Any) -> None:
+        given = settings.load()
+        super().__init__(
+            app,
+            **options,
+            access_log=None,
+            auto_decompress=False,  # rest/bodies.py refuses what is coded
+            keepalive_timeout=given.keepalive_seconds,
+            lingering_time=SECONDS_OF_LINGERING,
+            max_field_size=given.max_header_bytes,
+            max_line_size=given.max_header_bytes,
+            shutdown_timeout=SECONDS_TO_BREAK_OFF,
+        )
+        self._is_shut_down = False
+
+    async def _make_server(self) -> Server:
+        made = await super()._make_server()
+        return Server(made.request_handler, request_factory=made.request_factory, loop=made._loop, **made._kwargs)
+
+    def _reg_site(self, site: web.BaseSite) -> None:
+        super()._reg_site(site)
+        site._backlog = BACKLOG
+        if isinstance(site, web.SockSite):
+            site._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SYSTEMS_BYTES)  # of each connection that is taken
+
+    async def cleanup(self) -> None:
+        """Serve on until every client has got an answer that said that it was the last, or wants none; not for ever."""
+        if isinstance(self._server, Server):
+            await self.shutdown()
+            self._server.retire()
+            await self._server.ended(SECONDS_FOR_SUCCESSORS, SECONDS_FOR_SUCCESSORS)
+            await self._close_listeners(self._server)
+            await self._server.ended(settings.load().request_timeout_seconds, SECONDS_FOR_A_LAST_REQUEST - SECONDS_FOR_SUCCESSORS)
+        await super().cleanup()
+
+    async def _close_listeners(self, server: Server) -> None:
+        """Take no more connections, but those that wait to be taken: if no other process has the listener, the system would reset them."""
+        came: list[socket.socket] = []
+        for site in self.sites:
+            listener = _second(site)
+            await site.stop()
+            if listener is not None:
+                with listener:
+                    came.extend(_waiting(listener))
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*(loop.connect_accepted_socket(server, each) for each in came), return_exceptions=True)
+
+    async def shutdown(self) -> None:
+        """Tell the application, once, that it stops: what streams would go on for ever."""
+        if not self._is_shut_down:
+            self._is_shut_down = True
+            await super().shutdown()
+
+
+def _second(site: web.BaseSite) -> socket.socket | None:
+    """Give the site's listener once more, so that it outlives the site; None where that can't be."""
+    if isinstance(site, web.SockSite) and site._ssl_context is None:
+        with suppress(OSError):  # there is no descriptor left
+            return site._sock.dup()
+    return None
+
+
+def _waiting(listener: socket.socket) -> Iterator[socket.socket]:
+    """Take the connections that wait to be taken."""
+    with suppress(OSError):  # there is none, or no descriptor left
+        for _ in range(BACKLOG):
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            yield connection

@@ -1,0 +1,1 @@
+"""Tasks as they are: their fields, how they are stored, found and listed."""

@@ -1,0 +1,65 @@
+"""The failures that a client meets with tasks."""
+
+from typing import Any
+
+import orjson
+from pydantic import MISSING, Field
+
+from rest.errors import ChangedMeanwhile, FieldError, Gone, InvalidInput, Problem
+from tasks.schemas import EXAMPLE_TASK
+from tasks.schemas import Task as TaskShown
+
+
+class HistoryProblem(Problem):
+    """What is known of the history that there is."""
+
+    kept_from: int = Field(description="the revision from which the account's history is whole", examples=[7])
+    revision: int = Field(description="the user's present revision", examples=[9])
+
+
+class HistoryGone(Gone):
+    """The history that this needs isn't there: before `kept_from` it went with purged tasks, after `revision` there is none yet."""
+
+    problem = "history-gone"
+    detail = "There is no history of that revision, or none any more: what there is goes from kept_from to revision."
+    shape = HistoryProblem
+
+    def __init__(self, kept_from: int = 7, revision: int = 9) -> None:
+        super().__init__(revision=revision)
+        self.kept_from, self.revision = kept_from, revision
+
+    def members(self) -> dict[str, Any]:
+        return {"kept_from": self.kept_from, "revision": self.revision}
+
+
+class ConflictProblem(Problem):
+    """What explains a conflict."""
+
+    current: TaskShown = Field(description="the task as it is")
+    changed: list[str] | MISSING = Field(
+        MISSING, description="the fields altered since the client's revision, where that is one of the task's", examples=[["status"]]
+    )
+
+
+class TaskChangedMeanwhile(ChangedMeanwhile):
+    """The task has moved on since the client's revision: here is how it is, and what has changed."""
+
+    shape = ConflictProblem
+
+    def __init__(self, current: str = EXAMPLE_TASK, changed: str | None = '["status"]', revision: int | None = None) -> None:
+        super().__init__(revision=revision)
+        self.current, self.changed = current, changed
+
+    def members(self) -> dict[str, Any]:
+        return {"current": orjson.Fragment(self.current)} | ({"changed": orjson.Fragment(self.changed)} if self.changed else {})
+
+
+class TaskPurged(Gone):
+    """The task that was created under this Idempotency-Key has been purged."""
+
+    detail = "The task that was created under this Idempotency-Key has been purged, and is not created again: choose a new key."
+
+
+def to_come(field: str, user_revision: int) -> InvalidInput:
+    """Give the refusal of a revision that there hasn't been yet."""
+    return InvalidInput(FieldError(field, f"must be one that there has been: the latest is {user_revision}"), revision=user_revision)

@@ -1,0 +1,56 @@
+"""What may be asked of a task, and in which order: the conditions and keys of a listing, over whatever has a task's columns."""
+
+from typing import Any, NamedTuple
+
+from peewee import SQL, ColumnBase, Expression, fn
+
+from models import Task
+from postgres.batching import q
+from postgres.pages import Key
+from tasks.values import STATUSES
+
+
+class Filter(NamedTuple):
+    """The SQL type of a filter's parameter, and what it asks of a task."""
+
+    sql_type: str
+    condition: Expression
+
+
+def keys(task: Any) -> dict[str, Key | None]:
+    """Give the keys of the orders by name; None: the id, which breaks every tie, is the key."""
+    return {
+        "id": None,
+        "name": Key("text", fn.replace(fn.lower(task.name.collate("pg_c_utf8")), "ё", "е").collate('"C"')),
+        "status": Key("int", position(STATUSES, task.status)),
+        "completion_at": Key("date", task.completion_at, nullable=True),
+        "created_at": Key("timestamptz", task.created_at),
+        "updated_at": Key("timestamptz", task.updated_at),
+    }
+
+
+def position(values: tuple[str, ...], column: ColumnBase) -> ColumnBase:
+    """Give the place of a column's value among these."""
+    return fn.array_position(SQL("ARRAY[" + ", ".join(f"'{value}'" for value in values) + "]"), column)
+
+
+_LOWER_WORDS = SQL("(ARRAY(SELECT lower(w COLLATE pg_c_utf8) FROM unnest(q.q) w))")
+
+
+def filters(task: Any) -> dict[str, Filter]:
+    """Give the filters by name."""
+    text = fn.lower(task.name.concat("\n").concat(task.description).collate("pg_c_utf8"))
+    return {  # one status and several differ, since the index then gives the order by id
+        "status": Filter("text", task.status == q.status),
+        "statuses": Filter("text[]", task.status == fn.ANY(q.statuses)),
+        "completion_at": Filter("date", task.completion_at == q.completion_at),
+        "without_day": Filter("boolean", task.completion_at.is_null()),
+        "completion_from": Filter("date", task.completion_at >= q.completion_from),
+        "completion_to": Filter("date", task.completion_at <= q.completion_to),
+        "completed_from": Filter("timestamptz", task.completed_at >= q.completed_from),
+        "completed_to": Filter("timestamptz", task.completed_at < q.completed_to),
+        "q": Filter("text[]", Expression(text, "LIKE ALL", _LOWER_WORDS)),
+    }
+
+
+FILTER_TYPES = {name: each.sql_type for name, each in filters(Task).items()}

@@ -1,0 +1,89 @@
+"""What all resources of tasks have: the task of the address, conditions, and pages of listings."""
+
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from http import HTTPStatus
+from typing import TypeVar
+
+from aiohttp import hdrs, web
+from multidict import istr
+from yarl import URL
+
+from auth import Resource
+from rest import conditions
+from rest.errors import EXTRA_HEADERS, X_REVISION, NotFound
+from rest.operation import Answer
+from rest.values import LARGEST_ID, Page
+from tasks.listing import Listed, State
+from tasks.schemas import Task
+from tasks.store import TaskAsStored
+
+AnyResponse = TypeVar("AnyResponse", bound=web.StreamResponse)
+
+SHOWN = ("ETag", "X-Revision")
+PAGED = (*SHOWN, "X-Purged")
+TASK = Answer(Task, headers=SHOWN)
+X_PURGED = istr("X-Purged")
+REPRESENTATION = 1  # goes into the ETag of a listing: raise it when the same rows come to look different
+
+
+class TaskResource(Resource):
+    """What resources of tasks have besides: the task of the address, conditions, pages."""
+
+    @property
+    def task_id(self) -> int:
+        """The task that the address names. Raises NotFound where no task can have that id."""
+        task_id = int(self.request.match_info["id"])
+        if task_id > LARGEST_ID:
+            raise NotFound()
+        return task_id
+
+    @property
+    def if_match(self) -> list[int] | None:
+        """The revisions that the client takes for the present one; None for any."""
+        return conditions.if_match(self.request)
+
+    def task_answer(self, task: TaskAsStored, status: int = HTTPStatus.OK) -> web.Response:
+        """Answer with a task and its tag, or with 304 to a client that has it."""
+        self.request[EXTRA_HEADERS][X_REVISION] = str(task.user_revision)
+        return conditions.answer(self.request, task.json.encode(), conditions.revision_tag(task.revision), status)
+
+    async def page_answer(self, query: Page, state: Callable[[], Awaitable[State]], page: Callable[[], Awaitable[Listed]]) -> web.Response:
+        """Answer with a page of a listing, its tag and a link to the next; or with 304 to a client that has it, for whom it isn't made."""
+        if known := await self._known(query, state):
+            return known
+        listed = await page()
+        response = conditions.answer(self.request, b"[%b]" % listed.json, self._page_tag(query, listed.state))
+        if listed.cursor and response.status == HTTPStatus.OK:
+            self._link(response, query, listed.cursor)
+        return with_purged(response, listed.state)
+
+    async def _known(self, query: Page, state: Callable[[], Awaitable[State]], *form: object) -> web.Response | None:
+        if hdrs.IF_NONE_MATCH in self.request.headers:
+            present = await state()
+            tag = self._page_tag(query, present, *form)
+            if conditions.names(self.request, tag):
+                return with_purged(conditions.not_modified(tag), present)
+        return None
+
+    def _page_tag(self, query: Page, state: State, *form: object) -> str:
+        self.request[EXTRA_HEADERS][X_REVISION] = str(state.user_revision)
+        return conditions.digest_tag(
+            REPRESENTATION, self.caller.user_id, self.request.path, query.listing, query.cursor, state.revision, state.purged, *form
+        )
+
+    def _link(self, response: web.StreamResponse, query: Page, cursor: str) -> None:
+        response.headers[hdrs.LINK] = f'<{_up_to_the_cursor(self.request.rel_url, query.as_of)}{cursor}>; rel="next"'
+
+
+@lru_cache(256)
+def _up_to_the_cursor(address: URL, as_of: int | None) -> str:
+    """Give the address of a listing's next page up to its cursor's value. What began at a moment goes on at that moment's revision."""
+    first = address.without_query_params("at", "cursor")
+    return (first if as_of is None else first.update_query(revision=str(as_of))).extend_query(cursor="").raw_path_qs
+
+
+def with_purged(response: AnyResponse, state: State) -> AnyResponse:
+    """Let the answer say how many tasks are gone for good."""
+    response.headers[X_PURGED] = str(state.purged)
+    return response

@@ -1,0 +1,107 @@
+"""The door to tasks: the functions through which they are stored and found. Knows nothing of HTTP."""
+
+from typing import Any, NamedTuple
+
+import orjson
+from peewee import (
+    fn,
+)
+from pydantic import MISSING
+
+from models import CALLER_TYPES, Caller
+from postgres.batching import Batched, q
+from rest.errors import Failure, FieldError, InvalidInput, InvalidToken, NotFound
+from rest.idempotency import KeyReused, digest
+from tasks.errors import TaskChangedMeanwhile, TaskPurged, to_come
+from tasks.schemas import TaskChange, TaskNew
+
+
+class TaskAsStored(NamedTuple):
+    """A task as PostgreSQL gave it: the JSON goes out as it is."""
+
+    id: int
+    revision: int
+    json: str
+    user_revision: int
+
+
+_CREATE = Batched(fn.task_create(q.user_id, q.generation, q.wait, q.new), CALLER_TYPES | {"new": "jsonb"})
+_CREATE_ONCE = Batched(
+    fn.task_create_once(q.user_id, q.generation, q.wait, q.new, q.key, q.digest),
+    CALLER_TYPES | {"new": "jsonb", "key": "text", "digest": "text"},
+)
+_UPDATE = Batched(
+    fn.task_update(q.user_id, q.generation, q.wait, q.id, q.if_match, q.change),
+    CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]", "change": "jsonb"},
+)
+_REMOVAL_TYPES = CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]"}
+_DELETE = Batched(fn.task_delete(q.user_id, q.generation, q.wait, q.id, q.if_match), _REMOVAL_TYPES)
+_ERASE = Batched(fn.task_erase(q.user_id, q.generation, q.wait, q.id, q.if_match), _REMOVAL_TYPES)
+
+_CONFLICT = Batched(
+    fn.task_conflict(q.user_id, q.generation, q.id, q.if_match), CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]"}, read=True
+)
+
+
+async def create_task(caller: Caller, task: TaskNew, key: str | None = None) -> TaskAsStored:
+    """Make a task; its creation is its first revision and has no log entry. Under a key it is made once. Raises KeyReused, TaskPurged."""
+    new = task.model_dump_json()
+    if key is None:
+        return await done(caller, await _CREATE(*caller, new))
+    return await done(caller, await _CREATE_ONCE(*caller, new, key, digest("POST /task", new)))
+
+
+async def update_task(caller: Caller, task_id: int, change: TaskChange, if_match: list[int] | None) -> TaskAsStored:
+    """Change the fields that were sent and log each that differs. Raises InvalidInput, NotFound, TaskChangedMeanwhile."""
+    if change.id is not MISSING and change.id != task_id:
+        raise InvalidInput(FieldError("id", "must be the one in the address, or not be sent"))
+    if change.revision is not MISSING:
+        if_match = [change.revision] if if_match is None or change.revision in if_match else []
+    return await done(caller, await _UPDATE(*caller, task_id, if_match, change.model_dump_json()), task_id, if_match)
+
+
+async def delete_task(caller: Caller, task_id: int, if_match: list[int] | None, *, forever: bool = False) -> TaskAsStored:
+    """Put a task into the trash; `forever`: erase it, be it there already or not. Raises NotFound, TaskChangedMeanwhile."""
+    return await done(caller, await (_ERASE if forever else _DELETE)(*caller, task_id, if_match), task_id, if_match, in_trash=forever)
+
+
+def found(rows: list[tuple[Any, ...]]) -> TaskAsStored:
+    """Give the task that a read found. No row: the token is of the past; a row of nothing: there is no such task."""
+    if not rows:
+        raise InvalidToken()
+    task = TaskAsStored(*rows[0])
+    if task.json is None:
+        raise NotFound(revision=task.user_revision)
+    return task
+
+
+async def done(
+    caller: Caller, rows: list[tuple[Any, ...]], task_id: int = 0, if_match: list[int] | None = None, *, in_trash: bool = False
+) -> TaskAsStored:
+    """Give the task that a change left, which may be one of those `in_trash`. Raises what the change was refused for."""
+    refused, *row = rows[0]
+    task = TaskAsStored(*row)
+    match refused:
+        case None:
+            return task
+        case "not_found":
+            raise NotFound(revision=task.user_revision)
+        case "changed_meanwhile":
+            raise await _conflict(caller, task_id, if_match, in_trash=in_trash)
+        case "key_reused":
+            raise KeyReused(revision=task.user_revision)
+        case "purged":
+            raise TaskPurged(revision=task.user_revision)
+        case "unauthorized":
+            raise InvalidToken()
+        case "to_come":
+            raise to_come("revision", task.user_revision)
+    raise AssertionError(refused)
+
+
+async def _conflict(caller: Caller, task_id: int, if_match: list[int] | None, *, in_trash: bool) -> Failure:
+    for _, _, task, user_revision, changed in await _CONFLICT(*caller, task_id, if_match):
+        if not task or (not in_trash and orjson.loads(task)["deleted_at"]):  # it went after the change was refused: 404 goes before 412
+            return NotFound(revision=user_revision)
+        return TaskChangedMeanwhile(task, changed, user_revision)
+    return InvalidToken()

@@ -1,0 +1,98 @@
+"""The values of which a task's fields are made: how each is written, read and limited, and how the document describes it."""
+
+import re
+from datetime import date
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from rest.values import CLEAN, NUL, SPACE, Text, clean, text_schema
+
+Status = Literal["new", "planned", "in_work", "completed"]
+STATUSES: tuple[str, ...] = get_args(Status)
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return value
+
+
+_DAY = re.compile(r"([0-9]{2})-([0-9]{2})-([0-9]{4})|([0-9]{4})-([0-9]{2})-([0-9]{2})")
+
+
+def _day(value: object) -> date:
+    form = _DAY.fullmatch(value) if isinstance(value, str) else None
+    if not form:
+        raise ValueError("must be a date: DD-MM-YYYY or YYYY-MM-DD")
+    year, month, day_of_month = form.group(3, 2, 1) if form[1] else form.group(4, 5, 6)
+    try:
+        day = date(int(year), int(month), int(day_of_month))
+    except ValueError:
+        raise ValueError("must be a day that the calendar has") from None
+    if day.year < 1900:
+        raise ValueError("must be in the years 1900 to 9999")
+    return day
+
+
+def _day_or_none(value: object) -> date | None:
+    return None if value in ("", None) else _day(value)
+
+
+def _statuses(value: object) -> tuple[str, ...]:
+    statuses = value.split(",") if isinstance(value, str) else []
+    if not statuses or any(status not in STATUSES for status in statuses):
+        raise ValueError(f"must be one or more of {', '.join(STATUSES)}, separated by commas")
+    return tuple(status for status in STATUSES if status in statuses)
+
+
+def _words(value: object) -> tuple[str, ...]:
+    return tuple(sorted(set(clean(value).split()))) if isinstance(value, str) else ()
+
+
+_CLEAN_NOT_BLANK = {"pattern": rf"^[^{NUL}]*[^{NUL}{SPACE}][^{NUL}]*$"}
+_D, _M, _Y = "(0[1-9]|[12][0-9]|3[01])", "(0[1-9]|1[0-2])", "(19|[2-9][0-9])[0-9]{2}"
+_A_DAY = f"{_D}-{_M}-{_Y}|{_Y}-{_M}-{_D}"  # and the format: that the month has it
+Name = Annotated[
+    Text,
+    Field(
+        min_length=1,
+        max_length=200,
+        description="what is to be done; not only white space",
+        examples=["Buy milk"],
+        json_schema_extra=_CLEAN_NOT_BLANK,
+    ),
+    AfterValidator(_not_blank),
+]
+Description = Annotated[Text, Field(max_length=10_000, description="may be empty", examples=["Two litres, the fresh one"])]
+_DAYS = "a day as DD-MM-YYYY or YYYY-MM-DD, in the years 1900 to 9999"
+Day = Annotated[date, BeforeValidator(_day), text_schema(_DAYS, "02-10-2020", format="day", pattern=f"^({_A_DAY})$")]
+DayOrNone = Annotated[
+    date | None,
+    BeforeValidator(_day_or_none),
+    WithJsonSchema(
+        {
+            "type": ["string", "null"],
+            "description": f"{_DAYS}; empty or null: none",
+            "examples": ["02-10-2020"],
+            "format": "day-or-empty",
+            "pattern": f"^({_A_DAY})?$",
+        }
+    ),
+]
+DayFilter = Annotated[
+    date | Literal["none"],
+    BeforeValidator(lambda value: value if value == "none" else _day(value)),
+    text_schema(f"{_DAYS}; none: tasks without one", "02-10-2020", format="day-or-none", pattern=f"^({_A_DAY}|none)$"),
+]
+_A_STATUS = f"({'|'.join(STATUSES)})"
+StatusFilter = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_statuses),
+    text_schema("one or several, separated by commas", "new", "new,planned,in_work", pattern=f"^{_A_STATUS}(,{_A_STATUS})*$"),
+]
+Words = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_words),
+    text_schema("every one of these words occurs in name or description, in any case", "milk", **CLEAN),
+]

@@ -1,0 +1,1 @@
+"""What one sees from outside: metrics and logs."""

@@ -1,0 +1,237 @@
+"""What is stored is checked: all that the service writes hangs together, and each kind of break is found and named."""
+
+import os
+import random
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import settings
+from history import verify
+from postgres import migrate
+from postgres.database import MIGRATIONS, connection_parameters
+from tests.conftest import Person, Server, connection_to
+from tests.tasks.test_functions import Account, rolled_back
+from tests.test_house import HOUSE
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+
+
+def faults(sql: Sql, person: Person) -> list[tuple[Any, ...]]:
+    assert person.caller
+    return sql("SELECT * FROM account_faults(%s) ORDER BY 1, 2", person.caller.user_id)
+
+
+@pytest.fixture
+async def alice(alice: Person) -> Person:
+    """The one with a history of ten revisions: a task with changes, one in the trash, one erased, one just created."""
+    await alice.new_task(completion_at="02-10-2020")  # 1
+    await alice.new_task(status="completed")  # 2
+    await alice.patch("/task/1", json={"name": "other", "status": "completed", "completion_at": None})  # 3
+    await alice.patch("/task/2", json={"status": "in_work"})  # 4
+    await alice.new_task()  # 5
+    await alice.delete("/task/3?forever=true")  # 6
+    await alice.delete("/task/2")  # 7
+    await alice.patch("/task/1", json={"name": "Buy milk", "description": "fresh"})  # 8
+    await alice.new_task()  # 9
+    await alice.patch("/task/1", json={"name": "third", "status": "new"})  # 10
+    return alice
+
+
+# What the service writes
+
+
+async def test_a_history_of_every_kind_of_change_hangs_together(alice: Person, sql: Sql) -> None:
+    assert faults(sql, alice) == []
+    undone = await alice.post("/task/undo", json={"since": 6})
+    assert undone.json["count"] == 3
+    assert faults(sql, alice) == []
+    await alice.post("/task/undo", json={"since": undone.json["before"]})
+    assert faults(sql, alice) == []
+
+
+async def test_an_account_without_tasks_hangs_together(mallory: Person, sql: Sql) -> None:
+    assert faults(sql, mallory) == []
+    assert sql("SELECT * FROM account_faults(-1)") == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_random_histories_hang_together(mallory: Person, sql: Sql, seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(60):
+        path = f"/task/{chance.randint(1, 8)}"
+        fields = {
+            "name": chance.choice(["a", "b", "c"]),
+            "status": chance.choice(["new", "planned", "completed"]),
+            "completion_at": chance.choice(["", "02-10-2020", "03-10-2020"]),
+        }
+        match chance.randint(0, 9):
+            case 0 | 1 | 2:
+                await mallory.new_task(**fields)
+            case 3 | 4 | 5:
+                await mallory.patch(path, json={name: fields[name] for name in chance.sample(sorted(fields), chance.randint(1, 3))})
+            case 6:
+                await mallory.delete(path)
+            case 7:
+                await mallory.post(f"{path}/restore", json={})
+            case 8:
+                await mallory.delete(f"{path}?forever=true")
+            case 9:
+                revision = int((await mallory.get("/task")).headers["X-Revision"])
+                await mallory.post("/task/undo", json={"since": max(revision - chance.randint(0, 15), 0)})
+    assert faults(sql, mallory) == []
+
+
+# What something else wrote
+
+LOG = "UPDATE task_log SET {} WHERE user_id = %(user)s AND revision = {}"
+GONE = "DELETE FROM task_log WHERE user_id = %(user)s AND revision = {}"
+TASK = "UPDATE task SET {} WHERE user_id = %(user)s AND id = {}"
+STATE = "UPDATE user_state SET {} WHERE user_id = %(user)s"
+ENTRY = (
+    "INSERT INTO task_log (user_id, task_id, revision, field, old, new, changed_at)"
+    " SELECT user_id, {}, {}, {}, changed_at FROM user_state WHERE user_id = %(user)s"
+)
+OF_TASK_4 = "(SELECT created_at FROM task t WHERE t.user_id = task_log.user_id AND t.id = 4)"
+BREAKS = [
+    # the chains
+    (LOG.format("old = 'never'", "8 AND field = 'name'"), (1, 8, "the old name is not what the entry before made it")),
+    (LOG.format("new = 'never'", "3 AND field = 'name'"), (1, 8, "the old name is not what the entry before made it")),
+    (GONE.format("8 AND field = 'name'"), (1, 10, "the old name is not what the entry before made it")),
+    (LOG.format("new = 'never'", "10 AND field = 'name'"), (1, None, "its name is not what its last entry made it")),
+    (TASK.format("name = 'never'", 1), (1, None, "its name is not what its last entry made it")),
+    (TASK.format("completion_at = '2020-10-02'", 1), (1, None, "its completion_at is not what its last entry made it")),
+    (TASK.format("deleted_at = NULL", 2), (2, None, "its deleted_at is not what its last entry made it")),
+    (TASK.format("deleted_at = now()", 4), (4, None, "it is in the trash before any entry says so")),
+    (LOG.format("old = '2020-10-02 00:00:00+00'", 7), (2, 7, "it is in the trash before any entry says so")),
+    (LOG.format("old = new", "8 AND field = 'description'"), (1, 8, "the entry alters nothing")),
+    (LOG.format("old = 'done'", 4), (2, 4, "the entry has a status that no task can have")),
+    (LOG.format("old = ''", "3 AND field = 'name'"), (1, 3, "the entry has a name that no task can have")),
+    (LOG.format("old = repeat('x', 201)", "3 AND field = 'name'"), (1, 3, "the entry has a name that no task can have")),
+    (LOG.format("old = NULL", "8 AND field = 'description'"), (1, 8, "the entry has a description that no task can have")),
+    *[
+        (LOG.format(f"old = '{day}'", "3 AND field = 'completion_at'"), (1, 3, "the entry has a completion_at that no task can have"))
+        for day in ("soon", "2020-02-30", "1899-12-31", "infinity", "02-10-2020", "10000-01-01")
+    ],
+    (LOG.format("new = 'infinity'", 7), (2, 7, "the entry has a deleted_at that no task can have")),
+    # the revisions
+    (LOG.format("revision = 12", 10), (None, 10, "it is missing")),
+    (GONE.format(10), (None, 10, "it is missing")),
+    (GONE.format(7), (None, 7, "it is missing")),
+    ("DELETE FROM task WHERE user_id = %(user)s AND id = 4", (None, 9, "it is missing")),
+    (STATE.format("revision = 11"), (None, 11, "it is missing")),
+    (STATE.format("kept_from = 3"), (None, 5, "it is missing")),
+    (STATE.format("revision = 9"), (1, 10, "the user never had this revision")),
+    (LOG.format("revision = 11", 10), (1, 11, "the user never had this revision")),
+    (LOG.format("revision = 7", 10), (2, 7, "it is a change of two tasks")),
+    (TASK.format("created_revision = 8", 4), (4, 8, "it is a change of two tasks")),
+    (ENTRY.format(4, 9, "'name', 'x', 'Buy milk'"), (4, 9, "it creates the task and changes it")),
+    (LOG.format("changed_at = changed_at + interval '1 microsecond'", "8 AND field = 'name'"), (1, 8, "it has two moments")),
+    (LOG.format("changed_at = '2020-01-01'", 8), (1, 8, "it is earlier than the revision before")),
+    (LOG.format(f"changed_at = {OF_TASK_4}", 10), (1, 10, "it has the moment of the revision before, and is not of the same request")),
+    (STATE.format("changed_at = changed_at + interval '1 second'"), (1, 10, "it has another moment than the user's last change")),
+    # the tasks
+    (TASK.format("revision = 9", 1), (1, 9, "its revision is not that of its last change")),
+    (TASK.format("updated_at = updated_at + interval '1 second'", 1), (1, 10, "its updated_at is not the moment of its last change")),
+    (TASK.format("status = 'completed', completed_at = now()", 4), (4, 9, "its completed_at is not when it was completed")),
+    (TASK.format("created_revision = 11", 1), (1, 10, "it was changed before its creation")),
+    (TASK.format("created_revision = 4", 1), (2, 7, "it was created before a task of a lower id")),
+    (TASK.format("id = 9", 4), (9, 9, "the user never had this task")),
+    (STATE.format("last_task_id = 3"), (4, 9, "the user never had this task")),
+    (STATE.format("last_task_id = 5"), (None, None, "there are 3 tasks of 5, and 1 were purged")),
+    (STATE.format("purged = 2"), (None, None, "there are 3 tasks of 4, and 2 were purged")),
+]
+
+
+@pytest.mark.parametrize(("statement", "expected"), BREAKS)
+async def test_a_break_is_found_and_named(alice: Person, sql: Sql, statement: str, expected: tuple[Any, ...]) -> None:
+    with rolled_back(sql):
+        sql("SET LOCAL session_replication_role = replica")  # so that no foreign key keeps it from happening
+        sql(statement.replace("%(user)s", str(alice.caller.user_id)))
+        assert expected in faults(sql, alice)
+    assert faults(sql, alice) == []
+
+
+# From the command line
+
+
+@pytest.fixture
+def of_its_own(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sql]:
+    """A database for this test alone, which the settings name."""
+    name = f"{server.ours}_{secrets.token_hex(4)}"
+    migrate.upgrade(name, connection_parameters(), MIGRATIONS)
+    patched = settings.load().model_copy(update={"db": name})
+    monkeypatch.setattr(settings, "load", lambda: patched)
+    try:
+        with connection_to(server._replace(ours=name)) as sql:
+            yield sql
+    finally:
+        with connection_to(server) as sql:
+            sql(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def with_tasks(sql: Sql, n: int) -> Account:
+    """Make a user with tasks, of which each was changed once."""
+    account = Account(sql)
+    for task_id in range(1, n + 1):
+        account.create()
+        account.update(task_id=task_id, name="other", description="other")
+    return account
+
+
+def test_it_says_what_it_has_checked(of_its_own: Sql, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "USERS_AT_ONCE", 2)
+    verify.verify()
+    assert capsys.readouterr().out == "Checked: 0 user(s), 0 task(s), 0 log entries. Every log leads to its task.\n"
+    for n in range(5):
+        with_tasks(of_its_own, n)
+    verify.verify()
+    assert capsys.readouterr().out == "Checked: 5 user(s), 10 task(s), 20 log entries. Every log leads to its task.\n"
+
+
+def test_it_ends_at_the_first_break_and_says_where(of_its_own: Sql, capsys: pytest.CaptureFixture[str]) -> None:
+    people = [with_tasks(of_its_own, 3) for _ in range(4)]
+    for person, task_id in ((people[2], 3), (people[1], 3), (people[1], 2)):
+        of_its_own("UPDATE task SET revision = 1 WHERE user_id = %s AND id = %s", person.user_id, task_id)
+    with pytest.raises(SystemExit) as ended:
+        verify.verify()
+    assert ended.value.code == f"Broken at user {people[1].user_id}, task 2, revision 1: its revision is not that of its last change."
+    assert capsys.readouterr().out == "Checked: 2 user(s), 6 task(s), 12 log entries.\n"
+
+
+def test_a_closed_account_is_not_looked_at(of_its_own: Sql, capsys: pytest.CaptureFixture[str]) -> None:
+    closed = with_tasks(of_its_own, 2)
+    of_its_own("UPDATE user_state SET token_generation = -1 WHERE user_id = %s", closed.user_id)
+    of_its_own("DELETE FROM task_log WHERE user_id = %s", closed.user_id)
+    verify.verify()
+    assert "Checked: 0 user(s)" in capsys.readouterr().out
+
+
+def test_without_a_database_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    patched = settings.load().model_copy(update={"db": "no-such-database"})
+    monkeypatch.setattr(settings, "load", lambda: patched)
+    with pytest.raises(SystemExit, match=r"The database can't be checked: .*no-such-database"):
+        verify.verify()
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["verify"], 0), (["check"], 1)])
+def test_it_is_a_command(of_its_own: Sql, arguments: list[str], code: int) -> None:
+    environment = os.environ | {"DB": settings.load().db}
+    ended = subprocess.run(
+        [sys.executable, "models.py", *arguments], cwd=HOUSE, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, bool(ended.stdout)) == (code, code == 0), ended
+
+
+def test_a_small_account_does_not_wait_until_the_large_ones_are_read(of_its_own: Sql) -> None:
+    large, small = with_tasks(of_its_own, 500), with_tasks(of_its_own, 0)
+    of_its_own("ANALYZE")
+    with rolled_back(of_its_own):
+        of_its_own("SET LOCAL plan_cache_mode = force_generic_plan")  # which is made for users of the average size
+        assert [of_its_own("SELECT * FROM account_faults(%s)", account.user_id) for account in (small, large)] == [[], []]
+        scanned = dict(of_its_own("SELECT relname::text, seq_scan FROM pg_stat_xact_user_tables"))
+    assert {table for table, scans in scanned.items() if scans} == set()

@@ -1,0 +1,369 @@
+"""Requests that travel together: each gets its own answer, nobody waits for a neighbour, and the answer comes after the commit."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, date, datetime
+from typing import Any
+
+import psycopg2
+import pytest
+from aiohttp.test_utils import TestClient
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from peewee import SQL, Select
+
+import app
+from postgres import batching
+from postgres import database as database_module
+from postgres.batching import Batched
+from postgres.database import DatabaseUnavailable, database
+from rest.errors import Unavailable
+from tests.conftest import Person, Running, Server, connection_to
+from tests.tasks.test_races import row_held, until_waiting
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+
+OWN = {"owner": "bigint", "number": "int"}
+ONE_ROW = SQL("(SELECT 1) one_row")
+STATEMENT = SQL("statement_timestamp()")  # the same for all that travel together, and for nobody else
+
+
+def batched(*columns: str, source: SQL = ONE_ROW, types: dict[str, str] | None = None, read: bool = False) -> Batched:
+    return Batched(Select([source], [*map(SQL, columns), STATEMENT]), types or OWN, read=read)
+
+
+@pytest.fixture
+async def pool(running: Running) -> AsyncIterator[None]:
+    async with running(BATCH_SIZE="32", STATEMENT_TIMEOUT_SECONDS="1"):
+        yield
+
+
+@pytest.fixture
+def counter(server: Server) -> Iterator[Callable[[], dict[int, int]]]:
+    """A function in PostgreSQL that counts its calls by number, divides by the number that it counted, and ours that gives the counts."""
+    with connection_to(server) as sql:
+        sql("CREATE TABLE counter (number int PRIMARY KEY, calls int NOT NULL)")
+        sql(
+            "CREATE FUNCTION counted(n int, divisor int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN"
+            " INSERT INTO counter VALUES (n, 1) ON CONFLICT (number) DO UPDATE SET calls = counter.calls + 1;"
+            " RETURN n / divisor; END $$"
+        )
+        yield lambda: dict(sql("SELECT number, calls FROM counter"))
+        sql("DROP FUNCTION counted")
+        sql("DROP TABLE counter")
+
+
+async def ask(statement: Batched, *requests: tuple[Any, ...]) -> list[Any]:
+    """Ask all of this at once and give the rows, or the error, of each."""
+    return await asyncio.gather(*(statement(*request) for request in requests), return_exceptions=True)
+
+
+async def ask_after(statement: Batched, turns: int) -> list[Any]:
+    """Ask once the loop has turned so often."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    return await statement(1, turns)
+
+
+def statements(answers: list[Any]) -> int:
+    """Tell in how many statements these answers came."""
+    return len({rows[0][-1] for rows in answers})
+
+
+# Who travels with whom
+
+
+async def test_requests_that_arrive_together_travel_together_and_each_gets_its_own_rows(pool: None) -> None:
+    numbers = batched("g.n", source=SQL("generate_series(1, q.number) g(n)"))
+    answers = await ask(numbers, *((7 - n, n) for n in range(6)))
+    assert [[n for n, _ in rows] for rows in answers] == [list(range(1, n + 1)) for n in range(6)]
+    assert statements(answers[1:]) == 1
+
+
+async def test_who_arrives_while_a_statement_is_under_way_travels_in_the_next(pool: None) -> None:
+    slow = batched("q.number", "pg_sleep(0.03)")
+    first = asyncio.create_task(slow(1, 0))
+    await asyncio.sleep(0.01)
+    later = await ask(slow, (1, 1), (2, 2))
+    assert [rows[0][0] for rows in later] == [1, 2]
+    assert statements(later) == 1
+    assert statements([*later, await first]) == 2
+
+
+async def test_who_comes_just_after_a_statement_has_ended_travels_in_the_next_too(pool: None) -> None:
+    slow = batched("q.number", "pg_sleep(0.03)")
+    first = asyncio.create_task(slow(1, 0))
+    await asyncio.sleep(0.01)
+    second = asyncio.create_task(slow(1, 1))
+    answers = [await first, await slow(1, 2), await second]
+    assert [rows[0][0] for rows in answers] == [0, 2, 1]
+    assert statements(answers[1:]) == 1
+
+
+async def test_a_batch_takes_along_whoever_is_near(pool: None) -> None:
+    numbers = batched("q.number")
+    answers = await asyncio.gather(*(ask_after(numbers, turns) for turns in reversed(range(5))))
+    assert [number for [(number, _)] in answers] == [4, 3, 2, 1, 0]
+    assert statements(answers) == 1
+    near, far = await asyncio.gather(ask_after(numbers, 0), ask_after(numbers, 4))
+    assert statements([near, far]) == 2
+
+
+async def test_a_batch_does_not_wait_for_ever_for_those_who_come_one_by_one(pool: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "SECONDS_OF_PATIENCE", 0)
+    numbers = batched("q.number")
+    assert statements(await asyncio.gather(*(ask_after(numbers, turns) for turns in reversed(range(5))))) > 1
+
+
+async def test_a_batch_has_a_most(running: Running) -> None:
+    async with running(BATCH_SIZE="4"):
+        assert statements(await ask(batched("q.number"), *((1, n) for n in range(10)))) == 3
+
+
+async def test_a_batch_size_of_one_lets_each_travel_alone(running: Running) -> None:
+    async with running(BATCH_SIZE="1"):
+        assert statements(await ask(batched("q.number"), *((1, n) for n in range(5)))) == 5
+
+
+async def test_a_request_that_finds_nothing_under_way_goes_at_once(pool: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "SECONDS_OF_PATIENCE", 60)
+    statement = batched("q.number")
+    async with asyncio.timeout(5):
+        for n in range(100):
+            assert (await statement(1, n))[0][0] == n
+
+
+async def test_a_slow_neighbour_holds_up_nobody_for_long(pool: None) -> None:
+    sleeper = batched("pg_sleep(q.number::float / 1000)", types=OWN)
+    slow = asyncio.create_task(sleeper(1, 700))
+    await asyncio.sleep(0.01)
+    async with asyncio.timeout(0.5):
+        await ask(sleeper, (2, 0), (3, 0))
+    assert not slow.done()
+    await slow
+
+
+async def test_a_caller_that_has_gone_is_left_out(pool: None, counter: Callable[[], dict[int, int]]) -> None:
+    counting = batched("counted(q.number, 1)")
+    requests = [asyncio.ensure_future(counting(1, n)) for n in range(3)]
+    await asyncio.sleep(0)
+    requests[1].cancel()
+    answers: list[Any] = await asyncio.gather(*requests, return_exceptions=True)
+    assert isinstance(answers[1], asyncio.CancelledError)
+    assert [rows[0][0] for rows in (answers[0], answers[2])] == [0, 2]
+    assert counter() == {0: 1, 2: 1}
+
+
+# What is too long to travel
+
+
+@pytest.fixture
+def long(counter: Callable[[], dict[int, int]]) -> Batched:
+    """Give so many bytes, but, where others wait, none if they are too many."""
+    text = "CASE WHEN q.wait OR q.number < 100000 THEN repeat('x', q.number) END"
+    columns = [SQL("counted(q.number, 1)"), SQL("pg_sleep(0.02)"), SQL(text), SQL("CASE WHEN q.wait OR q.number < 100000 THEN true END")]
+    return Batched(Select([ONE_ROW], columns), OWN, read=True, heavy=True)
+
+
+async def test_what_is_too_long_is_sent_again_alone_and_in_turn(
+    pool: None, long: Batched, counter: Callable[[], dict[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "turns", asyncio.Semaphore(1))
+    loop = asyncio.get_running_loop()
+    for calls in (2, 3):  # the second time it is known beforehand
+        began_at = loop.time()
+        answers = await ask(long, *((n, 100_000 + n) for n in range(1, 6)), (6, 6))
+        assert loop.time() - began_at > 5 * 0.02
+        assert [rows[0][2] for rows in answers] == [b"x" * (100_000 + n) for n in range(1, 6)] + [b"x" * 6]
+        assert counter() == {100_000 + n: calls for n in range(1, 6)} | {6: calls - 1}
+
+
+async def test_who_has_short_answers_again_travels_again(pool: None, long: Batched, counter: Callable[[], dict[int, int]]) -> None:
+    for number in (100_000, 10, 11, 12):
+        assert (await long(1, number))[0][2] == b"x" * number
+    assert counter() == {100_000: 2, 10: 1, 11: 1, 12: 1}
+    assert not long._lately_heavy
+
+
+async def test_without_batching_too_only_so_many_long_answers_are_made_at_once(
+    running: Running, long: Batched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(BATCH_SIZE="1"):
+        monkeypatch.setattr(database, "turns", asyncio.Semaphore(1))
+        began_at = time.monotonic()
+        await ask(long, *((n, 100_000) for n in range(5)))
+        assert time.monotonic() - began_at > 5 * 0.02
+
+
+async def test_only_so_many_are_remembered_for_their_long_answers(pool: None, long: Batched, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "MOST_REMEMBERED", 2)
+    await ask(long, *((n, 100_000) for n in range(5)))
+    assert len(long._lately_heavy) == 2
+
+
+# What goes wrong
+
+
+async def test_nobody_suffers_for_a_neighbours_fault(pool: None, counter: Callable[[], dict[int, int]]) -> None:
+    dividing = batched("counted(q.number, q.divisor)", types=OWN | {"divisor": "int"})
+    answers = await ask(dividing, (1, 1, 1), (2, 2, 0), (3, 3, 1))
+    assert isinstance(answers[1], psycopg2.errors.DivisionByZero)
+    assert [rows[0][0] for rows in (answers[0], answers[2])] == [1, 3]
+    assert counter() == {1: 1, 3: 1}
+
+
+async def test_a_neighbour_over_its_limit_ends_alone(running: Running, counter: Callable[[], dict[int, int]]) -> None:
+    async with running(BATCH_SIZE="32", STATEMENT_TIMEOUT_SECONDS="0.2"):
+        sleeping = batched("counted(q.number, 1)", "pg_sleep(q.seconds)", types=OWN | {"seconds": "float"})
+        answers = await ask(sleeping, (1, 1, 0), (2, 2, 5), (3, 3, 0))
+        assert isinstance(answers[1], Unavailable)
+        assert [rows[0][0] for rows in (answers[0], answers[2])] == [1, 3]
+        assert counter() == {1: 1, 3: 1}
+
+
+async def test_of_a_batch_whose_connection_broke_reads_are_repeated_and_changes_are_not(running: Running) -> None:
+    async with running(BATCH_SIZE="32", DB_POOL_SIZE="1"):
+        ending = "CASE WHEN current_setting('application_name') = 'first' THEN pg_terminate_backend(pg_backend_pid()) END"
+        for read in (True, False):
+            await database.rows("SELECT set_config('application_name', 'first', false)", ())
+            answers = await ask(batched("q.number", ending, read=read), (1, 1), (2, 2))
+            if read:
+                assert [rows[0][0] for rows in answers] == [1, 2]
+            else:
+                assert [type(answer) for answer in answers] == [DatabaseUnavailable] * 2
+
+
+async def test_a_batch_that_finds_no_connection_is_unavailable(running: Running) -> None:
+    async with running(BATCH_SIZE="32", DB_POOL_SIZE="1", DB_WAIT_SECONDS="0.1"):
+        async with database.aio_connection():
+            assert [type(answer) for answer in await ask(batched("q.number"), (1, 1), (2, 2))] == [DatabaseUnavailable] * 2
+        assert statements(await ask(batched("q.number"), (1, 1), (2, 2))) == 1
+
+
+# What is sent arrives as it is, together and alone
+
+ANY = {
+    "owner": "bigint",
+    "text": "text",
+    "json": "jsonb",
+    "ids": "bigint[]",
+    "words": "text[]",
+    "day": "date",
+    "moment": "timestamptz",
+    "yes": "boolean",
+}
+texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])) | st.sampled_from(
+    ["NULL", "{}", "{a,b}", '"', "\\", "'", "%s", "$1", ","]
+)
+values = st.tuples(
+    st.integers(1, 2**63 - 1),
+    texts | st.none(),
+    texts.map(lambda text: json.dumps({"a": text})) | st.none(),
+    st.lists(st.integers(0, 2**63 - 1)) | st.none(),
+    st.lists(texts) | st.none(),
+    st.dates(date(1900, 1, 1)) | st.none(),
+    st.datetimes(datetime(1900, 1, 1), timezones=st.just(UTC)) | st.none(),  # noqa: DTZ001 - hypothesis wants it so
+    st.booleans() | st.none(),
+)
+
+
+@given(requests=st.lists(values, min_size=2, max_size=5))
+@hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_value_arrives_as_it_is(sql: Sql, requests: list[tuple[Any, ...]]) -> None:
+    columns = [f"q.{name}" for name in ANY]
+    statement = batched(*columns, types=ANY)
+    alone = [sql(statement.alone.text, *request, False)[0][:-1] for request in requests]
+    together = {number: tuple(row) for number, *row, _ in sql(statement.together.text, *statement.arrays(requests))}
+    assert [together[number] for number in range(1, len(requests) + 1)] == alone
+    assert [(row[0], row[1], row[3], row[4], row[5], row[7]) for row in alone] == [(r[0], r[1], r[3], r[4], r[5], r[7]) for r in requests]
+
+
+# Plans
+
+
+async def test_a_connection_keeps_the_plans_of_so_many_statements(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "MOST_PREPARED", 3)
+    async with running(BATCH_SIZE="32", DB_POOL_SIZE="1", DB_PREPARE="true"):
+        several = [batched(f"q.number + {n}") for n in range(5)]
+        for _ in range(2):
+            assert [(await statement(1, 10))[0][0] for statement in several] == [10, 11, 12, 13, 14]
+        kept = await database.rows("SELECT count(*) FROM pg_prepared_statements", ())
+        assert kept == [(3,)]
+
+
+async def test_without_preparing_nothing_is_kept(running: Running) -> None:
+    async with running(BATCH_SIZE="32", DB_POOL_SIZE="1", DB_PREPARE="false"):
+        assert [rows[0][0] for rows in await ask(batched("q.number"), (1, 1), (2, 2))] == [1, 2]
+        assert await database.rows("SELECT count(*) FROM pg_prepared_statements", ()) == [(0,)]
+
+
+# Changes of tasks
+
+
+@pytest.fixture
+async def client(aiohttp_client: Any, monkeypatch: pytest.MonkeyPatch) -> TestClient[Any, Any]:
+    monkeypatch.setenv("BATCH_SIZE", "32")
+    client: TestClient[Any, Any] = await aiohttp_client(await app.create_app())
+    return client
+
+
+async def test_an_answer_comes_after_the_commit_that_holds_its_change(alice: Person, mallory: Person, sql: Sql) -> None:
+    await alice.new_task()
+    await mallory.new_task()
+
+    async def change(person: Person, name: str) -> bool:
+        answer = await person.patch("/task/1", json={"name": name})
+        assert person.caller
+        [(revision,)] = sql("SELECT revision FROM task WHERE user_id = %s", person.caller.user_id)
+        return bool(revision >= answer.json["revision"])
+
+    assert all(await asyncio.gather(*(change(person, str(n)) for n in range(50) for person in (alice, mallory))))
+
+
+async def test_while_one_users_row_is_locked_twelve_others_go_on_at_full_speed(
+    alice: Person, newcomer: Callable[[str], Any], sql: Sql
+) -> None:
+    others = [await newcomer("bob") for _ in range(12)]
+    for person in (alice, *others):
+        await person.new_task()
+
+    async def changes(person: Person, ends: float) -> tuple[int, float]:
+        count, slowest = 0, 0.0
+        while (started := time.monotonic()) < ends:
+            assert (await person.patch("/task/1", json={"name": f"{count}"})).status == 200
+            count, slowest = count + 1, max(slowest, time.monotonic() - started)
+        return count, slowest
+
+    async def made_in(seconds: float) -> tuple[int, float]:
+        ends = time.monotonic() + seconds
+        made = await asyncio.gather(*(changes(person, ends) for person in others))
+        return sum(count for count, _ in made), max(slowest for _, slowest in made)
+
+    free, _ = await made_in(0.75)
+    with row_held(sql, alice):
+        held = [asyncio.ensure_future(alice.patch("/task/1", json={"name": f"held {n}"})) for n in range(5)]
+        await until_waiting(sql, 1)
+        locked, slowest = await made_in(1.2)
+        assert not [answer for answer in held if answer.done()]
+        assert sql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") == [(1,)]
+    assert 4 * locked > free, (locked, free)  # in twice the time: whoever had to wait for that row would do next to nothing
+    assert slowest < 1
+    answers = await asyncio.gather(*held)
+    assert sorted(answer.json["revision"] for answer in answers) == [2, 3, 4, 5, 6]
+
+
+async def test_whoever_waits_too_long_behind_a_lock_is_refused_then(
+    running: Running, counter: Callable[[], dict[int, int]], sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(BATCH_SIZE="32", LOCK_TIMEOUT_SECONDS="0.2"):
+        lock = "CASE WHEN q.wait THEN pg_advisory_xact_lock(4711)::text WHEN NOT pg_try_advisory_xact_lock(4711) THEN 'busy' END"
+        changing = batched(lock, "counted(q.number, 1)")
+        sql("SELECT pg_advisory_lock(4711)")
+        async with asyncio.timeout(1):
+            answers = await ask(changing, *((1, n) for n in range(4)))
+        sql("SELECT pg_advisory_unlock(4711)")
+        assert [type(answer) for answer in answers] == [DatabaseUnavailable, *[Unavailable] * 3]
+        assert [rows[0][1] for rows in await ask(changing, (1, 8), (1, 9))] == [8, 9]

@@ -1,0 +1,124 @@
+"""The API documents itself: the document, and the page that shows it."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from referencing import Registry, Resource
+
+import app
+from rest import docs_pages
+from rest.errors import Failure
+from tests import document
+from tests.conftest import Person
+
+DOCUMENT: dict[str, Any] = json.loads(app.document())
+OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
+GUARDED = ("/task", "/change-password", "/revoke-tokens", "/delete-account", "/export", "/import", "/metrics")
+METHODS = ("get", "post", "put", "patch", "delete")
+
+
+def test_the_document_is_valid() -> None:
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
+
+
+def test_every_route_but_the_pages_is_in_the_document() -> None:
+    routes = [route for route in app.PUBLIC + app.PRIVATE + app.OPERATORS if route not in docs_pages.PAGES]
+    paths = ((re.sub(r":.*?\}(?=/|$)", "}", route.path), route.handler) for route in routes)
+    assert {*OPERATIONS} == {(path, method) for path, view in paths for method in METHODS if hasattr(view, method)}
+    assert len(OPERATIONS) == sum(hasattr(route.handler, method) for route in routes for method in METHODS)
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_every_operation_has_words_and_refusals(path: str, method: str) -> None:
+    operation = DOCUMENT["paths"][path][method]
+    assert operation["summary"]
+    assert operation["operationId"]
+    statuses = set(operation["responses"])
+    assert "400" in statuses
+    assert ("security" in operation) == path.startswith(GUARDED)
+    assert ("401" in statuses) == path.startswith((*GUARDED, "/get-token"))
+    assert ("404" in statuses) == ("{id}" in path or path == "/metrics")
+    assert ({"413", "415"} <= statuses) == ("requestBody" in operation)
+    for response in operation["responses"].values():
+        assert response["description"]
+        assert "X-Request-ID" in response["headers"]
+
+
+def test_every_example_has_its_schema() -> None:
+    registry: Registry[Any] = Registry().with_resource("urn:document", Resource.opaque(DOCUMENT))
+
+    def check(node: Any) -> int:
+        if isinstance(node, list):
+            return sum(map(check, node))
+        if not isinstance(node, dict):
+            return 0
+        examples = (
+            [node["example"]]
+            if "example" in node
+            else [one["value"] for one in node.get("examples", {}).values()]
+            if "schema" in node
+            else []
+        )
+        for example in examples:
+            schema = json.loads(json.dumps(node["schema"]).replace('"#/', '"urn:document#/'))
+            Draft202012Validator(schema, registry=registry).validate(example)
+        return len(examples) + sum(map(check, node.values()))
+
+    assert check(DOCUMENT["paths"]) > len(OPERATIONS) * 3
+
+
+async def test_the_document_is_served_with_a_tag(stranger: Person) -> None:
+    answer = await stranger.get("/openapi.json")
+    assert (answer.status, answer.json) == (200, DOCUMENT)
+    known = await stranger.get("/openapi.json", headers={"If-None-Match": answer.headers["ETag"]})
+    assert (known.status, known.text, known.headers["ETag"]) == (304, "", answer.headers["ETag"])
+
+
+async def test_the_page_needs_nothing_from_elsewhere(stranger: Person) -> None:
+    page = await stranger.get("/docs")
+    assert page.headers["Content-Security-Policy"] == docs_pages.POLICY
+    assert "//" not in page.text.replace("</", "<")
+    for name in docs_pages.FILES:
+        assert f"/docs/{name}" in page.text
+        assert (await stranger.get(f"/docs/{name}")).status == 200
+
+
+async def test_every_kind_of_problem_is_explained_at_its_address(stranger: Person) -> None:
+    page = (await stranger.get("/docs/problems")).text
+    kinds = [failure.problem for failure in docs_pages.problems(Failure)]
+    assert {"changed-meanwhile", "history-gone", "login-taken"} <= {*kinds}
+    for kind in kinds:
+        assert f'id="{kind}"' in page
+
+
+FINE = {"X-Request-ID": "1", "X-Revision": "7", "X-Purged": "0", "ETag": '"7"', "Content-Type": "application/json; charset=utf-8"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (("GET", "/task", 200, FINE, b"[]"), ""),
+        (("HEAD", "/task", 200, FINE, None), ""),
+        (("GET", "/task", 200, FINE | {"Link": "<>"}, b"[]"), ""),
+        (("GET", "/task", 200, FINE | {"Location": "/task/1"}, b"[]"), "the header Location is not documented"),
+        (("GET", "/task", 200, {**FINE, "Content-Type": "text/plain"}, b"[]"), "the type 'text/plain' is not documented"),
+        (("GET", "/task", 200, {name: value for name, value in FINE.items() if name != "ETag"}, b"[]"), "the header ETag is missing"),
+        (("GET", "/task", 200, FINE, b'[{"id": 1}]'), "at $[0]: 'name' is a required property"),
+        (("GET", "/task", 418, FINE, b"[]"), "the status 418 is not documented"),
+        (("DELETE", "/task/1", 204, {"X-Request-ID": "1", "X-Revision": "7"}, b"1"), "there is a body"),
+        (("GET", "/nowhere", 200, FINE, b"[]"), "the status 200 is not documented"),
+    ],
+)
+def test_the_judge_of_all_answers_sees_every_kind_of_fault(answer: Any, fault: str) -> None:
+    assert document.faults_of(*answer)[:1] == [fault] * bool(fault)
+
+
+async def test_the_judge_stands_before_every_application(stranger: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(document.DOCUMENT["paths"]["/health/live"]["get"]["responses"], "200", None)
+    await stranger.get("/health/live")
+    assert document.faults == ["GET /health/live 200: the status 200 is not documented"]
+    document.faults.clear()

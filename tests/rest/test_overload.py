@@ -1,0 +1,230 @@
+"""More than can be served is refused at once, what takes too long is given up, and neither touches anybody else."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
+
+import app
+import settings
+from postgres.database import database
+from rest import errors, overload, streamed_response
+from telemetry import logs
+from tests.conftest import Person
+from tests.tasks.test_races import row_held, until_waiting
+from tests.telemetry.test_metrics import OPERATOR, TOKEN
+
+Sql = Callable[..., list[tuple[Any, ...]]]
+Serve = Callable[..., Any]
+
+
+@pytest.fixture
+def serve(aiohttp_client: Any, monkeypatch: pytest.MonkeyPatch) -> Serve:
+    """Give a function that starts the application under some settings, for a person to use."""
+
+    @asynccontextmanager
+    async def run(person: Person, **environment: str) -> AsyncIterator[None]:
+        with monkeypatch.context() as patched:
+            for name, value in environment.items():
+                patched.setenv(name, value)
+            settings.load.cache_clear()
+            kept, person.client = person.client, await aiohttp_client(await app.create_app())
+            yield
+            await person.client.close()
+            person.client = kept
+        settings.load.cache_clear()
+
+    return run
+
+
+def refused(answer: Any) -> bool:
+    return (answer.status, answer.headers.get("Retry-After")) == (503, "1")
+
+
+async def test_more_than_can_be_served_is_refused_at_once_and_what_tells_of_it_is_not(alice: Person, sql: Sql, serve: Serve) -> None:
+    async with serve(alice, MAX_REQUESTS_AT_ONCE="3", METRICS_TOKEN=TOKEN):
+        await alice.new_task()
+        with row_held(sql, alice):
+            changes = [asyncio.ensure_future(alice.patch("/task/1", json={"name": f"{n}"})) for n in range(3)]
+            await until_waiting(sql, 3 if settings.load().batch_size == 1 else 1)
+            began_at = time.monotonic()
+            refusals = await asyncio.gather(*(alice.get("/task") for _ in range(20)))
+            seconds_refusing = time.monotonic() - began_at
+            told = [await alice.get(path, headers=OPERATOR) for path in ("/health/live", "/health/ready", "/metrics")]
+            assert [answer.status for answer in told] == [200, 200, 200]
+            assert time.monotonic() - began_at - seconds_refusing < 1
+        assert all(refused(answer) for answer in refusals)
+        assert seconds_refusing < 0.5
+        assert [answer.status for answer in await asyncio.gather(*changes)] == [200] * 3
+        assert (await alice.get("/task")).status == 200
+
+
+async def test_what_takes_too_long_is_given_up_and_leaves_nothing_behind(alice: Person, sql: Sql, serve: Serve) -> None:
+    async with serve(alice, REQUEST_TIMEOUT_SECONDS="0.3", LOCK_TIMEOUT_SECONDS="5"):
+        await alice.new_task()
+        with row_held(sql, alice):
+            began_at = time.monotonic()
+            answers = await asyncio.gather(*(alice.patch("/task/1", json={"name": f"{n}"}) for n in range(5)))
+            assert 0.25 < time.monotonic() - began_at < 0.8
+        assert all(refused(answer) for answer in answers)
+        assert (await alice.patch("/task/1", json={"name": "last"})).status == 200
+        assert not database.pool_backend.has_acquired_connections()
+        assert [task for task in asyncio.all_tasks() if task.cancelling()] == []
+
+
+# PostgreSQL, as clients see it
+
+
+@contextmanager
+def table_locked(sql: Sql) -> Iterator[None]:
+    """Let every statement that looks at tasks wait."""
+    sql("BEGIN")
+    try:
+        sql("LOCK TABLE task IN ACCESS EXCLUSIVE MODE")
+        yield
+    finally:
+        sql("COMMIT")
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"STATEMENT_TIMEOUT_SECONDS": "0.3"}, {"LOCK_TIMEOUT_SECONDS": "0.3"}, {"DB_WAIT_SECONDS": "0.3", "DB_POOL_SIZE": "1"}],
+    ids=["statement", "lock", "pool"],
+)
+async def test_whichever_limit_is_reached_the_answer_is_503_in_time(
+    alice: Person, mallory: Person, sql: Sql, serve: Serve, limits: dict[str, str]
+) -> None:
+    async with serve(alice, **limits):
+        mallory.client = alice.client
+        for person in (alice, mallory):
+            await person.new_task()
+        with table_locked(sql):
+            began_at = time.monotonic()
+            first = asyncio.ensure_future(alice.get("/task/1"))
+            await asyncio.sleep(0.1)
+            answers = [await mallory.get("/task?q=a"), await mallory.patch("/task/1", json={"name": "b"})]
+            assert all(map(refused, answers)), answers
+            assert time.monotonic() - began_at < 2.5
+            began_at = time.monotonic()
+            assert (await alice.get("/health/live")).status == 200
+            assert time.monotonic() - began_at < 0.1
+        assert (await first).status in (200, 503)
+        assert [(await person.get("/task/1")).json["name"] for person in (alice, mallory)] == ["Buy milk"] * 2
+
+
+@pytest.mark.parametrize("code", ["53100", "53200", "53300", "53400", "57014", "57P03", "58030", "25006", "XX001"])
+async def test_what_postgresql_lacks_is_503_and_the_change_did_not_happen(alice: Person, mallory: Person, sql: Sql, code: str) -> None:
+    sql(f"CREATE FUNCTION lack() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}'; END $$")
+    sql("CREATE TRIGGER lack BEFORE INSERT ON task FOR EACH ROW EXECUTE FUNCTION lack()")
+    task = {"name": "a", "description": "", "status": "new"}
+    try:
+        answers = await asyncio.gather(*(person.post("/task", json=task) for person in (alice, mallory, alice)))
+        assert all(map(refused, answers)), answers
+    finally:
+        sql("DROP FUNCTION lack CASCADE")
+    assert (await alice.get("/task")).json == []
+    assert (await alice.post("/task", json=task)).json["id"] == 1
+
+
+# Bodies
+
+
+async def send_slowly(person: Person, parts: list[bytes], pause: float) -> tuple[int, dict[str, str], float]:
+    """Create a task with a body that arrives in parts, with a pause before each, and give status, headers and seconds."""
+
+    async def body() -> AsyncIterator[bytes]:
+        for part in parts:
+            await asyncio.sleep(pause)
+            yield part
+
+    began_at = time.monotonic()
+    headers = {"Authorization": f"Bearer {person.token}", "Content-Type": "application/json"}
+    async with person.client.post("/task", data=body(), headers=headers) as answer:
+        return answer.status, dict(answer.headers), time.monotonic() - began_at
+
+
+TASK = [b'{"name": "a", ', b'"description": "", ', b'"status": "new"}']
+
+
+async def test_a_body_that_does_not_arrive_in_time_is_refused_and_others_do_not_wait_for_it(alice: Person, serve: Serve) -> None:
+    async with serve(alice, REQUEST_TIMEOUT_SECONDS="0.5", MAX_REQUESTS_AT_ONCE="2"):
+        slow = [asyncio.ensure_future(send_slowly(alice, TASK, 0.4)) for _ in range(5)]
+        await asyncio.sleep(0.1)
+        assert (await alice.get("/task")).status == 200
+        for status, headers, seconds in await asyncio.gather(*slow):
+            assert (status, headers["Connection"]) == (408, "close")
+            assert 0.4 < seconds < 3  # a machine that has other things to do takes its time
+        assert (await alice.get("/task")).json == []
+
+
+async def test_a_body_that_arrives_when_there_is_too_much_to_do_is_refused(alice: Person, sql: Sql, serve: Serve) -> None:
+    async with serve(alice, MAX_REQUESTS_AT_ONCE="1"):
+        assert (await send_slowly(alice, TASK, 0.05))[0] == 201
+        slow = asyncio.ensure_future(send_slowly(alice, TASK, 0.1))
+        await asyncio.sleep(0.1)
+        with row_held(sql, alice):
+            change = asyncio.ensure_future(alice.patch("/task/1", json={"name": "b"}))
+            assert (await slow)[0] == 503
+        assert (await change).status == 200
+
+
+async def test_what_is_answered_piece_by_piece_takes_its_time_and_no_place() -> None:
+    async def long(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_type = "application/json"
+        async with streamed_response.answering(request, response):
+            await asyncio.sleep(0.3)
+            await response.write(b"[1]")
+        return response
+
+    under_way = overload.UnderWay(1, 0.1, ())
+    application = web.Application(middlewares=[logs.middleware, errors.middleware, under_way.middleware])
+    application[overload.UNDER_WAY] = under_way
+    application.router.add_get("/health/live", long)
+    async with TestClient(TestServer(application)) as client:
+        stranger = Person(client)
+        answers = []
+        for _ in range(3):
+            answers.append(asyncio.ensure_future(stranger.get("/health/live")))
+            await asyncio.sleep(0.02)
+        assert [answer.json for answer in await asyncio.gather(*answers)] == [[1]] * 3
+
+
+async def test_a_cancellation_from_elsewhere_stays_one() -> None:
+    under_way = overload.UnderWay(1, 5, ())
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(5)
+        raise AssertionError
+
+    handling = asyncio.ensure_future(under_way.middleware(make_mocked_request("GET", "/"), handler))
+    await asyncio.sleep(0)
+    handling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await handling
+
+
+async def test_each_has_its_own_deadline() -> None:
+    under_way = overload.UnderWay(10, 0.2, ())
+    loop, request = asyncio.get_running_loop(), make_mocked_request("GET", "/")
+
+    async def seconds(delay: float, length: float) -> float | None:
+        async def handler(request: Any) -> web.StreamResponse:
+            await asyncio.sleep(length)
+            return web.Response()
+
+        await asyncio.sleep(delay)
+        began_at = loop.time()
+        try:
+            await under_way.middleware(request, handler)
+        except errors.Unavailable:
+            return loop.time() - began_at
+        return None
+
+    took = await asyncio.gather(seconds(0, 5), seconds(0.05, 0.01), seconds(0.1, 5), seconds(0.25, 0.1), seconds(0.3, 5))
+    assert [length and round(length, 1) for length in took] == [0.2, None, 0.2, None, 0.2]

@@ -1,0 +1,232 @@
+"""What one sees from outside: the name of a request and its line in the log."""
+
+import asyncio
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg2
+import pytest
+from aiohttp.test_utils import TestClient
+from aiohttp.web_urldispatcher import PlainResource
+from pydantic import BaseModel
+
+import app
+from telemetry import logs
+from tests import document
+from tests.conftest import Person
+
+Lines = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Lines:
+    """Give a function that gives the access lines written since."""
+    logs.ENDED.tell()
+    capsys.readouterr()
+    caplog.set_level(logging.INFO)
+    return lambda: [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+async def test_each_request_has_its_line(alice: Person, stranger: Person, lines: Lines) -> None:
+    assert alice.caller
+    await alice.new_task()
+    await alice.get("/task/1?status=new")
+    named = await stranger.get("/nowhere/secret", headers={"X-Request-ID": "mine"})
+    logs.ENDED.tell()
+    made, read, missed = lines()
+    assert set(made) == {"time", "level", "logger", "request_id", "method", "route", "status", "duration_ms", "user_id"}
+    assert (made["method"], made["route"], made["status"], made["user_id"]) == ("POST", "/task", 201, alice.caller.user_id)
+    assert (read["method"], read["route"], read["status"]) == ("GET", "/task/{id}", 200)
+    assert (missed["request_id"], missed["route"], missed["status"], missed["user_id"]) == ("mine", None, 404, None)
+    assert named.headers["X-Request-ID"] == "mine"
+    assert made["request_id"] != read["request_id"]
+    assert made["duration_ms"] > 0
+
+
+async def test_lines_are_written_soon_by_themselves(stranger: Person, lines: Lines) -> None:
+    await stranger.get("/health/live")
+    written: list[dict[str, Any]] = []
+    async with asyncio.timeout(2):
+        while not written:
+            await asyncio.sleep(0.02)
+            written = lines()
+    assert [line["route"] for line in written] == ["/health/live"]
+
+
+async def test_many_lines_are_written_without_a_wait(stranger: Person, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "SECONDS_BETWEEN_WRITES", 60)
+    monkeypatch.setattr(logs, "MOST_NOTES", 3)
+    for _ in range(4):
+        await stranger.get("/health/live")
+    assert 3 <= len(lines()) <= 4
+
+
+async def test_a_log_that_cannot_be_written_is_no_matter_to_requests_and_metrics(
+    stranger: Person, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "MOST_NOTES", 1)
+    lost: list[float] = []
+    monkeypatch.setattr(logs.LOST, "count", lambda **counted: lost.append(counted["amount"]))
+    full = open("/dev/full", "w")  # noqa: PTH123, ASYNC230, SIM115 - it doesn't end well
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", full)
+        assert [(await stranger.get("/health/live")).status for _ in range(2)] == [200, 200]
+        logs.ENDED.tell()
+    assert sum(lost) == 2
+    with pytest.raises(OSError, match="No space left"):
+        full.close()
+
+
+async def test_a_stopping_service_writes_what_it_has(aiohttp_client: Any, lines: Lines) -> None:
+    client: TestClient[Any, Any] = await aiohttp_client(await app.create_app())
+    await client.get("/health/live")
+    await client.close()
+    assert [line["route"] for line in lines()] == ["/health/live"]
+
+
+async def test_above_info_nothing_is_written(stranger: Person, lines: Lines, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    await stranger.get("/health/live")
+    logs.ENDED.tell()
+    assert lines() == []
+
+
+@pytest.mark.parametrize("method", ["PROPFIND", "M-SEARCH", "QUERY"])
+async def test_a_line_is_json_whatever_the_method(stranger: Person, lines: Lines, method: str) -> None:
+    assert (await stranger(method, "/task")).status in (401, 405)
+    logs.ENDED.tell()
+    assert [line["method"] for line in lines()] == [method]
+
+
+async def test_the_names_of_requests_differ(stranger: Person) -> None:
+    names = {(await stranger.get("/health/live")).headers["X-Request-ID"] for _ in range(100)}
+    assert len(names) == 100
+    assert all(logs.REQUEST_ID.fullmatch(name) for name in names)
+
+
+# What a client sends is not in the log
+
+
+Logged = Callable[[BaseException], str]
+
+
+@pytest.fixture
+def logged(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Logged:
+    """Give a function that lets an error be logged, and gives what was written."""
+
+    def log(error: BaseException) -> str:
+        root = logging.getLogger()
+        monkeypatch.setattr(root, "handlers", [])
+        monkeypatch.setattr(root, "level", root.level)
+        logs.log_to_stdout("INFO")
+        try:
+            raise error
+        except BaseException:
+            logging.getLogger("rest.errors").exception("unexpected failure")
+        monkeypatch.undo()
+        [line] = capsys.readouterr().out.splitlines()
+        record = json.loads(line)
+        assert (record["message"], record["level"], record["logger"]) == ("unexpected failure", "ERROR", "rest.errors")
+        return record["exc_info"]
+
+    return log
+
+
+def test_a_warning_that_comes_again_and_again_is_written_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "SECONDS_BETWEEN_LIKES", 0.05)
+    sparing = logs._Sparing()
+
+    def passes(words: str, level: int = logging.WARNING) -> Any:
+        record = logging.LogRecord("postgres.database", level, "", 0, words, (), None)
+        return getattr(record, "left_out", None) if sparing.filter(record) else "left out"
+
+    assert [passes("in trouble: %s") for _ in range(4)] == [0, "left out", "left out", "left out"]
+    assert passes("another") == 0
+    assert [passes("in trouble: %s", logging.ERROR) for _ in range(2)] == [None, None]
+    time.sleep(0.06)
+    assert [passes("in trouble: %s") for _ in range(2)] == [3, "left out"]
+
+
+class Number(BaseModel):
+    """What refuses a text, and would say which."""
+
+    number: int
+
+
+def of_pydantic(text: str) -> BaseException:
+    try:
+        Number(number=text)  # type: ignore[arg-type]
+    except ValueError as error:
+        return error
+    raise AssertionError
+
+
+def of_a_conversion(text: str) -> BaseException:
+    try:
+        int(text)
+    except ValueError as error:
+        return error
+    raise AssertionError
+
+
+@pytest.mark.parametrize("text", ["my secret", "my 'secret'", 'my "secret', "my\nsecret", "secret\x1b[31m\r", "sec\udcffret", "'secret"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        of_pydantic,
+        of_a_conversion,
+        KeyError,
+        lambda text: psycopg2.DataError(f"invalid input syntax for type bigint: \"{text}\"\nLINE 1: SELECT '{text}'"),
+        lambda text: psycopg2.IntegrityError(f"duplicate key value\nDETAIL: Key (login_key)=({text}) already exists."),
+    ],
+)
+def test_an_error_is_told_without_what_was_sent(logged: Logged, make: Callable[[str], BaseException], text: str) -> None:
+    error = make(text)
+    error.__cause__ = of_a_conversion(text)
+    told = logged(error)
+    assert "secret" not in told
+    assert "my" not in told
+    assert "test_logs.py" in told  # where it was
+    assert f"{type(error).__name__}: " in told
+    assert "ValueError: invalid literal for int() with base 10: ...\nand then\n" in told
+
+
+def test_an_error_of_our_own_is_told_as_it_is(logged: Logged) -> None:
+    assert logged(RuntimeError("a synchronous query")).endswith("\nRuntimeError: a synchronous query\n")
+    assert len(logged(RuntimeError("x" * 5000))) < 1000
+
+
+SPLICING = """
+from aiohttp.web_urldispatcher import PlainResource
+from telemetry import logs
+logs.log.setLevel("INFO")
+for _ in range(100):
+    logs.ENDED.notes += [("GET", PlainResource("/task"), 200, 0.001, "0" * 64, None, 0.0)] * 80
+    logs.ENDED.tell()
+"""
+
+
+def test_the_lines_of_several_workers_stay_whole() -> None:
+    reading, writing = os.pipe()
+    workers = [subprocess.Popen([sys.executable, "-c", SPLICING], stdout=writing, env=os.environ | {"PYTHONPATH": "."}) for _ in range(2)]
+    os.close(writing)
+    lines = []
+    with os.fdopen(reading) as pipe:
+        for line in pipe:
+            lines.append(line)
+            if len(lines) % 50 == 0:
+                time.sleep(0.001)  # slower than they write: the pipe is full at times
+    assert [worker.wait() for worker in workers] == [0, 0]
+    assert len(lines) == 2 * 100 * 80
+    assert {json.loads(line)["request_id"] for line in lines} == {"0" * 64}
+
+
+def test_what_is_written_at_once_fits_into_a_pipe() -> None:
+    longest = logs._line(("UNSUBSCRIBE", PlainResource(max(document.PATHS, key=len)), 200, 86400, "x" * 64, 2**63, time.time()))
+    assert len(longest.encode()) * logs.LINES_AT_ONCE <= 4096

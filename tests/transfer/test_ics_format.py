@@ -1,0 +1,322 @@
+"""iCalendar: what calendars read of ours, and what we take, or say that we can't take, of theirs."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import icalendar
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from rest.errors import InvalidInput
+from tests.transfer.test_csv_format import NASTY, TASK, TEXTS, lines
+from transfer import ics_format
+from transfer.entries import LONGEST_LINE_BYTES, Entry
+
+
+def entries(text: bytes) -> Iterator[Entry]:
+    todos = ics_format.Todos()
+    for line in lines(text):
+        yield from todos.feed(line)
+    yield from todos.end()
+
+
+def calendar(*tasks: dict[str, Any]) -> bytes:
+    return ics_format.HEAD + ics_format.todos(tasks) + ics_format.END
+
+
+def of_todo(*properties: str, end: str = "\r\n") -> bytes:
+    return end.join(["BEGIN:VCALENDAR", "VERSION:2.0", "BEGIN:VTODO", *properties, "END:VTODO", "END:VCALENDAR", ""]).encode()
+
+
+def fields(*properties: str) -> dict[str, Any]:
+    [entry] = entries(of_todo(*properties))
+    assert entry.faults == []
+    return entry.fields
+
+
+def faults(*properties: str) -> list[tuple[str, str]]:
+    [entry] = entries(of_todo(*properties))
+    return [(fault["field"], fault["message"]) for fault in entry.faults]
+
+
+# Out
+
+
+@given(st.lists(st.tuples(TEXTS.filter(bool), TEXTS), min_size=1, max_size=3), st.sampled_from(["new", "planned", "in_work", "completed"]))
+@example([("C:\\New \\n \\\\n", "\\")], "new")
+def test_what_goes_out_comes_back_as_it_was(texts: list[tuple[str, str]], status: str) -> None:
+    tasks = [
+        TASK | {"name": name, "description": description, "status": status, "completion_at": "29-02-2024"} for name, description in texts
+    ]
+    expected = [
+        {"uid": TASK["uid"], "name": name, "description": description, "status": status, "completion_at": "2024-02-29"}
+        for name, description in texts
+    ]
+    text = calendar(*tasks)
+    assert [entry.fields for entry in entries(text)] == expected
+    assert [todo["SUMMARY"] for todo in icalendar.Calendar.from_ical(text).todos] == [ics_format._shown(name) for name, _ in texts]
+
+
+@given(TEXTS, TEXTS)
+def test_its_lines_are_as_the_standard_has_them(name: str, description: str) -> None:
+    text = calendar(TASK | {"name": name, "description": description})
+    assert text.count(b"\r") == text.count(b"\n") == text.count(b"\r\n")
+    for line in text.split(b"\r\n"):
+        assert len(line) <= 75
+        assert not [octet for octet in line if octet < 32 and octet != 9]
+        assert 127 not in line
+        line.decode()
+
+
+def test_a_calendar_sees_all_that_it_has_a_place_for() -> None:
+    task = TASK | {
+        "description": "Два литра; свежее, и\nбыстро",
+        "status": "completed",
+        "completion_at": "02-10-2020",
+        "completed_at": "2026-11-25T01:02:03.999999Z",
+        "updated_at": "2026-11-26T00:00:00.000000Z",
+    }
+    parsed = icalendar.Calendar.from_ical(calendar(task))
+    assert (parsed["VERSION"], bool(parsed["PRODID"])) == ("2.0", True)
+    [todo] = parsed.todos
+    assert not todo.errors
+    assert {name: todo.decoded(name) for name in todo} == {
+        "UID": "7-6fa459ea-ee8a-4ca4-894e-db77e160355e",
+        "SUMMARY": "Купить молоко",
+        "DESCRIPTION": "Два литра; свежее, и\nбыстро",
+        "STATUS": "COMPLETED",
+        "X-TASK-STATUS": todo["X-TASK-STATUS"],
+        "DUE": icalendar.vDate.from_ical("20201002"),
+        "COMPLETED": icalendar.vDatetime.from_ical("20261125T010203Z"),
+        "CREATED": icalendar.vDatetime.from_ical("20261124T093000Z"),
+        "LAST-MODIFIED": icalendar.vDatetime.from_ical("20261126T000000Z"),
+        "DTSTAMP": icalendar.vDatetime.from_ical("20261126T000000Z"),
+    }
+    assert todo["DUE"].params["VALUE"] == "DATE"
+
+
+def test_what_a_task_does_not_have_is_left_out() -> None:
+    text = calendar(TASK).decode()
+    assert not [name for name in ("DESCRIPTION", "DUE", "COMPLETED", "X-TASK-SUMMARY") if f"\r\n{name}" in text]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("new", "NEEDS-ACTION"), ("planned", "NEEDS-ACTION"), ("in_work", "IN-PROCESS"), ("completed", "COMPLETED")]
+)
+def test_a_status_is_the_calendars_and_ours_beside(ours: str, theirs: str) -> None:
+    text = calendar(TASK | {"status": ours})
+    assert f"\r\nSTATUS:{theirs}\r\nX-TASK-STATUS:{ours}\r\n".encode() in text
+
+
+@pytest.mark.parametrize("text", ["a\x01b", "a\rb", "a\x7fb", "a\r\nb", "\x1f" * 200, "tab\tstays", "a\nb"])
+def test_what_text_cannot_hold_is_shown_by_pictures_and_kept_beside(text: str) -> None:
+    [todo] = icalendar.Calendar.from_ical(calendar(TASK | {"name": text})).todos
+    shown = todo["SUMMARY"]
+    assert shown == text.replace("\r\n", "\n").replace("\r", "␍").replace("\x01", "␁").replace("\x7f", "␡").replace("\x1f", "␟")
+    assert ("X-TASK-SUMMARY" in todo) == (shown != text)
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_another_program_may_write_it_anew(text: str) -> None:
+    again = icalendar.Calendar.from_ical(calendar(TASK | {"name": text, "description": text, "completion_at": "02-10-2020"})).to_ical()
+    [entry] = entries(again)
+    assert entry.faults == []
+    if not text.startswith("\ufeff"):  # which icalendar takes away
+        assert (entry.fields["name"], entry.fields["description"]) == (text, text)
+    assert entry.fields["completion_at"] == "2020-10-02"
+
+
+# In: what others write
+
+
+THEIRS = """BEGIN:VCALENDAR
+VERSION:2.0
+PRODID:-//Somebody else//NONSGML 1.0//EN
+CALSCALE:GREGORIAN
+X-WR-CALNAME:Дела
+BEGIN:VTIMEZONE
+TZID:Europe/Paris
+BEGIN:STANDARD
+DTSTART:19701025T030000
+TZOFFSETFROM:+0200
+TZOFFSETTO:+0100
+RRULE:FREQ=YEARLY;BYDAY=-1SU;BYMONTH=10
+END:STANDARD
+END:VTIMEZONE
+BEGIN:VTODO
+DTSTAMP:20180102T122043Z
+UID:20180102T122043Z-4711@example.org
+CREATED:20180102T122042Z
+SEQUENCE:3
+LAST-MODIFIED:20180102T122042Z
+SUMMARY;LANGUAGE=fr;X-NOTE="a:b;c, d":Acheter du lait\\, deux litr
+ es\\; frais
+DESCRIPTION:one\\ntwo\\Nthree \\\\ four:five
+\t and six
+STATUS:IN-PROCESS
+PERCENT-COMPLETE:50
+PRIORITY:1
+CATEGORIES:home,"shop"
+DTSTART;TZID=Europe/Paris:20130901T180000
+DUE;TZID=Europe/Paris:20130903T003000
+RELATED-TO;RELTYPE=PARENT:parent
+ATTACH;ENCODING=BASE64;VALUE=BINARY:AAAA
+X-APPLE-SORT-ORDER:12
+BEGIN:VALARM
+ACTION:DISPLAY
+DESCRIPTION:not the task's
+SUMMARY:not the task's
+TRIGGER:-PT15M
+END:VALARM
+END:VTODO
+END:VCALENDAR
+"""
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\n"])
+@pytest.mark.parametrize("beginning", ["", "\ufeff"])
+def test_a_file_of_another_program_is_understood(beginning: str, end: str) -> None:
+    [entry] = entries((beginning + THEIRS.replace("\n", end)).encode())
+    assert (entry.line, entry.faults) == (15, [])
+    assert entry.fields == {
+        "uid": "20180102T122043Z-4711@example.org",
+        "name": "Acheter du lait, deux litres; frais",
+        "description": "one\ntwo\nthree \\ four:five and six",
+        "status": "in_work",
+        "alike": ("in_work",),
+        "completion_at": "2013-09-03",
+    }
+    assert entry.places["completion_at"] == (30, "DUE")
+
+
+def test_a_line_may_be_folded_within_a_character() -> None:
+    text = of_todo("SUMMARY:молоко").replace("м".encode(), b"\xd0\r\n \xbc", 1)
+    assert [entry.fields["name"] for entry in entries(text)] == ["молоко"]
+
+
+def test_names_are_read_in_any_case_and_several_calendars_may_follow() -> None:
+    text = b"begin:vcalendar\nBegin:vTodo\nSummary:Milk\nEnd:VTODO\nend:VCALENDAR\n"
+    assert [entry.fields["name"] for entry in entries(text * 2)] == ["Milk", "Milk"]
+
+
+@pytest.mark.parametrize(
+    ("properties", "status", "alike"),
+    [
+        ([], "new", ("new", "planned")),
+        (["STATUS:NEEDS-ACTION"], "new", ("new", "planned")),
+        (["STATUS:IN-PROCESS"], "in_work", ("in_work",)),
+        (["STATUS:COMPLETED"], "completed", ("completed",)),
+        (["COMPLETED:20180102T122043Z"], "completed", ("completed",)),
+        (["STATUS:NEEDS-ACTION", "COMPLETED:20180102T122043Z"], "new", ("new", "planned")),
+        (["STATUS:NEEDS-ACTION", "X-TASK-STATUS:planned"], "planned", None),
+        (["STATUS:COMPLETED", "X-TASK-STATUS:planned"], "completed", ("completed",)),
+        (["STATUS:NEEDS-ACTION", "X-TASK-STATUS:completed"], "new", ("new", "planned")),
+        (["X-TASK-STATUS:whatever"], "new", ("new", "planned")),
+    ],
+)
+def test_our_status_counts_only_where_it_agrees_with_theirs(properties: list[str], status: str, alike: tuple[str, ...] | None) -> None:
+    taken = fields("SUMMARY:Milk", *properties)
+    assert (taken["status"], taken.get("alike")) == (status, alike)
+
+
+@pytest.mark.parametrize("ours", ['"other"', "broken", "7", "[" * 10_000, '"\\\\ud800"'])
+def test_our_text_counts_only_where_it_agrees_with_what_is_shown(ours: str) -> None:
+    assert fields("SUMMARY:a␁b", f"X-TASK-SUMMARY:{ours}")["name"] == "a␁b"
+    assert fields("SUMMARY:a␁b", 'X-TASK-SUMMARY:"a\\\\u0001b"')["name"] == "a\x01b"
+
+
+@pytest.mark.parametrize(
+    ("due", "day"),
+    [
+        ("DUE;VALUE=DATE:20130901", "2013-09-01"),
+        ("DUE:20130901", "2013-09-01"),
+        ("DUE:20130901T235959Z", "2013-09-01"),
+        ("DUE;TZID=America/New_York:20130901T235959", "2013-09-01"),
+        ('DUE;TZID="/example.org/Nowhere":20130901T000000', "2013-09-01"),
+        ("DUE;VALUE=DATE:00010101", "0001-01-01"),  # refused later, as in any body
+    ],
+)
+def test_a_due_with_a_time_is_its_date_as_written(due: str, day: str) -> None:
+    assert fields("SUMMARY:Milk", due)["completion_at"] == day
+
+
+def test_what_is_absent_is_empty() -> None:
+    assert fields("SUMMARY:Milk") == {
+        "uid": "",
+        "name": "Milk",
+        "description": "",
+        "status": "new",
+        "alike": ("new", "planned"),
+        "completion_at": "",
+    }
+    assert "name" not in fields("UID:x")
+
+
+@pytest.mark.parametrize(
+    ("properties", "message"),
+    [
+        (["RRULE:FREQ=WEEKLY"], "RRULE is not taken: a task of ours doesn't recur"),
+        (["RDATE;VALUE=DATE:20130901,20130902"], "RDATE is not taken"),
+        (["RECURRENCE-ID:20130901T000000Z"], "RECURRENCE-ID is not taken"),
+        (["DURATION:PT1H"], "DURATION is not taken: say by DUE"),
+        (["STATUS:CANCELLED"], "STATUS must be one of NEEDS-ACTION, IN-PROCESS, COMPLETED"),
+        (["STATUS:DRAFT"], "STATUS must be one of"),
+        (["DUE:tomorrow"], "DUE must be a date"),
+        (["DUE:"], "DUE must be a date"),
+        (["DUE;VALUE=PERIOD:20130901T000000Z/PT1H"], "DUE must be a date"),
+        (["SUMMARY:again"], "SUMMARY must not stand twice"),
+        (['DESCRIPTION;X="never closed:x'], "DESCRIPTION can't be read"),
+        (["DESCRIPTION;ENCODING=QUOTED-PRINTABLE:=D0=BC"], "DESCRIPTION must be text as it is, without ENCODING"),
+        (["DESCRIPTION:" + "x" * LONGEST_LINE_BYTES], "is too long"),
+    ],
+)
+def test_what_we_cannot_take_is_named_by_its_line(properties: list[str], message: str) -> None:
+    [(line, words)] = faults("SUMMARY:Milk", *properties)
+    assert (line, words.startswith(message)) == ("line 5", True), words
+
+
+def test_all_that_is_wrong_with_one_is_named_in_order() -> None:
+    assert [line for line, _ in faults("STATUS:CANCELLED", "SUMMARY:x", "RRULE:FREQ=DAILY", "DUE:x")] == ["line 4", "line 6", "line 7"]
+
+
+def test_of_very_much_that_is_wrong_only_the_beginning_is_kept() -> None:
+    assert [line for line, _ in faults(*["RRULE:x"] * 1000)] == [f"line {number}" for number in range(4, 104)]
+
+
+@pytest.mark.parametrize("component", ["VEVENT", "VJOURNAL", "VFREEBUSY"])
+def test_what_is_no_task_is_named_and_the_rest_is_read(component: str) -> None:
+    text = f"BEGIN:VCALENDAR\nBEGIN:{component}\nSUMMARY:x\nRRULE:x\nBEGIN:VALARM\nEND:VALARM\nEND:{component}\nBEGIN:VTODO\nSUMMARY:Milk\nEND:VTODO\nEND:VCALENDAR\n"
+    refused, taken = entries(text.encode())
+    assert refused.faults == [{"field": "line 2", "message": f"begins a {component}: only a VTODO is a task"}]
+    assert (taken.fields["name"], taken.faults) == ("Milk", [])
+
+
+def test_a_long_line_that_is_passed_over_is_no_fault() -> None:
+    attachment = "\r\n ".join(["ATTACH;ENCODING=BASE64;VALUE=BINARY:", *["A" * 74] * 20_000])
+    assert fields("SUMMARY:Milk", attachment, "DESCRIPTION:x")["description"] == "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        (b"", 1, "must be BEGIN:VCALENDAR"),
+        (b"\r\n\r\n", 1, "must be BEGIN:VCALENDAR"),
+        (b"BEGIN:VTODO\r\n", 1, "must be BEGIN:VCALENDAR"),
+        (b"SUMMARY:Milk\r\n", 1, "must stand between"),
+        (b"name,status\r\n", 1, "is not iCalendar"),
+        (b"BEGIN:VCALENDAR\r\nBEGIN:VTODO\r\n", 2, "must be followed by END:VTODO"),
+        (b"BEGIN:VCALENDAR\r\nBEGIN:VTODO\r\nEND:VCALENDAR\r\n", 3, "ends what has not begun"),
+        (b"BEGIN:VCALENDAR\r\nEND:VCALENDAR\r\nEND:VCALENDAR\r\n", 3, "ends what has not begun"),
+        (b"BEGIN:VCALENDAR\r\nBEGIN:VTODO\r\nBEGIN:VTODO\r\n", 3, "must not stand in a VTODO"),
+        (b"BEGIN:VCALENDAR\r\nBEGIN:<b>\r\n", 2, "must name a component"),
+        (b"BEGIN:VCALENDAR\r\n" + b"BEGIN:X-A\r\n" * 1000, 11, "stands in too many components"),
+        (b"BEGIN:VCALENDAR\r\nno colon\r\nEND:VCALENDAR\r\n", 2, "is not iCalendar"),
+        (b"\xff\xfeB\0E\0", 1, "is not iCalendar"),
+    ],
+)
+def test_what_is_not_icalendar_is_refused_by_its_line(text: bytes, line: int, message: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        list(entries(text))
+    [fault] = refused.value.errors
+    assert (fault["field"], fault["message"].startswith(message)) == (f"line {line}", True), fault

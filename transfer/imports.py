@@ -1,0 +1,217 @@
+"""Files on their way in: read line by line, put aside, checked as a whole and then done, all of it or nothing."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from itertools import groupby
+from typing import Any, NamedTuple, Protocol
+from uuid import uuid4
+
+import orjson
+from peewee import fn
+
+from models import CALLER_TYPES, Caller
+from postgres.batching import Batched, q
+from postgres.database import database
+from rest.bodies import JSON, Fields
+from rest.errors import Conflict, FieldError, InvalidInput, InvalidToken, RequestTimeout, TooManyRequests, Unavailable
+from rest.idempotency import KeyReused
+from rest.operation import validate
+from rest.values import LARGEST_ID
+from tasks.schemas import TaskChange, TaskNew
+from transfer import csv_format, exports, ics_format
+from transfer.entries import Entry, Line, at_line
+from transfer.json_format import AccountLines, Row
+
+BYTES_PER_PART = 64 * 1024  # of what is put aside at once
+NOTHING_DONE = "Some lines can't be taken, so nothing was imported."
+SECONDS_TO_DO_IT = 600  # once all lines have come: a million of them take half a minute
+IMPORTS_PER_USER = 2  # at a time, in a worker: each may take its time, and put IMPORT_MAX_BYTES aside
+_under_way: Counter[int] = Counter()  # by user
+
+
+class AccountInUse(Conflict):
+    """An export goes into an account that never had a task; this one has, or had."""
+
+    problem = "account-in-use"
+    detail = "An export can only be imported into an account that never had a task: make a new one."
+
+
+class TooManyImports(TooManyRequests):
+    """As many files of a user's are on their way in as may be."""
+
+    detail = f"You have {IMPORTS_PER_USER} imports under way, which is the most: send this one when one of them has ended."
+
+    def __init__(self) -> None:
+        super().__init__(retry_after_seconds=15)
+
+
+class Imported(NamedTuple):
+    """What an import did, as JSON, and the user's revision after it."""
+
+    json: str
+    user_revision: int
+
+
+class Reader(Protocol):
+    """Makes rows of a file's lines. Both methods raise InvalidInput where what follows can't be understood."""
+
+    def feed(self, line: Line) -> Iterator[Row]:
+        """Give the row that this line completes, if it does."""
+
+    def end(self) -> Iterator[Row]:
+        """Give the row that the end of the file completes, if it does."""
+
+
+async def import_file(
+    caller: Caller, media_type: str, lines: AsyncIterator[list[Line]], key: str | None, turn: AbstractAsyncContextManager[Any]
+) -> Imported:
+    """Do what the lines say; under a key, once.
+
+    To do it, once all has come, takes a connection for long, and so waits for its `turn`.
+    Raises InvalidInput that names lines, AccountInUse, KeyReused, TooManyImports, and what `lines` raises.
+    """
+    with _counted(caller.user_id):
+        reader = await _reader(caller, media_type, key)
+        aside = _Aside(caller)
+        try:
+            await aside.put(reader, lines)
+            async with turn:
+                return await _do(aside, _IMPORT_ACCOUNT if media_type == JSON else _IMPORT_TASKS, key)
+        finally:
+            with suppress(Unavailable):  # housekeeping takes away what is left
+                await _DROP(caller.user_id, aside.import_id)
+
+
+@contextmanager
+def _counted(user_id: int) -> Iterator[None]:
+    if _under_way[user_id] >= IMPORTS_PER_USER:
+        raise TooManyImports()
+    _under_way[user_id] += 1
+    try:
+        yield
+    finally:
+        _under_way[user_id] -= 1
+        if not _under_way[user_id]:
+            del _under_way[user_id]
+
+
+async def _reader(caller: Caller, media_type: str, key: str | None) -> Reader:
+    if media_type == JSON:
+        account = await exports.account_of(caller)
+        if account.revision and key is None:  # with a key, this may have been answered already
+            raise AccountInUse(revision=account.revision)
+        return AccountLines()
+    entries = csv_format.Rows() if media_type == exports.FORMS["csv"].media_type else ics_format.Todos()
+    return _Changes(entries, await exports.account_uid(caller))
+
+
+class _Changes:
+    """Makes rows of what a sheet or a calendar says of tasks."""
+
+    def __init__(self, entries: csv_format.Rows | ics_format.Todos, uid: str) -> None:
+        self._entries = entries
+        self._ours = re.compile(rf"([1-9][0-9]{{0,18}})-{uid}")
+
+    def feed(self, line: Line) -> Iterator[Row]:
+        """Give the row that this line completes, if it does."""
+        return map(self._row, self._entries.feed(line))
+
+    def end(self) -> Iterator[Row]:
+        """Give the row that the end of the file completes, if it does."""
+        return map(self._row, self._entries.end())
+
+    def _row(self, entry: Entry) -> Row:
+        ours = self._ours.fullmatch(entry.fields.get("uid", ""))
+        task_id = int(ours[1]) if ours and int(ours[1]) <= LARGEST_ID else None
+        sent = [(name, entry.fields[name]) for name in TaskNew.model_fields if name in entry.fields]
+        if entry.faults:
+            return Row(entry.line, "change", "", list(entry.faults))
+        try:
+            change = validate(TaskNew if task_id is None else TaskChange, Fields(sent))
+        except InvalidInput as refusal:
+            return Row(entry.line, "change", "", [_placed(entry, fault) for fault in refusal.errors])
+        values = {"task_id": task_id, "change": orjson.Fragment(change.model_dump_json()), "alike": entry.fields.get("alike")}
+        return Row(entry.line, "change", orjson.dumps(values).decode())
+
+
+def _placed(entry: Entry, fault: FieldError) -> FieldError:
+    line, name = entry.places.get(fault["field"], (entry.line, fault["field"]))
+    return at_line(line, f"{name} {fault['message']}")
+
+
+class _Aside:
+    """What has come of a file, put aside part by part."""
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller, self.import_id = caller, str(uuid4())
+        self.parts = 0
+        self.digest = hashlib.sha256(b"POST /import\n")  # of the values, however they were written
+        self._rows: list[Row] = []
+        self._bytes = 0
+        self._faults: list[FieldError] = []
+
+    async def put(self, reader: Reader, lines: AsyncIterator[list[Line]]) -> None:
+        """Put all the lines aside. Raises InvalidInput for the lines that are at fault, InvalidToken."""
+        try:
+            async for some in lines:
+                for line in some:
+                    self._take(reader.feed(line))
+                if self._bytes > BYTES_PER_PART:
+                    await self._flush()
+            self._take(reader.end())
+        except InvalidInput as refusal:
+            faults = [*self._faults, *refusal.errors]
+            raise InvalidInput(*faults, detail=NOTHING_DONE if faults else refusal.detail) from None
+        if self._faults:
+            raise InvalidInput(*self._faults, detail=NOTHING_DONE)
+        await self._flush()
+
+    def _take(self, rows: Iterator[Row]) -> None:
+        for row in rows:
+            self._faults += row.faults
+            if len(self._faults) >= InvalidInput.most:
+                raise InvalidInput()  # nobody reads more
+            if not self._faults:
+                self._rows.append(row)
+                self._bytes += len(row.json)
+                self.digest.update(f"{row.kind} {row.json}\n".encode())
+
+    async def _flush(self) -> None:
+        rows, self._rows, self._bytes = self._rows, [], 0
+        for kind, some in groupby(rows, key=lambda row: row.kind):
+            part = list(some)
+            content = ",".join(f'{{"line":{row.line},{row.json[1:]}' for row in part)
+            [(kept,)] = await _KEEP(*self.caller, self.import_id, part[0].line, kind, f"[{content}]")
+            if not kept:
+                raise InvalidToken()
+            self.parts += 1
+
+
+async def _do(aside: _Aside, statement: str, key: str | None) -> Imported:
+    values = *aside.caller, aside.import_id, aside.parts, key, aside.digest.hexdigest()
+    [(refused, answer, user_revision, faults)] = await database.run_long(statement, values, SECONDS_TO_DO_IT)
+    match refused:
+        case "unauthorized":
+            raise InvalidToken()
+        case "key_reused":
+            raise KeyReused(revision=user_revision)
+        case "in_use":
+            raise AccountInUse(revision=user_revision)
+        case "swept":
+            raise RequestTimeout("The file took longer than an hour to come: send it again.")
+    if faults:
+        raise InvalidInput(*(at_line(fault["line"], fault["message"]) for fault in faults), detail=NOTHING_DONE, revision=user_revision)
+    return Imported(answer, user_revision)
+
+
+_IMPORT_ACCOUNT = "SELECT * FROM import_account(%s, %s, %s::uuid, %s, %s, %s)"
+_IMPORT_TASKS = "SELECT * FROM import_tasks(%s, %s, %s::uuid, %s, %s, %s)"
+_KEEP = Batched(
+    fn.import_keep(q.user_id, q.generation, q.import_id, q.line, q.kind, q.content),
+    CALLER_TYPES | {"import_id": "uuid", "line": "bigint", "kind": "text", "content": "jsonb"},
+    alone=True,
+)
+_DROP = Batched(fn.import_drop(q.user_id, q.import_id), {"user_id": "bigint", "import_id": "uuid"}, alone=True)

@@ -1,0 +1,62 @@
+"""What takes an account out as a whole, and files in."""
+
+import asyncio
+
+from aiohttp import hdrs, web
+
+import settings
+from auth import Resource
+from rest import bodies, conditions, idempotency, streamed_response
+from rest.bodies import JSON
+from rest.errors import EXTRA_HEADERS, X_REVISION, UnsupportedMediaType
+from rest.idempotency import KeyReused
+from rest.operation import Answer, contract
+from server import responses
+from tasks.resource import SHOWN
+from transfer import exports, imports
+from transfer.entries import read_lines
+from transfer.imports import AccountInUse, TooManyImports
+from transfer.json_format import Export as ExportShown
+from transfer.json_format import Imported
+
+EXPORT = Answer(ExportShown, headers=SHOWN, sometimes=("Content-Disposition",))
+IMPORTED = Answer(Imported, headers=("X-Revision",))
+FILES = {JSON: ExportShown, **exports.EXAMPLES}
+REPRESENTATION = 1  # goes into the ETag of an export: raise it when the same account comes to look different
+IMPORTS_AT_ONCE = 2  # of a worker: each takes one of its connections while it is done
+TURNS = web.AppKey("turns", asyncio.Semaphore)
+
+
+class Export(Resource):
+    """The caller's account as a whole."""
+
+    @contract(EXPORT)
+    async def get(self) -> web.StreamResponse:
+        """Take out the whole account, log included, as it is now: to be kept, or imported into a new account."""
+        account = await exports.account_of(self.caller)
+        self.request[EXTRA_HEADERS][X_REVISION] = str(account.revision)
+        tag = conditions.digest_tag("export", REPRESENTATION, self.caller.user_id, account.revision, account.purged)
+        if conditions.is_known(self.request, tag):
+            return conditions.not_modified(tag)
+        headers = {
+            conditions.ETAG: tag,
+            hdrs.CONTENT_TYPE: responses.CONTENT_TYPE,
+            hdrs.CONTENT_DISPOSITION: 'attachment; filename="tasks.json"',
+        }
+        return await streamed_response.send(self.request, web.StreamResponse(headers=headers), exports.export(self.caller, account))
+
+
+class Import(Resource):
+    """Files that come in."""
+
+    @contract(IMPORTED, AccountInUse, KeyReused, TooManyImports, takes=(idempotency.HEADER,), files=FILES)
+    async def post(self) -> web.Response:
+        """Restore an export in a new account, or create and change tasks as a sheet or a calendar says: all of it or nothing."""
+        key, media_type = idempotency.key(self.request), bodies.media_type(self.request)
+        bodies.refuse_coding(self.request)
+        if media_type not in FILES:
+            raise UnsupportedMediaType(f"A file must be of type {', '.join(FILES)}.")
+        lines = read_lines(self.request, settings.load().import_max_bytes)
+        turns = self.request.app[TURNS]
+        imported = await imports.import_file(self.caller, media_type, lines, key, turns)
+        return web.Response(text=imported.json, content_type=JSON, headers={X_REVISION: str(imported.user_revision)})
