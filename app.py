@@ -27,6 +27,13 @@ INFO = openapi.Info(
     title="Tasks",
     version="0.1.0",
     description="A task manager: one's own tasks, and the whole history of every change.",
+    tags={
+        "Accounts": "An account, its password and its tokens.",
+        "Tasks": "One's tasks as they are, as they were, and as they are to be.",
+        "History": "What was changed, as a log and as it happens; and taking it back.",
+        "Transfer": "The whole account out, and files in.",
+        "Service": "This document, whether the service is well, and what it measures.",
+    },
 )
 TASK = "/task/{id:[1-9][0-9]{0,18}}"
 

@@ -42,6 +42,8 @@ ACCESS = web.RequestKey("access", Access)
 class Token(BaseModel):
     """A token to send as `Authorization: Bearer <access_token>`."""
 
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
+
     access_token: str = Field(examples=["eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"])
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105
     expires_in: int = Field(description="seconds", examples=[2592000])

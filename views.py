@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Literal
 
 from aiohttp import hdrs, web
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 import auth
 from auth import Resource
@@ -14,7 +14,7 @@ from postgres.database import database
 from rest import conditions, idempotency, negotiation, streamed_response
 from rest.errors import X_REVISION, NotFound, Unavailable
 from rest.idempotency import KeyReused
-from rest.operation import Answer, contract
+from rest.operation import Answer, operation
 from tasks import listing, store
 from tasks.errors import HistoryGone, TaskChangedMeanwhile, TaskPurged
 from tasks.resource import PAGED, SHOWN, TASK, TaskResource, with_purged
@@ -26,6 +26,8 @@ from transfer.exports import Form
 
 class Health(BaseModel):
     """All is well."""
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=True)
 
     status: Literal["ok"] = "ok"
 
@@ -40,18 +42,24 @@ HEALTH = Answer(Health)
 class TaskList(TaskResource):
     """The caller's tasks."""
 
-    @contract(TASKS, HistoryGone)
+    @operation("list_tasks", TASKS, HistoryGone, tag="Tasks")
     async def get(self, query: TaskQuery) -> web.StreamResponse:
-        """List the tasks that match: as they are, as they were, or as they have changed since."""
+        """List the tasks that match: as they are, as they were, or as they have changed since.
+
+        Where more follow, the header Link has the address of the next page, of which a client needs the parameter `cursor`.
+        """
         query = await listing.settled(self.caller, query)
         if form := exports.form_of(query, partial(negotiation.preferred, self.request)):
             return await self._answer_in_form(query, form)
         thing = self.caller, query
         return await self.page_answer(query, partial(listing.account_state, *thing), partial(listing.list_tasks, *thing))
 
-    @contract(CREATED_TASK, KeyReused, TaskPurged, takes=(idempotency.HEADER,))
+    @operation("create_task", CREATED_TASK, KeyReused, TaskPurged, tag="Tasks", takes=(idempotency.HEADER,))
     async def post(self, task: TaskNew) -> web.Response:
-        """Create a task."""
+        """Create a task.
+
+        Sent again with the same Idempotency-Key within 24 hours, it creates nothing more and gets the same answer.
+        """
         created = await store.create_task(self.caller, task, idempotency.key(self.request))
         response = self.task_answer(created, HTTPStatus.CREATED)
         response.headers[hdrs.LOCATION] = f"/task/{created.id}"
@@ -74,37 +82,56 @@ class TaskList(TaskResource):
 class TaskItem(TaskResource):
     """One task of the caller's."""
 
-    @contract(TASK, NotFound)
+    @operation("get_task", TASK, NotFound, tag="Tasks")
     async def get(self, query: TaskMatch) -> web.Response:
         """Show a task as it is, or as it was, if it is as asked for."""
         query = await listing.settled(self.caller, query)
         return self.task_answer(await listing.find_task(self.caller, self.task_id, query))
 
-    @contract(TASK, NotFound, TaskChangedMeanwhile)
+    @operation("update_task", TASK, NotFound, TaskChangedMeanwhile, tag="Tasks")
     async def patch(self, change: TaskChange) -> web.Response:
-        """Change the fields that are sent; the others stay as they are."""
-        return self.task_answer(await store.update_task(self.caller, self.task_id, change, self.if_match))
+        """Change the fields that are sent; the others stay as they are.
 
-    post = patch
+        What was read may be sent back whole. With If-Match it happens only if the task still is as it was read; else 412 says what was
+        changed.
+        """
+        return await self._change(change)
 
-    @contract(CHANGED_TASK, NotFound, TaskChangedMeanwhile)
+    @operation("update_task_by_post", TASK, NotFound, TaskChangedMeanwhile, tag="Tasks")
+    async def post(self, change: TaskChange) -> web.Response:
+        """Change the fields that are sent, by POST.
+
+        An alias of PATCH, for clients that know only forms.
+        """
+        return await self._change(change)
+
+    @operation("update_task_by_put", CHANGED_TASK, NotFound, TaskChangedMeanwhile, tag="Tasks")
     async def put(self, change: TaskChange) -> web.Response:
-        """Change the fields that are sent, as PATCH does."""
-        response = self.task_answer(await store.update_task(self.caller, self.task_id, change, self.if_match))
+        """Change the fields that are sent, by PUT.
+
+        An alias of PATCH: a field that isn't sent stays as it is, and so the answer has no ETag.
+        """
+        response = await self._change(change)
         del response.headers[conditions.ETAG]  # what was stored isn't what was sent (RFC 9110, section 9.3.4)
         return response
 
-    @contract(DELETED, NotFound, TaskChangedMeanwhile)
+    @operation("delete_task", DELETED, NotFound, TaskChangedMeanwhile, tag="Tasks")
     async def delete(self, query: Erasure) -> web.Response:
-        """Delete a task: it goes to the trash, or for good."""
+        """Delete a task: it goes to the trash, or for good.
+
+        From the trash it can be restored for as long as the operator set, by default 30 days.
+        """
         deleted = await store.delete_task(self.caller, self.task_id, self.if_match, forever=query.forever)
         return web.Response(status=HTTPStatus.NO_CONTENT, headers={X_REVISION: str(deleted.user_revision)})
+
+    async def _change(self, change: TaskChange) -> web.Response:
+        return self.task_answer(await store.update_task(self.caller, self.task_id, change, self.if_match))
 
 
 class Live(Resource):
     """Whether this process answers."""
 
-    @contract(HEALTH)
+    @operation("check_liveness", HEALTH, tag="Service")
     async def get(self) -> web.Response:
         """Say that this process answers."""
         return web.json_response(Health().model_dump())
@@ -113,9 +140,9 @@ class Live(Resource):
 class Metrics(Resource):
     """What is measured of all workers."""
 
-    @contract(Answer(str, media_type="text/plain"), NotFound)
+    @operation("get_metrics", Answer(str, media_type="text/plain"), NotFound, tag="Service")
     async def get(self) -> web.Response:
-        """Give what is measured, for Prometheus; where METRICS_TOKEN isn't set it is 404."""
+        """Show what is measured, for Prometheus; where METRICS_TOKEN isn't set it is 404."""
         auth.check_operator(self.request)
         metrics.write()
         shown = await asyncio.to_thread(metrics.show)
@@ -125,7 +152,7 @@ class Metrics(Resource):
 class Ready(Resource):
     """Whether this process can do its work."""
 
-    @contract(HEALTH, Unavailable)
+    @operation("check_readiness", HEALTH, Unavailable, tag="Service")
     async def get(self) -> web.Response:
         """Say that the database answers and has this version's schema."""
         if trouble := await database.check():

@@ -1,6 +1,6 @@
 """What clients send about accounts, as data. Nothing here knows HTTP or SQL."""
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import ConfigDict, ValidationInfo, field_validator
 
 from accounts.values import Login, NewPassword, Password, TokenLifetime, is_login
 from rest.values import Strict
@@ -30,6 +30,8 @@ class Credentials(Strict):
 
 class PasswordChange(Strict):
     """The present password, and the one to come."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"old": "correct horse battery", "new": "correct horse battery staple"}]})
 
     old: Password
     new: NewPassword

@@ -15,6 +15,7 @@ from rest.errors import FieldError, InvalidInput, Unauthorized, Unavailable
 class WrongCredentials(Unauthorized):
     """One answer for an unknown login and for a wrong password."""
 
+    kind = "wrong-credentials"
     detail = "There is no such login with this password."
 
 

@@ -15,7 +15,8 @@ CLOSED = -1  # the token generation of an account whose rows are yet to go: no t
 class LoginTaken(Conflict):
     """Somebody has this login, or one that differs only in case or Unicode form."""
 
-    problem = "login-taken"
+    kind = "login-taken"
+    is_explained = True
     detail = "This login is taken: choose another one."
 
 

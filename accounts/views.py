@@ -10,7 +10,7 @@ from accounts.users import LoginTaken
 from auth import Resource, Token
 from rest import quotas
 from rest.errors import EXTRA_HEADERS, Unavailable
-from rest.operation import Answer, contract
+from rest.operation import Answer, operation
 from rest.quotas import QuotaExceeded
 
 TOKEN = Answer(Token)
@@ -36,9 +36,12 @@ class AccountResource(Resource):
 class Accounts(AccountResource):
     """The accounts."""
 
-    @contract(FIRST_TOKEN, LoginTaken, QuotaExceeded, Unavailable)
+    @operation("register", FIRST_TOKEN, LoginTaken, QuotaExceeded, Unavailable, tag="Accounts")
     async def post(self, registration: Registration) -> web.Response:
-        """Register, and get a first token."""
+        """Make an account, and get a first token.
+
+        The token is sent as `Authorization: Bearer <access_token>`.
+        """
         async with rate_limits.attempt(self.request, registration.login, registers=True):
             token = await sign_in.register(self.hashing, registration)
         return self.token_answer(token, HTTPStatus.CREATED)
@@ -47,7 +50,7 @@ class Accounts(AccountResource):
 class Tokens(AccountResource):
     """The tokens."""
 
-    @contract(COUNTED_TOKEN, sign_in.WrongCredentials, QuotaExceeded, Unavailable)
+    @operation("get_token", COUNTED_TOKEN, sign_in.WrongCredentials, QuotaExceeded, Unavailable, tag="Accounts")
     async def post(self, credentials: Credentials) -> web.Response:
         """Get a token."""
         async with rate_limits.attempt(self.request, credentials.login):
@@ -58,9 +61,9 @@ class Tokens(AccountResource):
 class Password(AccountResource):
     """The caller's password."""
 
-    @contract(COUNTED_TOKEN)
+    @operation("change_password", COUNTED_TOKEN, tag="Accounts")
     async def post(self, change: PasswordChange) -> web.Response:
-        """Change the password; all tokens up to now end, and here is a new one."""
+        """Change the password, and get a new token: all tokens up to now end."""
         login = await users.get_login(self.caller)
         async with rate_limits.attempt(self.request, login):
             token = await sign_in.change_password(self.hashing, self.caller, login, change)
@@ -70,16 +73,16 @@ class Password(AccountResource):
 class Revocation(AccountResource):
     """The end of the caller's tokens."""
 
-    @contract(TOKEN)
+    @operation("revoke_tokens", TOKEN, tag="Accounts")
     async def post(self) -> web.Response:
-        """Log out everywhere: all tokens up to now end, and here is a new one."""
+        """Log out everywhere, and get a new token: all tokens up to now end."""
         return self.token_answer(await sign_in.revoke_tokens(self.caller))
 
 
 class AccountClosure(AccountResource):
     """The end of the caller's account."""
 
-    @contract(CLOSED)
+    @operation("delete_account", CLOSED, tag="Accounts")
     async def post(self, closure: Closure) -> web.Response:
         """Delete the account with all that is in it; its login is free at once."""
         async with rate_limits.attempt(self.request, await users.get_login(self.caller), is_last=True):

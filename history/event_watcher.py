@@ -49,6 +49,7 @@ class Place(NamedTuple):
 class TooManyStreams(TooManyRequests):
     """As many streams are open as a user may have."""
 
+    kind = "too-many-streams"
     detail = f"You have {STREAMS_PER_USER} streams open, which is the most: close one. One that broke is noticed within a minute."
 
     def __init__(self) -> None:

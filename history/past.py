@@ -26,14 +26,16 @@ from tasks.store import TaskAsStored, done
 class NotAsExpected(Conflict):
     """Something has happened since the revision that was expected; nothing was done."""
 
-    problem = "not-as-expected"
+    kind = "not-as-expected"
+    is_explained = True
     detail = "Something has happened since the revision that you expected: look again, then undo."
 
 
 class TooManyTasks(Conflict):
     """The undo would alter more tasks than one may; nothing was done."""
 
-    problem = "too-many-tasks"
+    kind = "too-many-tasks"
+    is_explained = True
     detail = "That would alter too many tasks at once: go back in steps, the latest changes first."
 
 

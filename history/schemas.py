@@ -4,9 +4,10 @@ from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from typing_extensions import TypeAliasType
 
 from rest.values import Flag, Natural, Page, PastMoment, Revision, ShownMoment, Strict
-from tasks.schemas import AsOf, Task
+from tasks.schemas import AsOf, LoggedField, Task
 
 
 class LogQuery(Page):
@@ -24,13 +25,13 @@ class Resumption(Strict):
 class Restoration(AsOf):
     """To what a task is to be brought back; nothing: out of the trash, as it is."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"revision": 1}]})
+
 
 class Undo(Strict):
-    """After which revision, or which moment, all is to be taken back."""
+    """After which revision, or which moment, all is to be taken back: `since` or `at`, and not both."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"since": 7, "dry_run": True}], "anyOf": [{"required": ["since"]}, {"required": ["at"]}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"since": 0, "dry_run": True}]})
 
     since: Natural | None = Field(None, description="what was changed after this revision is taken back")
     at: PastMoment | None = Field(None, description="what was changed after this moment; instead of since", validate_default=True)
@@ -50,7 +51,7 @@ class LogEntry(BaseModel):
 
     revision: Revision
     changed_at: ShownMoment
-    field: Literal["name", "description", "status", "completion_at", "deleted_at"] = Field(examples=["status"])
+    field: LoggedField = Field(examples=["status"])
     old: str | None = Field(examples=["new"])
     new: str | None = Field(examples=["planned"])
 
@@ -70,15 +71,22 @@ class Undone(BaseModel):
     tasks: list[Task] = Field(description="the first of them, up to 1000 and 4 MiB, as they are after it")
 
 
-class Event(BaseModel):
-    """One of a stream's Server-Sent Events, field by field."""
+class Position(BaseModel):
+    """Where a stream begins, or begins again: the data of the events `revision` and `reset`."""
 
-    event: Literal["revision", "task", "reset"] = Field(
-        description="revision: where you are; task: one was changed; reset: changes are missing, read all again"
-    )
+    revision: int = Field(description="the user's present revision", examples=[7])
+
+
+EventKind = TypeAliasType("EventKind", Literal["revision", "task", "reset"])
+
+
+class ServerSentEvent(BaseModel):
+    """An event of a stream, field by field."""
+
+    event: EventKind = Field(description="revision: where you are; task: one was changed; reset: changes are missing, read all again")
     id: str = Field(description="the revision up to which you then have everything, for Last-Event-ID", examples=["7"])
     data: str = Field(
-        description="JSON: of a task, the task as it was right after the change; else your present revision",
+        description="of the event task, a Task as it was right after the change; else a Position",
         examples=['{"revision":7}'],
         json_schema_extra={"contentMediaType": "application/json"},
     )

@@ -9,36 +9,43 @@ import auth
 from auth import Resource
 from history import event_stream, event_watcher, past
 from history.past import NotAsExpected, TooManyTasks
-from history.schemas import AccountLogEntry, Event, LogEntry, LogQuery, Restoration, Resumption, Undo, Undone
+from history.schemas import AccountLogEntry, LogEntry, LogQuery, Position, Restoration, Resumption, ServerSentEvent, Undo, Undone
 from rest.errors import EXTRA_HEADERS, X_REVISION, NotFound
-from rest.operation import Answer, contract
+from rest.operation import Answer, operation
 from rest.streamed_response import answering
 from rest.values import Page
 from server.responses import json_answer
 from tasks import listing
 from tasks.errors import HistoryGone, TaskChangedMeanwhile
 from tasks.resource import PAGED, TASK, TaskResource
+from tasks.schemas import Task
 
 UNDONE = Answer(Undone, headers=("X-Revision",))
 ACCOUNT_LOG = Answer(list[AccountLogEntry], headers=PAGED, sometimes=("Link",))
-EVENTS = Answer(Event, headers=("X-Revision",), media_type="text/event-stream")
+EVENTS = Answer(Task | Position, headers=("X-Revision",), media_type="text/event-stream", item=ServerSentEvent)
 
 
 class TaskRestoration(TaskResource):
     """Bringing back one task of the caller's."""
 
-    @contract(TASK, NotFound, TaskChangedMeanwhile)
+    @operation("restore_task", TASK, NotFound, TaskChangedMeanwhile, tag="History")
     async def post(self, restoration: Restoration) -> web.Response:
-        """Bring a task out of the trash and, if you name a revision or a moment, back to what it was then."""
+        """Bring a task out of the trash and, if you name a revision or a moment, back to what it was then.
+
+        At most one of `revision` and `at` may be sent.
+        """
         return self.task_answer(await past.restore_task(self.caller, self.task_id, restoration, self.if_match))
 
 
 class TaskUndo(TaskResource):
     """Taking back what was done to the caller's tasks."""
 
-    @contract(UNDONE, HistoryGone, NotAsExpected, TooManyTasks)
+    @operation("undo", UNDONE, HistoryGone, NotAsExpected, TooManyTasks, tag="History")
     async def post(self, undo: Undo) -> web.Response:
-        """Take back all that was done since a revision or a moment; or, with dry_run, say what that would do."""
+        """Take back all that was done since a revision or a moment; or, with dry_run, say what that would do.
+
+        Either `since` or `at` must be sent, and not both. An undo can be undone: its answer says `since` when, in `before`.
+        """
         undone = await past.undo(self.caller, undo)
         return json_answer(undone.json, {X_REVISION: str(undone.user_revision)})
 
@@ -46,7 +53,7 @@ class TaskUndo(TaskResource):
 class AccountHistory(TaskResource):
     """The log of all tasks of the caller's."""
 
-    @contract(ACCOUNT_LOG)
+    @operation("get_log", ACCOUNT_LOG, tag="History")
     async def get(self, query: Page) -> web.Response:
         """List what was changed in all tasks, by revision."""
         thing = self.caller, query
@@ -56,12 +63,13 @@ class AccountHistory(TaskResource):
 class Events(Resource):
     """The caller's changes, as they happen."""
 
-    @contract(EVENTS, event_watcher.TooManyStreams, takes=("Last-Event-ID",))
+    @operation("follow_events", EVENTS, event_watcher.TooManyStreams, tag="History", takes=("Last-Event-ID",))
     async def get(self, query: Resumption) -> web.StreamResponse:
         """Follow the changes as they happen.
 
-        Server-Sent Events: `revision` at the beginning, `task` for each change, with the task as it was right after, and `reset` where
-        changes are missing. The id of each is a revision; sent back as Last-Event-ID, it goes on from there.
+        A stream of Server-Sent Events (text/event-stream) that stays open: `revision` at the beginning, `task` for each change, with the
+        task as it was right after, and `reset` where changes are missing. The id of each is a revision; sent back as Last-Event-ID, it goes
+        on from there. The schema is that of an event's `data`, which is JSON; the whole of an event is a ServerSentEvent (x-itemSchema).
         """
         last_id = self.request.headers.get("Last-Event-ID")
         since = query.since if last_id is None else event_stream.revision_of(last_id)
@@ -88,7 +96,7 @@ LOG = Answer(list[LogEntry], headers=PAGED, sometimes=("Link",))
 class TaskHistory(TaskResource):
     """The log of one task of the caller's."""
 
-    @contract(LOG, NotFound)
+    @operation("get_task_log", LOG, NotFound, tag="History")
     async def get(self, query: LogQuery) -> web.Response:
         """List what was changed, oldest entry first."""
         thing = self.caller, self.task_id, query

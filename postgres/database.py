@@ -82,6 +82,7 @@ class NoConnectionError(ConnectionError):
 class DatabaseUnavailable(Unavailable):
     """There is something wrong between the service and its database."""
 
+    kind = "database-unavailable"
     detail = "The database can't be reached, or didn't answer in time: try again."
 
 

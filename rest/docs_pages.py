@@ -11,7 +11,7 @@ from aiohttp import web
 
 from rest import conditions
 from rest.errors import Failure, Unavailable
-from rest.operation import Answer, contract
+from rest.operation import Answer, operation
 
 DOCUMENT = web.AppKey("document", bytes)
 STATIC = ("swagger-ui.css", "swagger-ui-bundle.js")
@@ -24,9 +24,9 @@ POLICY = (
 class Document(web.View):
     """The document."""
 
-    @contract(Answer(dict[str, Any], headers=("ETag",)), Unavailable)
+    @operation("get_document", Answer(dict[str, Any], headers=("ETag",)), Unavailable, tag="Service")
     async def get(self) -> web.Response:
-        """Give this document."""
+        """Show this document."""
         document = self.request.app[DOCUMENT]
         return conditions.answer(self.request, document, conditions.digest_tag(document))
 
@@ -53,7 +53,7 @@ START = b'SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLink
 class Docs(web.View):
     """The page on which the operations can be read and tried."""
 
-    @contract(Answer(str, media_type="text/html"))
+    @operation("show_docs", Answer(str, media_type="text/html"), tag="Service")
     async def get(self) -> web.Response:
         """Show the documentation."""
         return _html("The API", SWAGGER)
@@ -64,10 +64,10 @@ class Docs(web.View):
 class Problems(web.View):
     """The kinds of problem that have a name."""
 
-    @contract(Answer(str, media_type="text/html"))
+    @operation("explain_problems", Answer(str, media_type="text/html"), tag="Service")
     async def get(self) -> web.Response:
         """Explain the kinds of problem."""
-        kinds = "\n".join(f'<h2 id="{kind.problem}">{kind.problem}</h2>\n<p>{escape(kind.__doc__ or "")}</p>' for kind in problems(Failure))
+        kinds = "\n".join(f'<h2 id="{kind.kind}">{kind.kind}</h2>\n<p>{escape(kind.__doc__ or "")}</p>' for kind in problems(Failure))
         return _html("Problems", f"<h1>Problems</h1>\n{kinds}")
 
     head = get
@@ -76,9 +76,9 @@ class Problems(web.View):
 class DocsFile(web.View):
     """A file that the documentation needs: nothing of it comes from another host."""
 
-    @contract(Answer(str, media_type="*/*"))
+    @operation("get_docs_file", Answer(str, media_type="*/*"), tag="Service")
     async def get(self) -> web.StreamResponse:
-        """Give a file of the documentation."""
+        """Show a file of the documentation."""
         name = self.request.path.rpartition("/")[2]
         if name == "start.js":
             return web.Response(body=START, content_type="text/javascript", headers={"Cache-Control": "no-cache"})
@@ -97,8 +97,8 @@ ROUTES = [web.view("/openapi.json", Document), *PAGES]
 
 
 def problems(family: type[Failure]) -> Iterator[type[Failure]]:
-    """Give the failures of a family that have a kind of problem of their own."""
-    if "problem" in vars(family) and family.problem:
+    """Return the failures of a family that are explained."""
+    if "is_explained" in vars(family) and family.is_explained:
         yield family
     for kind in family.__subclasses__():
         yield from problems(kind)

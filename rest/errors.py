@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import orjson
 from aiohttp import hdrs, web
@@ -46,10 +46,14 @@ class Problem(BaseModel):
 
 
 class Failure(Exception):
-    """A refusal that the client is told of. `problem` names its kind where the status alone says too little."""
+    """A refusal that the client is told of.
+
+    `kind` is what it is counted as. Where the status alone says too little it `is_explained` at /docs/problems, and its type says so.
+    """
 
     status: ClassVar[HTTPStatus]
-    problem: ClassVar[str | None] = None
+    kind: ClassVar[str]
+    is_explained: ClassVar[bool] = False
     title: ClassVar[str | None] = None  # the status's phrase
     detail = ""
     carries: ClassVar[tuple[str, ...]] = ()  # headers
@@ -63,12 +67,18 @@ class Failure(Exception):
             self.headers[X_REVISION] = str(revision)
 
     def __init_subclass__(cls) -> None:
-        REFUSALS.count((cls.__name__,), 0)  # who watches for a change needs to see what it was before
+        if "kind" in vars(cls):
+            REFUSALS.count((cls.kind,), 0)  # who watches for a change needs to see what it was before
+
+    @classmethod
+    def example(cls) -> Self:
+        """Return one for the document."""
+        return cls()
 
     @property
-    def kind(self) -> str:
+    def label(self) -> str:
         """What the operator counts it as."""
-        return type(self).__name__
+        return self.kind
 
     def members(self) -> dict[str, Any]:
         """Give what the problem document holds beyond the standard members."""
@@ -76,8 +86,13 @@ class Failure(Exception):
 
     def document(self) -> dict[str, Any]:
         """Give the problem document (RFC 9457, section 3)."""
-        kind = f"/docs/problems#{self.problem}" if self.problem else "about:blank"
-        return {"type": kind, "title": self.title or self.status.phrase, "status": int(self.status), "detail": self.detail} | self.members()
+        explained = f"/docs/problems#{self.kind}" if self.is_explained else "about:blank"
+        return {
+            "type": explained,
+            "title": self.title or self.status.phrase,
+            "status": int(self.status),
+            "detail": self.detail,
+        } | self.members()
 
     def response(self) -> web.Response:
         """Give the answer."""
@@ -95,6 +110,7 @@ class InvalidInput(Failure):
     """The request's fields are at fault: every one of them is named."""
 
     status = HTTPStatus.BAD_REQUEST
+    kind = "invalid-input"
     detail = "Some fields are missing or wrong."
     most = 100  # a body can hold thousands of wrong fields; nobody reads the answer
 
@@ -110,6 +126,7 @@ class Unauthorized(Failure):
     """Nobody in particular is calling (RFC 6750, section 3)."""
 
     status = HTTPStatus.UNAUTHORIZED
+    kind = "unauthorized"
     detail = "Send a token: Authorization: Bearer <token>."
     carries = ("WWW-Authenticate",)
     realm: ClassVar[str] = "task"
@@ -123,6 +140,7 @@ class Unauthorized(Failure):
 class InvalidToken(Unauthorized):
     """There is a token, and it isn't one of ours, or not any more."""
 
+    kind = "invalid-token"
     detail = "The token is not valid, or not any more: get a new one."
     error = "invalid_token"
 
@@ -131,6 +149,7 @@ class NotFound(Failure):
     """There is no such thing, or it is somebody else's: the answer is the same."""
 
     status = HTTPStatus.NOT_FOUND
+    kind = "not-found"
     detail = "There is nothing at this address."
 
 
@@ -138,19 +157,22 @@ class Conflict(Failure):
     """What is asked for can't be, as things are."""
 
     status = HTTPStatus.CONFLICT
+    kind = "conflict"
 
 
 class Gone(Failure):
     """It was there, and is not any more."""
 
     status = HTTPStatus.GONE
+    kind = "gone"
 
 
 class ChangedMeanwhile(Failure):
     """The client's revision is not the present one (RFC 9110, section 15.5.13)."""
 
     status = HTTPStatus.PRECONDITION_FAILED
-    problem = "changed-meanwhile"
+    kind = "changed-meanwhile"
+    is_explained = True
     detail = "It has changed since the revision that you named: read it again."
 
 
@@ -158,6 +180,7 @@ class RequestTimeout(Failure):
     """The request took too long to arrive."""
 
     status = HTTPStatus.REQUEST_TIMEOUT
+    kind = "request-timeout"
     detail = "The request took too long to arrive: send it again."
 
     def __init__(self, detail: str = "") -> None:
@@ -168,12 +191,14 @@ class UnsupportedMediaType(Failure):
     """The body is of a type, or in a coding, that nobody here reads."""
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    kind = "unsupported-media-type"
 
 
 class TooManyRequests(Failure):
     """It has been asked for too often, or too much at once (RFC 6585, section 4)."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
+    kind = "too-many-requests"
     carries: ClassVar[tuple[str, ...]] = ("Retry-After",)
 
     def __init__(self, detail: str = "", *, retry_after_seconds: int = 1) -> None:
@@ -184,6 +209,7 @@ class Unavailable(Failure):
     """Not now. Whether a change happened is open; the client may ask again."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
+    kind = "unavailable"
     detail = "The service can't answer right now: try again."
     carries = ("Retry-After",)
 
@@ -194,11 +220,14 @@ class Unavailable(Failure):
 class Overloaded(Unavailable):
     """There is as much to do already as can be done at once."""
 
+    kind = "overloaded"
+
 
 class MethodNotAllowed(Failure):
     """The address has no such method."""
 
     status = HTTPStatus.METHOD_NOT_ALLOWED
+    kind = "method-not-allowed"
     detail = "This address has no such method: the Allow header lists those it has."
     carries = ("Allow",)
 
@@ -207,6 +236,7 @@ class ContentTooLarge(Failure):
     """The body is larger than the service reads."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    kind = "content-too-large"
     title = "Content Too Large"  # as RFC 9110 names it; Python 3.13 does too
     detail = "The body is too large."
 
@@ -215,6 +245,7 @@ class Unexpected(Failure):
     """Something went wrong on our side."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
+    kind = "unexpected"
     detail = "Something went wrong on our side: it is in the log, under this answer's X-Request-ID."
 
 
@@ -252,7 +283,7 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
 
 
 def _answer(failure: Failure) -> web.Response:
-    REFUSALS.count((failure.kind,))
+    REFUSALS.count((failure.label,))
     return failure.response()
 
 

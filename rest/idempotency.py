@@ -18,7 +18,8 @@ class KeyReused(Failure):
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     title = "Unprocessable Content"  # as RFC 9110 names it; Python 3.13 does too
-    problem = "key-reused"
+    kind = "key-reused"
+    is_explained = True
     detail = "Another request came with this Idempotency-Key: choose a new key for each thing to be done."
 
 

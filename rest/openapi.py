@@ -1,53 +1,30 @@
-"""The OpenAPI 3.1 document, made of the routes and their contracts."""
+"""The OpenAPI 3.1 document, made of the routes and of what their operations declare."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
-from rest import conditions, idempotency, quotas
+from rest import quotas
 from rest.bodies import FORM, JSON, MULTIPART
-from rest.errors import PROBLEM, ContentTooLarge, Failure, InvalidInput, RequestTimeout, Unauthorized, Unavailable, UnsupportedMediaType
+from rest.components import Components
+from rest.errors import ContentTooLarge, Failure, InvalidInput, RequestTimeout, Unauthorized, Unavailable, UnsupportedMediaType
 from rest.operation import Answer, Operation
 from rest.quotas import QuotaExceeded
 
-REFERENCE = "#/components/schemas/{model}"
-
-HEADERS = {  # what answers carry: words and an example
-    "Content-Disposition": ("the name of the file that it is", 'attachment; filename="tasks.json"'),
-    "ETag": ("the tag of what is shown, for If-Match and If-None-Match", '"7"'),
-    "Link": ('where the next page is, if one follows: <...>; rel="next"', '</task?limit=1&cursor=abc>; rel="next"'),
-    "Location": ("where the new thing is", "/task/1"),
-    "RateLimit": ("what is left of the quotas, and for how many seconds (draft-ietf-httpapi-ratelimit-headers-11)", '"address";r=9;t=60'),
-    "RateLimit-Policy": ("the quotas: so many requests in so many seconds", '"address";q=10;w=60'),
-    "Retry-After": ("seconds after which to try again", "1"),
-    "WWW-Authenticate": ("how to say who one is (RFC 6750)", 'Bearer realm="task"'),
-    "X-Request-ID": ("the request's name in our log; a well-formed one that is sent is kept", "0b2c8a5e4ddc4d0c"),
-    "X-Purged": ("how many tasks are gone for good: where it differs from the last pull's, forget what the trash has no more", "0"),
-    "X-Revision": ("the user's revision in the snapshot that made the answer", "7"),
-}
-TAGS = {"format": "entity-tags", "pattern": rf"^(\*|{conditions.LIST})$"}
-SENT = {  # what requests may carry: words, an example, the form
-    "Idempotency-Key": (
-        "any text of one's own: the same request, sent again with it within 24 hours, is done once and answered alike",
-        "3f1d0c9a-1",
-        {"pattern": f"^({idempotency.KEY})$"},
-    ),
-    "If-Match": ("the tags of which one must be the present one, or *: else 412, and nothing is changed", '"7"', TAGS),
-    "If-None-Match": ("the tags that one has: 304 where one of them is the present one", '"7"', TAGS),
-    "Last-Event-ID": ("the id of the last event that one has: the stream goes on after it", "7", {}),
-    "X-Request-ID": (
-        "the request's name in our log: 1 to 64 letters (A-Z, a-z), digits, '.', '_', '-'; else we choose one",
-        "request-7",
-        {},
-    ),
-}
+METHODS = ("get", "post", "put", "patch", "delete")
+SERVER = {"url": "/", "description": "the service that this document comes from"}
 SCHEMES = {
-    "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-    "operator": {"type": "http", "scheme": "bearer", "description": "what the setting METRICS_TOKEN holds"},
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "a user's token: register and get_token answer with one; it ends by itself, by change_password, by revoke_tokens",
+    },
+    "operator": {"type": "http", "scheme": "bearer", "description": "the operator's: what the setting METRICS_TOKEN holds"},
 }
 AFTER_READING = (
     HTTPStatus.BAD_REQUEST,
@@ -65,6 +42,7 @@ class Info(NamedTuple):
     title: str
     version: str
     description: str
+    tags: Mapping[str, str]  # the groups of operations, in the order in which they are shown, with words
 
 
 def make(
@@ -75,7 +53,7 @@ def make(
     parameters: dict[str, Any],
 ) -> dict[str, Any]:
     """Make the document of the routes that need no token, a user's, and the operator's. `parameters` types each name in a path."""
-    schemas = _Schemas()
+    components = Components()
     paths: dict[str, dict[str, Any]] = {}
     guards = {"token": list(private), "operator": list(operators)}
     for route in [*public, *guards["token"], *guards["operator"]]:
@@ -83,12 +61,14 @@ def make(
         names = re.findall(r"\{(\w+)\}", path)
         in_path = [{"name": name, "in": "path", "required": True, **_typed(parameters[name])} for name in names]
         guard = next((guard for guard, routes in guards.items() if route in routes), None)
-        paths[path] = {operation.method: _operation(operation, in_path, guard, schemas) for operation in operations(route)}
+        paths[path] = {method: _operation(method, operation, in_path, guard, components) for method, operation in operations(route)}
     return {
         "openapi": "3.1.0",
-        "info": info._asdict(),
+        "info": {"title": info.title, "version": info.version, "description": info.description},
+        "servers": [SERVER],
+        "tags": [{"name": name, "description": words} for name, words in info.tags.items()],
         "paths": paths,
-        "components": {"schemas": schemas.named, "securitySchemes": SCHEMES},
+        "components": {**components.made, "securitySchemes": SCHEMES},
     }
 
 
@@ -97,117 +77,58 @@ def _typed(kind: Any) -> dict[str, Any]:
     return {"schema": schema, "example": schema.pop("examples")[0]}
 
 
-def operations(route: web.RouteDef) -> Iterator[Operation]:
-    """Give the operations of a route's view; HEAD goes with GET and is not said again."""
-    for method in ("get", "post", "put", "patch", "delete"):
+def operations(route: web.RouteDef) -> Iterator[tuple[str, Operation]]:
+    """Return the methods and operations of a route's view; HEAD goes with GET and is not said again."""
+    for method in METHODS:
         if operation := getattr(getattr(route.handler, method, None), "operation", None):
-            yield operation._replace(method=method, name=f"{method}_{_snake(route.handler.__name__)}")
+            yield method, operation
 
 
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-
-
-class _Schemas:
-    """The schemas that have names, as they are met."""
-
-    def __init__(self) -> None:
-        self.named: dict[str, Any] = {}
-
-    def of(self, model: Any, *, sent: bool = False, form: str = "") -> dict[str, Any]:
-        """Give the schema of a model, by reference where it has a name. `form` names the kind of form: in one nothing is null."""
-        schema = TypeAdapter(model).json_schema(ref_template=REFERENCE, mode="validation" if sent else "serialization")
-        self.named |= schema.pop("$defs", {})
-        if "properties" not in schema:
-            return schema
-        if form:  # a name of its own even where nothing differs: generated clients tell by it in which of the types to send
-            schema = _of_text(_without_null(schema)) | {"title": schema["title"] + form}
-        self.named[schema["title"]] = schema
-        return {"$ref": REFERENCE.format(model=schema["title"])}
-
-    def example(self, schema: dict[str, Any]) -> Any:
-        """Give an example of what has this schema, made of the examples of its parts."""
-        if "$ref" in schema:
-            return self.example(self.named[schema["$ref"].rpartition("/")[2]])
-        if known := schema.get("examples", schema.get("enum", [schema["const"]] if "const" in schema else [])):
-            return known[0]
-        for choice in ("anyOf", "oneOf"):
-            if choice in schema:
-                return self.example(schema[choice][0])
-        if schema.get("type") == "array":
-            return [self.example(schema["items"])]
-        if "properties" in schema:
-            return {name: self.example(part) for name, part in schema["properties"].items() if not part.get("readOnly")}
-        return schema.get("default", {"object": {}, "string": ""}.get(schema.get("type", "")))
-
-
-def _without_null(schema: Any) -> Any:
-    """Give the schema with no place for null in it."""
-    if isinstance(schema, list):
-        return [_without_null(part) for part in schema if part != {"type": "null"}]
-    if not isinstance(schema, dict):
-        return schema
-    plain = {name: _without_null(part) for name, part in schema.items() if not (name == "default" and part is None)}
-    if isinstance(plain.get("type"), list):
-        [plain["type"]] = [kind for kind in plain["type"] if kind != "null"]
-    if len(plain.get("anyOf", ())) == 1:
-        plain |= plain.pop("anyOf")[0]
-    return plain
-
-
-def _of_text(schema: dict[str, Any]) -> dict[str, Any]:
-    """Give the schema with text wherever anything may stand: a form has nothing else."""
-    typed = {"type", "enum", "const", "anyOf", "$ref"}
-    properties = {name: part if typed & {*part} else part | {"type": "string"} for name, part in schema["properties"].items()}
-    return schema | {"properties": properties}
-
-
-def _operation(operation: Operation, in_path: list[dict[str, Any]], guard: str | None, schemas: _Schemas) -> dict[str, Any]:
+def _operation(
+    method: str, operation: Operation, in_path: list[dict[str, Any]], guard: str | None, components: Components
+) -> dict[str, Any]:
     answer = operation.answer
-    failures: list[type[Failure]] = [InvalidInput, *operation.failures]
-    failures += [RequestTimeout, ContentTooLarge, UnsupportedMediaType] if operation.body or operation.files else []
-    failures += [Unauthorized, Unavailable] if guard else []
-    failures += [QuotaExceeded] if guard == "token" else []  # users have quotas
-    conditional = operation.method == "get" and "ETag" in answer.headers
+    summary, _, description = operation.words.partition("\n\n")
+    failures = _failures(operation, guard)
+    conditional = method == "get" and "ETag" in answer.headers
     sent = ["If-None-Match"] if conditional else ["If-Match"] if HTTPStatus.PRECONDITION_FAILED in {f.status for f in failures} else []
     made: dict[str, Any] = {
         "operationId": operation.name,
-        "summary": operation.summary.splitlines()[0],
+        "tags": [operation.tag],
+        "summary": summary,
+        **({"description": description.replace("\n", " ")} if description else {}),
         "parameters": [
             *in_path,
-            *(_query(operation.query) if operation.query else ()),
-            *(
-                {"name": name, "in": "header", "description": words, "schema": {"type": "string", "examples": [example], **form}}
-                for name, (words, example, form) in ((name, SENT[name]) for name in [*sent, *operation.takes, "X-Request-ID"])
-            ),
+            *(components.query(operation.query) if operation.query else ()),
+            *map(components.sent_header, [*sent, *operation.takes, "X-Request-ID"]),
         ],
-        "responses": {str(int(answer.status)): _success(answer, schemas)},
+        "responses": {str(int(answer.status)): _success(answer, components)},
     }
     if operation.body:
-        made["requestBody"] = {
-            "required": not _may_be_empty(operation.body),
-            "content": _bodies(operation.body, schemas),
-        }
+        made["requestBody"] = {"required": not _may_be_empty(operation.body), "content": _bodies(operation.body, components)}
     if operation.files:
-        content = {media_type: _file(kind, schemas) for media_type, kind in operation.files.items()}
+        content = {media_type: _file(kind, components) for media_type, kind in operation.files.items()}
         made["requestBody"] = {"required": True, "content": content}
     if conditional:
         made["responses"]["304"] = {
             "description": "Not Modified: what the client has is the present one",
-            "headers": _headers(answer.headers),
+            "headers": components.headers(answer.headers),
         }
     for status in sorted({failure.status for failure in failures}):
         sometimes = {*quotas.HEADERS} & {*answer.sometimes} | ({"X-Revision"} & {*answer.headers} if status in AFTER_READING else set())
-        made["responses"][str(int(status))] = _refusal([failure for failure in failures if failure.status == status], schemas, sometimes)
+        refusals = [failure for failure in failures if failure.status == status]
+        made["responses"][str(int(status))] = components.refusal(refusals, sometimes)
     if guard:
         made["security"] = [{guard: []}]
     return made
 
 
-def _query(model: Any) -> Iterator[dict[str, Any]]:
-    for name, schema in _without_null(model.model_json_schema())["properties"].items():
-        words = schema.pop("description", "")
-        yield {"name": name, "in": "query", "description": words, "schema": schema}
+def _failures(operation: Operation, guard: str | None) -> list[type[Failure]]:
+    failures: list[type[Failure]] = [InvalidInput, *operation.failures]
+    failures += [RequestTimeout, ContentTooLarge, UnsupportedMediaType] if operation.body or operation.files else []
+    failures += [Unauthorized, Unavailable] if guard else []
+    failures += [QuotaExceeded] if guard == "token" else []  # users have quotas
+    return list(dict.fromkeys(failures))
 
 
 def _may_be_empty(model: Any) -> bool:
@@ -218,50 +139,32 @@ def _may_be_empty(model: Any) -> bool:
     return True
 
 
-def _bodies(model: Any, schemas: _Schemas) -> dict[str, Any]:
+def _bodies(model: Any, components: Components) -> dict[str, Any]:
     made = {}
     for media_type, form in ((JSON, ""), (FORM, "Form"), (MULTIPART, "Multipart")):
-        schema = schemas.of(model, sent=True, form=form)
-        made[media_type] = {"schema": schema, "example": schemas.example(schema)}
+        schema = components.schema(model, sent=True, form=form)
+        made[media_type] = {"schema": schema, "example": components.example(schema)}
     return made
 
 
-def _file(kind: Any, schemas: _Schemas) -> dict[str, Any]:
+def _file(kind: Any, components: Components) -> dict[str, Any]:
     if isinstance(kind, str):
         return {"schema": {"type": "string"}, "example": kind}
-    schema = schemas.of(kind, sent=True)
-    return {"schema": schema, "example": schemas.example(schema)}
+    schema = components.schema(kind, sent=True)
+    return {"schema": schema, "example": components.example(schema)}
 
 
-def _success(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
-    made: dict[str, Any] = {"description": answer.status.phrase, "headers": _headers(answer.headers, answer.sometimes)}
+def _success(answer: Answer, components: Components) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "description": answer.status.phrase,
+        "headers": components.headers(answer.headers, answer.sometimes),
+    }
     if answer.model is not None:
-        schema = schemas.of(answer.model)
-        made["content"] = {answer.media_type: {"schema": schema, "example": schemas.example(schema)}} | {
-            media_type: _file(example, schemas) for media_type, example in answer.also.items()
-        }
+        schema = components.schema(answer.model)
+        made["content"] = {answer.media_type: {"schema": schema, "example": components.example(schema)}}
+    if answer.also:  # not among the content: of several types generators make a union, though a client asks for one of them
+        made["description"] += f". If it is asked for, the same as {' or '.join(answer.also)}: in x-other-content, like content."
+        made["x-other-content"] = {media_type: _file(example, components) for media_type, example in answer.also.items()}
+    if answer.item:  # as OpenAPI 3.2 says it, without the x-
+        made["content"][answer.media_type]["x-itemSchema"] = components.schema(answer.item)
     return made
-
-
-def _refusal(failures: list[type[Failure]], schemas: _Schemas, sometimes: Iterable[str]) -> dict[str, Any]:
-    shapes = {failure.shape: schemas.of(failure.shape) for failure in failures}
-    schema = {"anyOf": [*shapes.values()]} if len(shapes) > 1 else shapes.popitem()[1]
-    examples = {failure.__name__: {"value": failure().document()} for failure in failures}
-    carried = [{*failure.carries} for failure in failures]
-    return {
-        "description": " Or: ".join(failure.__doc__ or "" for failure in failures),
-        "headers": _headers(set.intersection(*carried), set.union(*carried, sometimes)),
-        "content": {PROBLEM: {"schema": schema, "examples": examples}},
-    }
-
-
-def _headers(names: Iterable[str], sometimes: Iterable[str] = ()) -> dict[str, Any]:
-    always = {*names, "X-Request-ID"}
-    return {
-        name: {"description": HEADERS[name][0], "required": name in always, "schema": _header(*HEADERS[name])}
-        for name in sorted({*always, *sometimes})
-    }
-
-
-def _header(_: str, example: str) -> dict[str, Any]:
-    return {"type": "string", "examples": [example]}

@@ -21,7 +21,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class Answer(NamedTuple):
     """What a success looks like: the model of its body (None where it has none), and the headers that matter: always, or sometimes.
 
-    `also` gives an example of each other media type that it may have.
+    `also` gives an example of each other media type that it may have; `item` is, of a stream, the model of one of its items.
     """
 
     model: Any
@@ -30,14 +30,15 @@ class Answer(NamedTuple):
     media_type: str = JSON
     sometimes: tuple[str, ...] = ()
     also: Mapping[str, str] = {}
+    item: Any = None
 
 
 class Operation(NamedTuple):
     """What is known of an operation; the document is made of it."""
 
-    method: str
     name: str
-    summary: str
+    tag: str
+    words: str
     query: type[BaseModel] | None
     body: type[BaseModel] | None
     answer: Answer
@@ -46,11 +47,12 @@ class Operation(NamedTuple):
     files: Mapping[str, Any]
 
 
-def contract(
-    answer: Answer, *failures: type[Failure], takes: tuple[str, ...] = (), files: Mapping[str, Any] | None = None
+def operation(
+    name: str, answer: Answer, *failures: type[Failure], tag: str, takes: tuple[str, ...] = (), files: Mapping[str, Any] | None = None
 ) -> Callable[[Method], Method]:
     """Declare a view's method as an operation; `takes` names the headers that it reads besides conditions.
 
+    Its `name` is what the functions of generated clients are called, and stays; the docstring is what the document says of it.
     One that reads a body of any length by itself has `files`: the media types that it takes, each with a model of the body or an example.
     Its parameter `query`, if there is one, is a pydantic model of the query string; any other parameter is one of the
     body. Both are checked before the method runs: whoever sends what the models don't have, or a query string
@@ -61,7 +63,7 @@ def contract(
         inputs = {name: parameter.annotation for name, parameter in list(signature(method).parameters.items())[1:]}
         query = inputs.pop("query", None)
         [(body_name, body)] = inputs.items() or [("", None)]
-        operation = Operation("", "", getdoc(method) or "", query, body, answer, failures, takes, files or {})
+        declared = Operation(name, tag, getdoc(method) or "", query, body, answer, failures, takes, files or {})
 
         @wraps(method)
         async def operate(view: web.View) -> web.StreamResponse:
@@ -71,7 +73,7 @@ def contract(
                 arguments[body_name] = validate(body, await read_body(view.request))
             return await method(view, **arguments)
 
-        operate.operation = operation  # type: ignore[attr-defined]
+        operate.operation = declared  # type: ignore[attr-defined]
         return operate
 
     return declare

@@ -19,6 +19,7 @@ FULL = "The service has as much to do as it can at this moment: try again."
 class TookTooLong(Unavailable):
     """It wasn't done by its deadline."""
 
+    kind = "took-too-long"
     detail = "The service couldn't do this in time: try again."
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from pydantic import Field
 
@@ -42,11 +42,12 @@ class QuotaProblem(Problem):
 class QuotaExceeded(TooManyRequests):
     """It has been asked for too often: a quota that RateLimit-Policy names is used up until Retry-After. Such a request doesn't count."""
 
-    problem = "quota-exceeded"
+    kind = "quota-exceeded"
+    is_explained = True
     carries = (*TooManyRequests.carries, *HEADERS)
     shape = QuotaProblem
 
-    def __init__(self, quota: Quota = USERS, seconds: float = 30) -> None:
+    def __init__(self, quota: Quota, seconds: float) -> None:
         wait = ceil(seconds)
         super().__init__(
             f"{quota.words}: more than {quota.most} in {quota.seconds} seconds. Try again in {wait}.", retry_after_seconds=wait
@@ -54,9 +55,13 @@ class QuotaExceeded(TooManyRequests):
         self.headers |= headers([quota], [quota.left(0, wait)])
         self.quota = quota
 
+    @classmethod
+    def example(cls) -> Self:
+        return cls(USERS, seconds=30)
+
     @property
-    def kind(self) -> str:
-        return f"{super().kind}: {self.quota.name}"
+    def label(self) -> str:
+        return f"{self.kind}: {self.quota.name}"
 
     def members(self) -> dict[str, Any]:
         return {"violated-policies": [self.quota.name]}

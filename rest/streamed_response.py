@@ -14,7 +14,7 @@ from telemetry import logs
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 15.0  # in which a client must have taken a piece
-BROKEN_OFF = ("BrokenOff",)  # among the refusals
+BROKEN_OFF = ("broken-off",)  # among the refusals
 errors.REFUSALS.count(BROKEN_OFF, 0)
 
 
@@ -41,7 +41,7 @@ async def answering(request: web.Request, response: web.StreamResponse) -> Async
         log.warning("an answer was broken off: %s", str(error) or "the client took too long")
         _break(request)
     except Exception:
-        errors.REFUSALS.count((errors.Unexpected.__name__,))
+        errors.REFUSALS.count((errors.Unexpected.kind,))
         log.exception("unexpected failure in the middle of an answer")
         _break(request)
 

@@ -6,7 +6,18 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema
 
 LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 LARGEST_ID = 2**63 - 1
@@ -89,7 +100,17 @@ def _microsecond(value: object) -> tuple[datetime, bool]:
 
 def text_schema(description: str, *examples: str, **more: Any) -> WithJsonSchema:
     """Describe a value that is written as text."""
-    return WithJsonSchema({"type": "string", "description": description, "examples": list(examples), **more})
+    return WithJsonSchema({"type": "string", "description": description, **({"examples": list(examples)} if examples else {}), **more})
+
+
+class DescribedAs:
+    """Describe a value as the document does another type, with words of its own."""
+
+    def __init__(self, kind: Any, **more: Any) -> None:
+        self._kind, self._more = kind, more
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler(TypeAdapter(self._kind).core_schema) | self._more
 
 
 # For the document, in what Python, ECMA 262 and Rust read alike: their classes of white space differ.
@@ -101,12 +122,14 @@ CLEAN = {"pattern": rf"^[^{NUL}]*$"}
 Text = Annotated[str, AfterValidator(clean), Field(json_schema_extra=CLEAN)]
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID, examples=[1])]
 Number = Annotated[Id, BeforeValidator(_number)]
-Natural = Annotated[int, Field(ge=0, le=LARGEST_ID, examples=[7]), BeforeValidator(_number)]
+Natural = Annotated[int, Field(ge=0, le=LARGEST_ID, examples=[1]), BeforeValidator(_number)]
 Limit = Annotated[int, Field(ge=1, le=MOST_PER_PAGE, description="how many at the most"), BeforeValidator(_number)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
-_A_MOMENT = text_schema("a moment as RFC 3339 writes it", "2026-11-24T09:30:00Z", format="date-time")
-Moment = Annotated[datetime, BeforeValidator(_moment), _A_MOMENT]
-PastMoment = Annotated[datetime, BeforeValidator(_past_moment), _A_MOMENT]
+_A_MOMENT = "a moment as RFC 3339 writes it"
+Moment = Annotated[datetime, BeforeValidator(_moment), text_schema(_A_MOMENT, "2026-11-24T09:30:00Z", format="date-time")]
+PastMoment = Annotated[  # without an example: none would be of a time at which a new account had tasks
+    datetime, BeforeValidator(_past_moment), text_schema(f"{_A_MOMENT}: 2026-11-24T09:30:00Z", format="date-time")
+]
 
 # What is only shown
 

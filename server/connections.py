@@ -46,6 +46,7 @@ NO_HTTP.count(amount=0)
 class TooManyConnections(Overloaded):
     """There are as many connections as there may be."""
 
+    kind = "too-many-connections"
     detail = "There are too many connections: try again."
 
 
@@ -231,7 +232,7 @@ class Server(web.Server):
             if idle:
                 min(idle, key=lambda connection: connection.closes_at).force_close()
             else:
-                REFUSALS.count((TooManyConnections.__name__,))
+                REFUSALS.count((TooManyConnections.kind,))
                 transport.write(_REFUSAL)
                 transport.close()
         if self._is_retiring and isinstance(handler, Connection):

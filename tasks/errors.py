@@ -1,6 +1,6 @@
 """The failures that a client meets with tasks."""
 
-from typing import Any
+from typing import Any, Self
 
 import orjson
 from pydantic import MISSING, Field
@@ -20,13 +20,18 @@ class HistoryProblem(Problem):
 class HistoryGone(Gone):
     """The history that this needs isn't there: before `kept_from` it went with purged tasks, after `revision` there is none yet."""
 
-    problem = "history-gone"
+    kind = "history-gone"
+    is_explained = True
     detail = "There is no history of that revision, or none any more: what there is goes from kept_from to revision."
     shape = HistoryProblem
 
-    def __init__(self, kept_from: int = 7, revision: int = 9) -> None:
+    def __init__(self, kept_from: int, revision: int) -> None:
         super().__init__(revision=revision)
         self.kept_from, self.revision = kept_from, revision
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(kept_from=7, revision=9)
 
     def members(self) -> dict[str, Any]:
         return {"kept_from": self.kept_from, "revision": self.revision}
@@ -46,9 +51,13 @@ class TaskChangedMeanwhile(ChangedMeanwhile):
 
     shape = ConflictProblem
 
-    def __init__(self, current: str = EXAMPLE_TASK, changed: str | None = '["status"]', revision: int | None = None) -> None:
+    def __init__(self, current: str, changed: str | None, revision: int | None) -> None:
         super().__init__(revision=revision)
         self.current, self.changed = current, changed
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(EXAMPLE_TASK, changed='["status"]', revision=9)
 
     def members(self) -> dict[str, Any]:
         return {"current": orjson.Fragment(self.current)} | ({"changed": orjson.Fragment(self.changed)} if self.changed else {})
@@ -57,6 +66,7 @@ class TaskChangedMeanwhile(ChangedMeanwhile):
 class TaskPurged(Gone):
     """The task that was created under this Idempotency-Key has been purged."""
 
+    kind = "task-purged"
     detail = "The task that was created under this Idempotency-Key has been purged, and is not created again: choose a new key."
 
 

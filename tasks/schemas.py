@@ -1,18 +1,23 @@
 """What clients send and get about tasks, as data. Nothing here knows HTTP or SQL."""
 
 from datetime import date, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import MISSING, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from typing_extensions import TypeAliasType
 
 from rest.values import Flag, Moment, Natural, Number, Page, PastMoment, Revision, ShownMoment, Strict
 from tasks.values import Day, DayFilter, DayOrNone, Description, Name, Status, StatusFilter, Words
 
-LOGGED_FIELDS = ("name", "description", "status", "completion_at", "deleted_at")  # the order of one revision's log entries
-Order = Literal[
+LoggedField = TypeAliasType("LoggedField", Literal["name", "description", "status", "completion_at", "deleted_at"])
+LOGGED_FIELDS: tuple[str, ...] = get_args(LoggedField.__value__)  # the order of one revision's log entries
+_Order = Literal[
     "id", "-id", "name", "-name", "status", "-status", "completion_at", "-completion_at",
     "created_at", "-created_at", "updated_at", "-updated_at",
 ]  # fmt: skip
+_IN_CODE = [f"{order.removeprefix('-')}{'_desc' * order.startswith('-')}".upper() for order in get_args(_Order)]
+SortOrder = TypeAliasType("SortOrder", Annotated[_Order, Field(json_schema_extra={"x-enum-varnames": [*_IN_CODE]})])
+ListFormat = TypeAliasType("ListFormat", Literal["json", "csv", "ics"])
 
 
 class TaskNew(Strict):
@@ -84,13 +89,13 @@ class TaskMatch(AsOf):
 class TaskQuery(Page, TaskMatch):
     """Which tasks, in which order."""
 
-    completion_from: Day | None = None
-    completion_to: Day | None = None
-    completed_from: Moment | None = None
-    completed_to: Moment | None = None
+    completion_from: Day | None = Field(None, description="to be completed on this day or later")
+    completion_to: Day | None = Field(None, description="to be completed on this day or earlier")
+    completed_from: Moment | None = Field(None, description="completed at this moment or later")
+    completed_to: Moment | None = Field(None, description="completed before this moment")
     q: Words | None = None
-    sort: Order = "id"
-    format: Literal["json", "csv", "ics"] | None = Field(
+    sort: SortOrder = Field("id", description="by what; with - before it, the other way round")
+    format: ListFormat | None = Field(
         None, description="as JSON, CSV or iCalendar, whatever Accept says; these two as a whole where no limit is sent", examples=["csv"]
     )
     since: Natural | None = Field(

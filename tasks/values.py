@@ -4,12 +4,13 @@ import re
 from datetime import date
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field
+from typing_extensions import TypeAliasType
 
-from rest.values import CLEAN, NUL, SPACE, Text, clean, text_schema
+from rest.values import CLEAN, NUL, SPACE, DescribedAs, Text, clean, text_schema
 
-Status = Literal["new", "planned", "in_work", "completed"]
-STATUSES: tuple[str, ...] = get_args(Status)
+Status = TypeAliasType("Status", Literal["new", "planned", "in_work", "completed"])
+STATUSES: tuple[str, ...] = get_args(Status.__value__)
 
 
 def _not_blank(value: str) -> str:
@@ -65,25 +66,22 @@ Name = Annotated[
     AfterValidator(_not_blank),
 ]
 Description = Annotated[Text, Field(max_length=10_000, description="may be empty", examples=["Two litres, the fresh one"])]
-_DAYS = "a day as DD-MM-YYYY or YYYY-MM-DD, in the years 1900 to 9999"
-Day = Annotated[date, BeforeValidator(_day), text_schema(_DAYS, "02-10-2020", format="day", pattern=f"^({_A_DAY})$")]
+_A_DAY_IN_WORDS = "a day of the calendar as DD-MM-YYYY or YYYY-MM-DD, in the years 1900 to 9999: text, for no type has both forms"
+Day = TypeAliasType(
+    "Day",
+    Annotated[date, BeforeValidator(_day), text_schema(_A_DAY_IN_WORDS, "02-10-2020", format="day", pattern=f"^({_A_DAY})$")],
+)
 DayOrNone = Annotated[
     date | None,
     BeforeValidator(_day_or_none),
-    WithJsonSchema(
-        {
-            "type": ["string", "null"],
-            "description": f"{_DAYS}; empty or null: none",
-            "examples": ["02-10-2020"],
-            "format": "day-or-empty",
-            "pattern": f"^({_A_DAY})?$",
-        }
-    ),
+    DescribedAs(Day | Literal[""] | None, description="empty, or null in JSON: none", examples=["02-10-2020"]),
 ]
 DayFilter = Annotated[
     date | Literal["none"],
     BeforeValidator(lambda value: value if value == "none" else _day(value)),
-    text_schema(f"{_DAYS}; none: tasks without one", "02-10-2020", format="day-or-none", pattern=f"^({_A_DAY}|none)$"),
+    DescribedAs(
+        Day | Literal["none"], description="the day on which it is to be completed; none: tasks without one", examples=["02-10-2020"]
+    ),
 ]
 _A_STATUS = f"({'|'.join(STATUSES)})"
 StatusFilter = Annotated[

@@ -2,7 +2,7 @@
 
 import json
 import re
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
 import app
-from rest import docs_pages, openapi
+from rest import components, docs_pages
 
 DOCUMENT: dict[str, Any] = json.loads(app.document())
 OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
@@ -23,6 +23,14 @@ NOWHERE = {401, 404, 405}  # what an address or a method that isn't there is ans
 faults: list[str] = []  # what was found since the test began
 
 
+def followed(part: Any) -> Any:
+    """Return a part of the document, or what it refers to."""
+    if not isinstance(part, dict) or "$ref" not in part:
+        return part
+    _, *names = part["$ref"].split("/")
+    return reduce(lambda whole, name: whole[name], names, DOCUMENT)
+
+
 def faults_of(method: str, path: str, status: int, headers: Any, body: bytes | None) -> list[str]:
     """Say in what an answer differs from what the document has; `body` is None where nobody knows it."""
     if path in PAGES or (method, status) == (hdrs.METH_OPTIONS, 204):  # a browser's question before a page's request
@@ -32,17 +40,19 @@ def faults_of(method: str, path: str, status: int, headers: Any, body: bytes | N
     if operation is None:
         known = {"headers": {}, "content": {"application/problem+json": {"schema": PROBLEM}}} if status in NOWHERE else None
     else:
-        known = operation["responses"].get(str(status))
+        known = followed(operation["responses"].get(str(status)))
     if known is None:
         return [f"the status {status} is not documented"]
     found = []
     for name, header in known["headers"].items():
-        if header.get("required") and name not in headers:
+        if followed(header).get("required") and name not in headers:
             found.append(f"the header {name} is missing")
     found += [
-        f"the header {name} is not documented" for name in openapi.HEADERS if operation and name in headers and name not in known["headers"]
+        f"the header {name} is not documented"
+        for name in components.HEADERS
+        if operation and name in headers and name not in known["headers"]
     ]
-    content = known.get("content", {})
+    content = known.get("content", {}) | known.get("x-other-content", {})
     if not content:
         return [*found, "there is a body"] if body else found
     media_type = headers.get(hdrs.CONTENT_TYPE, "").partition(";")[0]

@@ -62,9 +62,10 @@ def kinds() -> set[str]:
     """Give the kinds of refusals that there are."""
 
     def under(family: type[Failure]) -> set[str]:
-        return {family.__name__}.union(*map(under, family.__subclasses__()))
+        own = {family.kind} if family is not Failure else set()
+        return own.union(*map(under, family.__subclasses__()))
 
-    quotas = {f"QuotaExceeded: {name}" for name in ("address", "login", "failures", "user")}
+    quotas = {f"quota-exceeded: {name}" for name in ("address", "login", "failures", "user")}
     return under(Failure) | quotas | set(streamed_response.BROKEN_OFF)
 
 
@@ -154,10 +155,10 @@ CASES: list[tuple[str, dict[str, str], dict[str, str]]] = [  # an alert, what se
         {f'http_requests_total{{{INSTANCE},method="GET",route="/health/ready",status="503"}}': "0+1x240"},
         {f'http_requests_total{{{INSTANCE},method="GET",route="/health/ready",status="200"}}': "0+1x240"},
     ),
-    ("DatabaseUnavailable", refused("DatabaseUnavailable", 3), refused("DatabaseUnavailable", 1)),
-    ("UnexpectedFailures", {f'http_refusals_total{{{INSTANCE},kind="Unexpected"}}': "0x100 1x140"}, refused("Unexpected", 0)),
-    ("Overloaded", refused("TooManyConnections", 3), refused("NotFound", 3)),
-    ("TooLate", refused("TookTooLong", 3), refused("RequestTimeout", 3)),
+    ("DatabaseUnavailable", refused("database-unavailable", 3), refused("database-unavailable", 1)),
+    ("UnexpectedFailures", {f'http_refusals_total{{{INSTANCE},kind="unexpected"}}': "0x100 1x140"}, refused("unexpected", 0)),
+    ("Overloaded", refused("too-many-connections", 3), refused("not-found", 3)),
+    ("TooLate", refused("took-too-long", 3), refused("request-timeout", 3)),
     (
         "Slow",
         lasting("http_request_duration_seconds", "0.5", TASK_ROUTE),
@@ -170,8 +171,8 @@ CASES: list[tuple[str, dict[str, str], dict[str, str]]] = [  # an alert, what se
         {f"passwords_waiting{{{INSTANCE}}}": "100x240", f"passwords_waiting_most{{{INSTANCE}}}": "128x240"},
         {f"passwords_waiting{{{INSTANCE}}}": "10x240", f"passwords_waiting_most{{{INSTANCE}}}": "128x240"},
     ),
-    ("PasswordsGuessed", refused("QuotaExceeded: login", 10), refused("QuotaExceeded: user", 10)),
-    ("TokensRefused", refused("InvalidToken", 30), refused("InvalidToken", 10)),
+    ("PasswordsGuessed", refused("quota-exceeded: login", 10), refused("quota-exceeded: user", 10)),
+    ("TokensRefused", refused("invalid-token", 30), refused("invalid-token", 10)),
     (
         "MemoryShort",
         {f"process_resident_memory_bytes{{{INSTANCE}}}": "5e8x240"},

@@ -1,4 +1,4 @@
-"""The lines of a body that is read as it comes, so that it may be longer than what fits into memory."""
+"""The pieces and lines of a body that is read as it comes, so that it may be longer than what fits into memory."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -36,30 +36,40 @@ def at_line(line: int, message: str) -> FieldError:
     return FieldError(f"line {line}", message)
 
 
-async def read_lines(request: web.Request, most_bytes: int) -> AsyncIterator[list[Line]]:
-    """Give the body's lines, as many at a time as have come: they may take as long as they go on coming.
+async def read_pieces(request: web.Request, most_bytes: int) -> AsyncIterator[bytes]:
+    """Return the body's pieces, without a BOM: they may take as long as they go on coming.
 
     Raises ContentTooLarge, InvalidInput, RequestTimeout.
     """
     if (request.content_length or 0) > most_bytes:
         raise ContentTooLarge()
     overload.let_take_its_time(request)
-    number, received, beginning = 1, 0, b""
+    received, beginning = 0, b""
     while piece := await _piece(request):
         received += len(piece)
         if received > most_bytes:
             raise ContentTooLarge()
+        if received - len(piece) < len(BOM):  # which may come in pieces itself
+            beginning += piece
+            if received < len(BOM):
+                continue
+            piece = beginning.removeprefix(BOM)
+        yield piece
+    if received < len(BOM):
+        yield beginning
+
+
+async def read_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[Line]]:
+    """Return the lines, as many at a time as have come. Raises InvalidInput, and what `pieces` raises."""
+    number, beginning = 1, b""
+    async for piece in pieces:
         *texts, beginning = (beginning + piece).split(b"\n")
-        yield [_line(n, text + b"\n") for n, text in enumerate(texts, start=number)]
+        yield [Line(n, text + b"\n") for n, text in enumerate(texts, start=number)]
         number += len(texts)
         if len(beginning) > LONGEST_LINE_BYTES:
             raise InvalidInput(at_line(number, "is too long"))
     if beginning:
-        yield [_line(number, beginning)]
-
-
-def _line(number: int, text: bytes) -> Line:
-    return Line(number, text.removeprefix(BOM) if number == 1 else text)
+        yield [Line(number, beginning)]
 
 
 async def _piece(request: web.Request) -> bytes:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from itertools import groupby
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 from uuid import uuid4
 
 import orjson
@@ -22,9 +22,12 @@ from rest.operation import validate
 from rest.values import LARGEST_ID
 from tasks.schemas import TaskChange, TaskNew
 from transfer import csv_format, exports, ics_format
-from transfer.entries import Entry, Line, at_line
-from transfer.json_format import AccountLines, Row
+from transfer.entries import Entry, Line, at_line, read_lines
+from transfer.json_format import AccountItems, Row
+from transfer.json_items import read_items
 
+Part_contra = TypeVar("Part_contra", contravariant=True)
+Part = TypeVar("Part")  # of a file: a Line or an Item
 BYTES_PER_PART = 64 * 1024  # of what is put aside at once
 NOTHING_DONE = "Some lines can't be taken, so nothing was imported."
 SECONDS_TO_DO_IT = 600  # once all lines have come: a million of them take half a minute
@@ -35,13 +38,15 @@ _under_way: Counter[int] = Counter()  # by user
 class AccountInUse(Conflict):
     """An export goes into an account that never had a task; this one has, or had."""
 
-    problem = "account-in-use"
+    kind = "account-in-use"
+    is_explained = True
     detail = "An export can only be imported into an account that never had a task: make a new one."
 
 
 class TooManyImports(TooManyRequests):
     """As many files of a user's are on their way in as may be."""
 
+    kind = "too-many-imports"
     detail = f"You have {IMPORTS_PER_USER} imports under way, which is the most: send this one when one of them has ended."
 
     def __init__(self) -> None:
@@ -55,29 +60,32 @@ class Imported(NamedTuple):
     user_revision: int
 
 
-class Reader(Protocol):
-    """Makes rows of a file's lines. Both methods raise InvalidInput where what follows can't be understood."""
+class Reader(Protocol[Part_contra]):
+    """Makes rows of a file's lines, or items. Both methods raise InvalidInput where what follows can't be understood."""
 
-    def feed(self, line: Line) -> Iterator[Row]:
-        """Give the row that this line completes, if it does."""
+    def feed(self, part: Part_contra, /) -> Iterator[Row]:
+        """Return the row that this part completes, if it does."""
 
     def end(self) -> Iterator[Row]:
         """Give the row that the end of the file completes, if it does."""
 
 
 async def import_file(
-    caller: Caller, media_type: str, lines: AsyncIterator[list[Line]], key: str | None, turn: AbstractAsyncContextManager[Any]
+    caller: Caller, media_type: str, pieces: AsyncIterator[bytes], key: str | None, turn: AbstractAsyncContextManager[Any]
 ) -> Imported:
-    """Do what the lines say; under a key, once.
+    """Do what the file says that comes in pieces; under a key, once.
 
     To do it, once all has come, takes a connection for long, and so waits for its `turn`.
-    Raises InvalidInput that names lines, AccountInUse, KeyReused, TooManyImports, and what `lines` raises.
+    Raises InvalidInput that names lines, AccountInUse, KeyReused, TooManyImports, and what `pieces` raises.
     """
     with _counted(caller.user_id):
-        reader = await _reader(caller, media_type, key)
         aside = _Aside(caller)
         try:
-            await aside.put(reader, lines)
+            if media_type == JSON:
+                await _check_that_it_is_new(caller, key)
+                await aside.put(AccountItems(), read_items(pieces))
+            else:
+                await aside.put(await _changes(caller, media_type), read_lines(pieces))
             async with turn:
                 return await _do(aside, _IMPORT_ACCOUNT if media_type == JSON else _IMPORT_TASKS, key)
         finally:
@@ -98,12 +106,13 @@ def _counted(user_id: int) -> Iterator[None]:
             del _under_way[user_id]
 
 
-async def _reader(caller: Caller, media_type: str, key: str | None) -> Reader:
-    if media_type == JSON:
-        account = await exports.account_of(caller)
-        if account.revision and key is None:  # with a key, this may have been answered already
-            raise AccountInUse(revision=account.revision)
-        return AccountLines()
+async def _check_that_it_is_new(caller: Caller, key: str | None) -> None:
+    account = await exports.account_of(caller)
+    if account.revision and key is None:  # with a key, this may have been answered already
+        raise AccountInUse(revision=account.revision)
+
+
+async def _changes(caller: Caller, media_type: str) -> "_Changes":
     entries = csv_format.Rows() if media_type == exports.FORMS["csv"].media_type else ics_format.Todos()
     return _Changes(entries, await exports.account_uid(caller))
 
@@ -153,12 +162,12 @@ class _Aside:
         self._bytes = 0
         self._faults: list[FieldError] = []
 
-    async def put(self, reader: Reader, lines: AsyncIterator[list[Line]]) -> None:
-        """Put all the lines aside. Raises InvalidInput for the lines that are at fault, InvalidToken."""
+    async def put(self, reader: Reader[Part], parts: AsyncIterator[list[Part]]) -> None:
+        """Put all of a file aside. Raises InvalidInput for the lines that are at fault, InvalidToken."""
         try:
-            async for some in lines:
-                for line in some:
-                    self._take(reader.feed(line))
+            async for some in parts:
+                for part in some:
+                    self._take(reader.feed(part))
                 if self._bytes > BYTES_PER_PART:
                     await self._flush()
             self._take(reader.end())
@@ -184,7 +193,7 @@ class _Aside:
         for kind, some in groupby(rows, key=lambda row: row.kind):
             part = list(some)
             content = ",".join(f'{{"line":{row.line},{row.json[1:]}' for row in part)
-            [(kept,)] = await _KEEP(*self.caller, self.import_id, part[0].line, kind, f"[{content}]")
+            [(kept,)] = await _KEEP(*self.caller, self.import_id, self.parts, kind, f"[{content}]")
             if not kept:
                 raise InvalidToken()
             self.parts += 1
@@ -210,8 +219,8 @@ async def _do(aside: _Aside, statement: str, key: str | None) -> Imported:
 _IMPORT_ACCOUNT = "SELECT * FROM import_account(%s, %s, %s::uuid, %s, %s, %s)"
 _IMPORT_TASKS = "SELECT * FROM import_tasks(%s, %s, %s::uuid, %s, %s, %s)"
 _KEEP = Batched(
-    fn.import_keep(q.user_id, q.generation, q.import_id, q.line, q.kind, q.content),
-    CALLER_TYPES | {"import_id": "uuid", "line": "bigint", "kind": "text", "content": "jsonb"},
+    fn.import_keep(q.user_id, q.generation, q.import_id, q.part, q.kind, q.content),
+    CALLER_TYPES | {"import_id": "uuid", "part": "bigint", "kind": "text", "content": "jsonb"},
     alone=True,
 )
 _DROP = Batched(fn.import_drop(q.user_id, q.import_id), {"user_id": "bigint", "import_id": "uuid"}, alone=True)

@@ -1,17 +1,17 @@
 """An account as JSON in which every task and every log entry stands on a line of its own, and back."""
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from rest.errors import FieldError, InvalidInput
 from rest.operation import explain
 from rest.values import Id, Moment, Natural, Strict
 from tasks.schemas import TaskNew
 from tasks.values import DayOrNone, Description, Name, Status
-from transfer.entries import Line, at_line
+from transfer.entries import at_line
+from transfer.json_items import Item
 
 HEAD, BETWEEN, END = (
     '{{"account":{account},\n"tasks":[\n',
@@ -95,8 +95,39 @@ class TrashEntry(_Entry):
 ExportedEntry = Annotated[NameEntry | DescriptionEntry | StatusEntry | DayEntry | TrashEntry, Field(discriminator="field")]
 
 
+_CREATED_AT, _PLANNED_AT = "2026-11-24T09:30:00.123456Z", "2026-11-24T09:31:00.123456Z"
+_EXAMPLE: Any = {
+    "account": {
+        "revision": 2,
+        "last_task_id": 1,
+        "kept_from": 0,
+        "kept_from_at": _CREATED_AT,
+        "purged": 0,
+        "changed_at": _PLANNED_AT,
+    },
+    "tasks": [
+        {
+            "id": 1,
+            "name": "Buy milk",
+            "description": "Two litres",
+            "status": "planned",
+            "completion_at": "02-10-2020",
+            "created_at": _CREATED_AT,
+            "updated_at": _PLANNED_AT,
+            "completed_at": None,
+            "deleted_at": None,
+            "revision": 2,
+            "created_revision": 1,
+        }
+    ],
+    "log": [{"task_id": 1, "revision": 2, "changed_at": _PLANNED_AT, "field": "status", "old": "new", "new": "planned"}],
+}
+
+
 class Export(Strict):
     """A whole account: each task as it is, by id, and each log entry, by revision and field."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     account: AccountState
     tasks: list[ExportedTask]
@@ -112,87 +143,77 @@ class Row(NamedTuple):
     faults: Sequence[FieldError] = ()
 
 
-_ACCOUNT = re.compile(rb'\{\s*"account"\s*:\s*(\{.*\})\s*,')
 _STATE: TypeAdapter[AccountState] = TypeAdapter(AccountState)
 _TASK: TypeAdapter[ExportedTask] = TypeAdapter(ExportedTask)
 _ENTRY: TypeAdapter[Any] = TypeAdapter(ExportedEntry)
 
 
-class AccountLines:
-    """Makes rows of the lines of an export."""
+class AccountItems:
+    """Makes rows of the items of an export, in whatever order its members stand."""
 
     def __init__(self) -> None:
-        self._part: Callable[[Line, bytes], Iterator[Row]] = self._begin
+        self._array, self._missing = "", {*Export.model_fields}
         self._task, self._entry = 0, (0, "")  # the last one's key
 
-    def feed(self, line: Line) -> Iterator[Row]:
-        """Give the row of the line, if it is one. Raises InvalidInput where what follows can't be understood."""
-        if text := line.text.strip():
-            yield from self._part(line, text)
+    def feed(self, item: Item) -> Iterator[Row]:
+        """Return the row of the item, if it is one. Raises InvalidInput where there is no place for it."""
+        line, member, text = item
+        if text is None or member != self._array:
+            self._begin(line, member, is_array=text is None)
+        if text is not None:
+            yield {"account": self._account_row, "tasks": self._task_row, "log": self._entry_row}[member](line, text)
+
+    def _begin(self, line: int, member: str, *, is_array: bool) -> None:
+        if member not in Export.model_fields:
+            raise InvalidInput(at_line(line, f"{member} is not known here"))
+        if member not in self._missing:
+            raise InvalidInput(at_line(line, f"{member} must not stand twice"))
+        if is_array == (member == "account"):
+            raise InvalidInput(at_line(line, f"{member} must be {'an object' if is_array else 'an array'}"))
+        self._missing.remove(member)
+        self._array = member if is_array else ""
 
     def end(self) -> Iterator[Row]:
-        """Give nothing more. Raises InvalidInput where the file isn't whole."""
-        if self._part != self._nothing:
-            raise InvalidInput(detail="The file ends too early: it isn't the whole of an export.")
+        """Return nothing more. Raises InvalidInput where the file isn't whole."""
+        if self._missing:
+            raise InvalidInput(detail=f"It isn't the whole of an export: {', '.join(sorted(self._missing))} must be there.")
         yield from ()
 
-    def _begin(self, line: Line, text: bytes) -> Iterator[Row]:
-        state = _ACCOUNT.fullmatch(text)
-        if state is None:
-            raise InvalidInput(at_line(line.number, 'must begin an export, whose lines stay as they are: {"account":{...},'))
-        account, faults = _read(_STATE, line, state[1])
+    def _account_row(self, line: int, text: bytes) -> Row:
+        account, faults = _read(_STATE, line, text)
         if not faults and account.kept_from > account.revision:
-            faults = [at_line(line.number, "kept_from must not be later than revision")]
+            faults = [at_line(line, "kept_from must not be later than revision")]
         if not faults and account.kept_from_at > account.changed_at:
-            faults = [at_line(line.number, "kept_from_at must not be later than changed_at")]
-        self._part = self._until(b'"tasks":[', self._tasks)
-        yield Row(line.number, "account", "" if faults else account.model_dump_json(), faults)
+            faults = [at_line(line, "kept_from_at must not be later than changed_at")]
+        return Row(line, "account", "" if faults else account.model_dump_json(), faults)
 
-    def _tasks(self, line: Line, text: bytes) -> Iterator[Row]:
-        if text == b"],":
-            self._part = self._until(b'"log":[', self._entries)
-            return
-        task, faults = _read(_TASK, line, text.removesuffix(b","))
+    def _task_row(self, line: int, text: bytes) -> Row:
+        task, faults = _read(_TASK, line, text)
         if not faults and task.id <= self._task:
-            faults = [at_line(line.number, "id must be greater than that of the task before")]
+            faults = [at_line(line, "id must be greater than that of the task before")]
         if not faults and (task.status == "completed") != (task.completed_at is not None):
-            faults = [at_line(line.number, "completed_at must be there where the status is completed, and only there")]
+            faults = [at_line(line, "completed_at must be there where the status is completed, and only there")]
         self._task = task.id if task else self._task
-        yield Row(line.number, "task", "" if faults else task.model_dump_json(), faults)
+        return Row(line, "task", "" if faults else task.model_dump_json(), faults)
 
-    def _entries(self, line: Line, text: bytes) -> Iterator[Row]:
-        if text == b"]}":
-            self._part = self._nothing
-            return
-        entry, faults = _read(_ENTRY, line, text.removesuffix(b","))
+    def _entry_row(self, line: int, text: bytes) -> Row:
+        entry, faults = _read(_ENTRY, line, text)
         key = (entry.revision, entry.field) if entry else self._entry
         if not faults and key <= self._entry:
-            faults = [at_line(line.number, "revision and field must be greater than those of the entry before")]
+            faults = [at_line(line, "revision and field must be greater than those of the entry before")]
         self._entry = key
-        yield Row(line.number, "entry", "" if faults else entry.model_dump_json(), faults)
-
-    def _until(self, expected: bytes, part: Callable[[Line, bytes], Iterator[Row]]) -> Callable[[Line, bytes], Iterator[Row]]:
-        def only(line: Line, text: bytes) -> Iterator[Row]:
-            if text != expected:
-                raise InvalidInput(at_line(line.number, f"must be {expected.decode()}"))
-            self._part = part
-            yield from ()
-
-        return only
-
-    def _nothing(self, line: Line, text: bytes) -> Iterator[Row]:
-        raise InvalidInput(at_line(line.number, "stands after the end"))
+        return Row(line, "entry", "" if faults else entry.model_dump_json(), faults)
 
 
-def _read(kind: TypeAdapter[Any], line: Line, json: bytes) -> tuple[Any, list[FieldError]]:
+def _read(kind: TypeAdapter[Any], line: int, json: bytes) -> tuple[Any, list[FieldError]]:
     try:
         return kind.validate_json(json), []
     except ValidationError as error:
         explained = [explain(fault | {"loc": fault["loc"][-1:]}) for fault in error.errors(include_url=False, include_input=False)]
         words = [
-            f"{fault['field']} {fault['message']}" if fault["field"] != "body" else "is not a line of an export" for fault in explained
+            f"{fault['field']} {fault['message']}" if fault["field"] != "body" else "is not what an export has there" for fault in explained
         ]
-        return None, [at_line(line.number, message) for message in words]
+        return None, [at_line(line, message) for message in words]
 
 
 class Imported(BaseModel):

@@ -10,11 +10,11 @@ from rest import bodies, conditions, idempotency, streamed_response
 from rest.bodies import JSON
 from rest.errors import EXTRA_HEADERS, X_REVISION, UnsupportedMediaType
 from rest.idempotency import KeyReused
-from rest.operation import Answer, contract
+from rest.operation import Answer, operation
 from server import responses
 from tasks.resource import SHOWN
 from transfer import exports, imports
-from transfer.entries import read_lines
+from transfer.entries import read_pieces
 from transfer.imports import AccountInUse, TooManyImports
 from transfer.json_format import Export as ExportShown
 from transfer.json_format import Imported
@@ -30,9 +30,12 @@ TURNS = web.AppKey("turns", asyncio.Semaphore)
 class Export(Resource):
     """The caller's account as a whole."""
 
-    @contract(EXPORT)
+    @operation("export_account", EXPORT, tag="Transfer")
     async def get(self) -> web.StreamResponse:
-        """Take out the whole account, log included, as it is now: to be kept, or imported into a new account."""
+        """Take out the whole account, log included, as it is now: to be kept, or imported into a new account.
+
+        Each task and each log entry stands on a line of its own.
+        """
         account = await exports.account_of(self.caller)
         self.request[EXTRA_HEADERS][X_REVISION] = str(account.revision)
         tag = conditions.digest_tag("export", REPRESENTATION, self.caller.user_id, account.revision, account.purged)
@@ -49,14 +52,17 @@ class Export(Resource):
 class Import(Resource):
     """Files that come in."""
 
-    @contract(IMPORTED, AccountInUse, KeyReused, TooManyImports, takes=(idempotency.HEADER,), files=FILES)
+    @operation("import_file", IMPORTED, AccountInUse, KeyReused, TooManyImports, tag="Transfer", takes=(idempotency.HEADER,), files=FILES)
     async def post(self) -> web.Response:
-        """Restore an export in a new account, or create and change tasks as a sheet or a calendar says: all of it or nothing."""
+        """Restore an export in a new account, or create and change tasks as a sheet or a calendar says: all of it or nothing.
+
+        The Content-Type says what it is: an export as JSON, CSV or iCalendar. A refusal names the lines that can't be taken.
+        """
         key, media_type = idempotency.key(self.request), bodies.media_type(self.request)
         bodies.refuse_coding(self.request)
         if media_type not in FILES:
             raise UnsupportedMediaType(f"A file must be of type {', '.join(FILES)}.")
-        lines = read_lines(self.request, settings.load().import_max_bytes)
+        pieces = read_pieces(self.request, settings.load().import_max_bytes)
         turns = self.request.app[TURNS]
-        imported = await imports.import_file(self.caller, media_type, lines, key, turns)
+        imported = await imports.import_file(self.caller, media_type, pieces, key, turns)
         return web.Response(text=imported.json, content_type=JSON, headers={X_REVISION: str(imported.user_revision)})

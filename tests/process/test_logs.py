@@ -140,7 +140,7 @@ def test_bad_tokens_are_counted_and_cost_the_log_little(service: Service) -> Non
     assert max(map(len, refused)) < 200
     assert len("".join(line for line in written.splitlines() if '"logger":"access"' not in line)) < 2000  # it stops
     assert SECRET not in written
-    assert 'http_refusals_total{kind="InvalidToken"} 1000.0' in measured.text
+    assert 'http_refusals_total{kind="invalid-token"} 1000.0' in measured.text
 
 
 def test_what_gunicorn_says_is_json_too(service: Service) -> None:

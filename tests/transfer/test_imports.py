@@ -1,6 +1,7 @@
 """Files that come in: all of it or nothing, the line at fault named, and what went out comes back as it was."""
 
 import asyncio
+import json
 import re
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
@@ -105,7 +106,7 @@ async def test_line_ends_blank_lines_and_a_bom_are_no_matter(alice: Person, newc
 
 
 TAMPERED = [  # what is looked for, what is put there, and what is said of that line
-    (r'"account"', '"acount"', "must begin an export, whose lines stay as they are"),
+    (r'"account"', '"acount"', "acount is not known here"),
     (r'(?<="last_task_id":)6', "-1", "last_task_id must be greater than or equal to 0"),
     (r'(?<="revision":)[0-9]+', "9007199254740993", "revision must be less than or equal to 9007199254740992"),
     (r'(?<="kept_from":)[0-9]+', "4711", "kept_from must not be later than revision"),
@@ -113,13 +114,13 @@ TAMPERED = [  # what is looked for, what is put there, and what is said of that 
     (r'(?<="purged":)1', "true", "purged must be a whole number"),
     (r'(?<="purged":)1,"changed_at":"[^"]+"', '1,"changed_at":"9999-12-31T00:00:00Z"', "changed_at must not lie in the future"),
     (r'"purged":1,', '"purged":1,"more":1,', "more is not known here"),
-    (r'"tasks":\[', '"task":[', 'must be "tasks":['),
-    (r'"log":\[', '"logs":[', 'must be "log":['),
+    (r'"tasks":\[', '"task":[', "task is not known here"),
+    (r'"log":\[', '"logs":[', "logs is not known here"),
     (r'\{"id":2,', '{"id":1,', "id must be greater than that of the task before"),
     (r'\{"id":3,', '{"id":9223372036854775808,', "id must be less than or equal to"),
     (r'(?<=\{"id":1,"name":)"[^"]*"', f'"{"x" * 201}"', "name must have at most 200 characters"),
     (r'(?<=\{"id":1,"name":)"[^"]*"', '" "', "name must not be blank"),
-    (r'(?<=\{"id":2,"name":)"', "", "is not a line of an export"),
+    (r'(?<=\{"id":2,"name":)"', "", "is not what an export has there"),
     (r'(?<="status":")in_work', "done", "status must be 'new', 'planned', 'in_work' or 'completed'"),
     (r'(?<="status":")in_work', "completed", "completed_at must be there where the status is completed, and only there"),
     (r'(?<="created_at":")[^"]*', "yesterday", "created_at must be a moment as RFC 3339 writes it"),
@@ -127,7 +128,7 @@ TAMPERED = [  # what is looked for, what is put there, and what is said of that 
     (r'\{"task_id":1,"revision":7,', '{"task_id":1,"revision":1,', "task 1, revision 1: "),
     (r'(?<="field":"status","old":)"planned"', '"in_work"', "task 1, revision 8: the old status is not what the entry before made it"),
     (r'(?<="field":"status","old":)"new"', '"gone"', "old must be 'new', 'planned', 'in_work' or 'completed'"),
-    (r'"field":"status"', '"field":"priority"', "is not a line of an export"),
+    (r'"field":"status"', '"field":"priority"', "is not what an export has there"),
     (r'\{"task_id":1,"revision":7,', '{"task_id":7,"revision":7,', "is of a task that there isn't"),
     (r'\{"task_id":1,"revision":8,', '{"task_id":1,"revision":7,', "revision and field must be greater than those of the entry before"),
     (r'(?<="field":"deleted_at","old":null,"new":)"[^"]*"', '"01-01-2020"', "new must be a moment as RFC 3339 writes it"),
@@ -152,6 +153,41 @@ async def test_an_export_that_is_not_as_it_was_is_refused_by_its_line(
     assert named == sorted(named, key=lambda fault: int(fault[0].removeprefix("line ")))
     assert stored(again, sql) == before
     assert lines_left(sql, again) == 0
+
+
+async def test_an_export_may_be_written_anew(alice: Person, newcomer: Newcomer, sql: Sql) -> None:
+    make_tasks(sql, alice, 1500)
+    await busy(alice)
+    export = (await alice.get("/export")).text
+    read = json.loads(export)
+    turned = {name: read[name] if name == "account" else [dict(reversed(one.items())) for one in read[name]] for name in reversed(read)}
+    for text in (json.dumps(read), json.dumps(read, indent=4), json.dumps(turned)):
+        again = await newcomer("alice")
+        assert (await send(again, JSON, text)).status == 200
+        assert (await again.get("/export")).text == export
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('{"account":{},"account":{}}', "account must not stand twice"),
+        ('{"tasks":[],"tasks":[]}', "tasks must not stand twice"),
+        ('{"tasks":{}}', "tasks must be an array"),
+        ('{"tasks":[],"account":[]}', "account must be an object"),
+        ('{"tasks":[],"more":[]}', "more is not known here"),
+    ],
+)
+async def test_what_is_no_export_is_named(alice: Person, text: str, fault: str) -> None:
+    assert faults(await send(alice, JSON, text))[-1] == ("line 1", fault)
+
+
+@pytest.mark.parametrize("missing", ["account", "tasks", "log"])
+async def test_what_an_export_lacks_is_named(alice: Person, newcomer: Newcomer, missing: str) -> None:
+    export = (await alice.get("/export")).json
+    del export[missing]
+    answer = await send(await newcomer("alice"), JSON, json.dumps(export))
+    is_problem(answer, 400)
+    assert answer.json["detail"] == f"It isn't the whole of an export: {missing} must be there."
 
 
 async def test_what_no_line_has_is_named_with_the_first(alice: Person, newcomer: Newcomer) -> None:

@@ -1,0 +1,99 @@
+"""The items of a JSON object that is read as it comes, so that it may be longer than what fits into memory.
+
+ijson reads such streams, too; its events, one for each value, cost several times what a match for each item does.
+"""
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from typing import NamedTuple
+
+from rest.errors import InvalidInput
+from transfer.entries import LONGEST_LINE_BYTES, at_line
+
+LONGEST_ITEM_BYTES = LONGEST_LINE_BYTES
+
+
+class Item(NamedTuple):
+    """A member that is an object, or an item of one that is an array; `text` is None where the array begins."""
+
+    line: int
+    member: str
+    text: bytes | None
+
+
+def _object(within: bytes = b"") -> bytes:
+    return rb'\{(?:[^{}"]++|' + _STRING + within + rb")*+\}"
+
+
+_SPACE = rb"[ \t\r\n]*+"
+_STRING = rb'"(?:[^"\\\x00-\x1f]++|\\.)*+"'
+_ITEM = _object(b"|" + _object(b"|" + _object()))  # in which objects stand no deeper: possessive, so that time grows as the text does
+_MEMBER = re.compile(rb'%b"([a-z_]{1,64})"%b:%b(\[|%b)' % (_SPACE, _SPACE, _SPACE, _ITEM))
+_STEPS = {  # what may come next, after what has come
+    "nothing": re.compile(_SPACE + rb"\{"),
+    "object": _MEMBER,
+    "member": re.compile(_SPACE + rb"([,}])"),
+    "array": re.compile(rb"%b(\]|%b)" % (_SPACE, _ITEM)),
+    "item": re.compile(_SPACE + rb"([,\]])"),
+    "comma": re.compile(rb"%b(%b)" % (_SPACE, _ITEM)),
+    "end": re.compile(rb"[ \t\r\n]++"),
+}
+
+
+class Items:
+    """Takes an object apart, piece by piece."""
+
+    def __init__(self) -> None:
+        self.line = 1  # of what comes next
+        self._has_come, self._member, self._rest = "nothing", "", b""
+
+    def feed(self, piece: bytes) -> Iterator[Item]:
+        """Return the items that this piece completes. Raises InvalidInput where one is none."""
+        text, position = self._rest + piece, 0
+        while step := _STEPS[self._has_come].match(text, position):
+            self.line += text.count(b"\n", position, step.start(step.lastindex or 0))
+            yield from self._take(step)
+            self.line += text.count(b"\n", step.start(step.lastindex or 0), step.end())
+            position = step.end()
+        self._rest = text[position:]
+        if len(self._rest) > LONGEST_ITEM_BYTES or (self._has_come == "end" and self._rest):
+            raise self._fault()
+
+    def end(self) -> None:
+        """Raise InvalidInput where the object isn't whole."""
+        if self._rest.strip():
+            raise self._fault()
+        if self._has_come != "end":
+            raise InvalidInput(detail="The file ends too early: it isn't whole.")
+
+    def _take(self, step: re.Match[bytes]) -> Iterator[Item]:
+        match self._has_come:
+            case "nothing":
+                self._has_come = "object"
+            case "object":
+                self._member = step[1].decode()
+                is_array = step[2] == b"["
+                self._has_come = "array" if is_array else "member"
+                yield Item(self.line, self._member, None if is_array else step[2])
+            case "member":
+                self._has_come = "object" if step[1] == b"," else "end"
+            case "array" if step[1] == b"]":
+                self._has_come = "member"
+            case "array" | "comma":
+                self._has_come = "item"
+                yield Item(self.line, self._member, step[1])
+            case "item":
+                self._has_come = "comma" if step[1] == b"," else "member"
+
+    def _fault(self) -> InvalidInput:
+        line = self.line + self._rest[: len(self._rest) - len(self._rest.lstrip())].count(b"\n")
+        words = {"nothing": "must begin an object", "end": "stands after the end"}
+        return InvalidInput(at_line(line, words.get(self._has_come, "is no JSON, or too long, or not what may stand here")))
+
+
+async def read_items(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[Item]]:
+    """Return the items of an object, as many at a time as have come. Raises InvalidInput, and what `pieces` raises."""
+    items = Items()
+    async for piece in pieces:
+        yield [*items.feed(piece)]
+    items.end()
