@@ -71,10 +71,11 @@ Day = TypeAliasType(
     "Day",
     Annotated[date, BeforeValidator(_day), text_schema(_A_DAY_IN_WORDS, "02-10-2020", format="day", pattern=f"^({_A_DAY})$")],
 )
+_Empty = Annotated[str, Field(max_length=0)]  # not a Literal: generated clients would ask that of every text that may stand there
 DayOrNone = Annotated[
     date | None,
     BeforeValidator(_day_or_none),
-    DescribedAs(Day | Literal[""] | None, description="empty, or null in JSON: none", examples=["02-10-2020"]),
+    DescribedAs(Day | _Empty | None, description="empty, or null in JSON: none", examples=["02-10-2020"]),
 ]
 DayFilter = Annotated[
     date | Literal["none"],

@@ -74,16 +74,16 @@ async def test_what_an_operation_takes_and_answers_unfolds(tab: Tab) -> None:
 async def test_operations_can_be_tried_with_a_token(tab: Tab, token: str) -> None:
     await open_docs(tab)
     await authorize(tab, token)
-    assert await execute(tab, "get_task_list") == "200"
-    assert await execute(tab, "post_task_list") == "201"
-    created = tab.page.locator(".opblock[id$='-post_task_list'] .live-responses-table")
+    assert await execute(tab, "list_tasks") == "200"
+    assert await execute(tab, "create_task") == "201"
+    created = tab.page.locator(".opblock[id$='-create_task'] .live-responses-table")
     assert "location: /task/1" in await created.inner_text()
     assert tab.complaints == []
 
 
 async def test_without_a_token_they_are_refused(tab: Tab) -> None:
     await open_docs(tab)
-    assert await execute(tab, "get_task_list") == "401"
+    assert await execute(tab, "list_tasks") == "401"
 
 
 async def test_the_kinds_of_problem_have_anchors(tab: Tab) -> None:
