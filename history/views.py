@@ -10,13 +10,13 @@ from auth import Resource
 from history import event_stream, event_watcher, past
 from history.past import NotAsExpected, TooManyTasks
 from history.schemas import AccountLogEntry, Event, LogEntry, LogQuery, Restoration, Resumption, Undo, Undone
-from rest.errors import EXTRA_HEADERS, X_REVISION, NotFound
+from rest.errors import EXTRA_HEADERS, NotFound
 from rest.operation import Answer, contract
 from rest.streamed_response import answering
 from rest.values import Page
 from server.responses import json_answer
 from tasks import listing
-from tasks.errors import HistoryGone, TaskChangedMeanwhile
+from tasks.errors import X_REVISION, HistoryGone, TaskChangedMeanwhile
 from tasks.resource import PAGED, TASK, TaskResource
 
 UNDONE = Answer(Undone, headers=("X-Revision",))

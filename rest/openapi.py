@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document, made of the routes and their contracts."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -17,17 +17,11 @@ from rest.quotas import QuotaExceeded
 REFERENCE = "#/components/schemas/{model}"
 
 HEADERS = {  # what answers carry: words and an example
-    "Content-Disposition": ("the name of the file that it is", 'attachment; filename="tasks.json"'),
     "ETag": ("the tag of what is shown, for If-Match and If-None-Match", '"7"'),
-    "Link": ('where the next page is, if one follows: <...>; rel="next"', '</task?limit=1&cursor=abc>; rel="next"'),
-    "Location": ("where the new thing is", "/task/1"),
     "RateLimit": ("what is left of the quotas, and for how many seconds (draft-ietf-httpapi-ratelimit-headers-11)", '"address";r=9;t=60'),
     "RateLimit-Policy": ("the quotas: so many requests in so many seconds", '"address";q=10;w=60'),
     "Retry-After": ("seconds after which to try again", "1"),
-    "WWW-Authenticate": ("how to say who one is (RFC 6750)", 'Bearer realm="task"'),
     "X-Request-ID": ("the request's name in our log; a well-formed one that is sent is kept", "0b2c8a5e4ddc4d0c"),
-    "X-Purged": ("how many tasks are gone for good: where it differs from the last pull's, forget what the trash has no more", "0"),
-    "X-Revision": ("the user's revision in the snapshot that made the answer", "7"),
 }
 TAGS = {"format": "entity-tags", "pattern": rf"^(\*|{conditions.LIST})$"}
 SENT = {  # what requests may carry: words, an example, the form
@@ -47,7 +41,7 @@ SENT = {  # what requests may carry: words, an example, the form
 }
 SCHEMES = {
     "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
-    "operator": {"type": "http", "scheme": "bearer", "description": "what the setting METRICS_TOKEN holds"},
+    "operator": {"type": "http", "scheme": "bearer"},
 }
 AFTER_READING = (
     HTTPStatus.BAD_REQUEST,
@@ -57,6 +51,15 @@ AFTER_READING = (
     HTTPStatus.PRECONDITION_FAILED,
     HTTPStatus.UNPROCESSABLE_ENTITY,
 )  # refusals that can come of what a snapshot has
+
+
+class Particulars(NamedTuple):
+    """What the document has of one service alone."""
+
+    parameters: Mapping[str, Any]  # the type of each name in a path
+    headers: Mapping[str, tuple[str, str]]  # what its answers carry besides: words and an example
+    of_a_snapshot: Collection[str]  # of them: what a refusal carries, too, if a snapshot was read for it
+    operator: str  # what an operator's token is
 
 
 class Info(NamedTuple):
@@ -72,23 +75,26 @@ def make(
     public: Iterable[web.RouteDef],
     private: Iterable[web.RouteDef],
     operators: Iterable[web.RouteDef],
-    parameters: dict[str, Any],
+    particulars: Particulars,
 ) -> dict[str, Any]:
-    """Make the document of the routes that need no token, a user's, and the operator's. `parameters` types each name in a path."""
-    schemas = _Schemas()
+    """Make the document of the routes that need no token, a user's, and the operator's."""
+    schemas = _Schemas(particulars)
     paths: dict[str, dict[str, Any]] = {}
     guards = {"token": list(private), "operator": list(operators)}
     for route in [*public, *guards["token"], *guards["operator"]]:
         path = re.sub(r":[^/]+(?=\}(/|$))", "", route.path)
         names = re.findall(r"\{(\w+)\}", path)
-        in_path = [{"name": name, "in": "path", "required": True, **_typed(parameters[name])} for name in names]
+        in_path = [{"name": name, "in": "path", "required": True, **_typed(particulars.parameters[name])} for name in names]
         guard = next((guard for guard, routes in guards.items() if route in routes), None)
         paths[path] = {operation.method: _operation(operation, in_path, guard, schemas) for operation in operations(route)}
     return {
         "openapi": "3.1.0",
         "info": info._asdict(),
         "paths": paths,
-        "components": {"schemas": schemas.named, "securitySchemes": SCHEMES},
+        "components": {
+            "schemas": schemas.named,
+            "securitySchemes": SCHEMES | {"operator": SCHEMES["operator"] | {"description": particulars.operator}},
+        },
     }
 
 
@@ -111,8 +117,10 @@ def _snake(name: str) -> str:
 class _Schemas:
     """The schemas that have names, as they are met."""
 
-    def __init__(self) -> None:
+    def __init__(self, particulars: Particulars) -> None:
         self.named: dict[str, Any] = {}
+        self.particulars = particulars
+        self._headers = {**HEADERS, **particulars.headers}
 
     def of(self, model: Any, *, sent: bool = False, form: str = "") -> dict[str, Any]:
         """Give the schema of a model, by reference where it has a name. `form` names the kind of form: in one nothing is null."""
@@ -139,6 +147,14 @@ class _Schemas:
         if "properties" in schema:
             return {name: self.example(part) for name, part in schema["properties"].items() if not part.get("readOnly")}
         return schema.get("default", {"object": {}, "string": ""}.get(schema.get("type", "")))
+
+    def headers(self, names: Iterable[str], sometimes: Iterable[str] = ()) -> dict[str, Any]:
+        """Give the headers of these names, and those that are there sometimes."""
+        always = {*names, "X-Request-ID"}
+        return {
+            name: {"description": self._headers[name][0], "required": name in always, "schema": _header(*self._headers[name])}
+            for name in sorted({*always, *sometimes})
+        }
 
 
 def _without_null(schema: Any) -> Any:
@@ -194,10 +210,11 @@ def _operation(operation: Operation, in_path: list[dict[str, Any]], guard: str |
     if conditional:
         made["responses"]["304"] = {
             "description": "Not Modified: what the client has is the present one",
-            "headers": _headers(answer.headers),
+            "headers": schemas.headers(answer.headers),
         }
     for status in sorted({failure.status for failure in failures}):
-        sometimes = {*quotas.HEADERS} & {*answer.sometimes} | ({"X-Revision"} & {*answer.headers} if status in AFTER_READING else set())
+        told = {*schemas.particulars.of_a_snapshot} & {*answer.headers} if status in AFTER_READING else set()
+        sometimes = {*quotas.HEADERS} & {*answer.sometimes} | told
         made["responses"][str(int(status))] = _refusal([failure for failure in failures if failure.status == status], schemas, sometimes)
     if guard:
         made["security"] = [{guard: []}]
@@ -234,7 +251,7 @@ def _file(kind: Any, schemas: _Schemas) -> dict[str, Any]:
 
 
 def _success(answer: Answer, schemas: _Schemas) -> dict[str, Any]:
-    made: dict[str, Any] = {"description": answer.status.phrase, "headers": _headers(answer.headers, answer.sometimes)}
+    made: dict[str, Any] = {"description": answer.status.phrase, "headers": schemas.headers(answer.headers, answer.sometimes)}
     if answer.model is not None:
         schema = schemas.of(answer.model)
         made["content"] = {answer.media_type: {"schema": schema, "example": schemas.example(schema)}} | {
@@ -250,16 +267,8 @@ def _refusal(failures: list[type[Failure]], schemas: _Schemas, sometimes: Iterab
     carried = [{*failure.carries} for failure in failures]
     return {
         "description": " Or: ".join(failure.__doc__ or "" for failure in failures),
-        "headers": _headers(set.intersection(*carried), set.union(*carried, sometimes)),
+        "headers": schemas.headers(set.intersection(*carried), set.union(*carried, sometimes)),
         "content": {PROBLEM: {"schema": schema, "examples": examples}},
-    }
-
-
-def _headers(names: Iterable[str], sometimes: Iterable[str] = ()) -> dict[str, Any]:
-    always = {*names, "X-Request-ID"}
-    return {
-        name: {"description": HEADERS[name][0], "required": name in always, "schema": _header(*HEADERS[name])}
-        for name in sorted({*always, *sometimes})
     }
 
 

@@ -40,7 +40,9 @@ def faults_of(method: str, path: str, status: int, headers: Any, body: bytes | N
         if header.get("required") and name not in headers:
             found.append(f"the header {name} is missing")
     found += [
-        f"the header {name} is not documented" for name in openapi.HEADERS if operation and name in headers and name not in known["headers"]
+        f"the header {name} is not documented"
+        for name in openapi.HEADERS | app.HEADERS
+        if operation and name in headers and name not in known["headers"]
     ]
     content = known.get("content", {})
     if not content:
