@@ -17,11 +17,12 @@ from history import views as history_views
 from postgres import database
 from postgres.housekeeping import Chore, keep_house
 from rest import cors, docs_pages, errors, openapi, overload, values
-from server import aiohttp_fixes
+from server import aiohttp_fixes, connections
 from telemetry import logs, metrics
 from transfer import views as transfer_views
 
-aiohttp_fixes.apply()
+aiohttp_fixes.apply("task")
+errors.Unauthorized.realm = "task"
 
 INFO = openapi.Info(
     title="Tasks",
@@ -35,6 +36,15 @@ INFO = openapi.Info(
         "Service": "This document, whether the service is well, and what it measures.",
     },
 )
+HEADERS = {  # what answers carry of ours: words and an example
+    "Content-Disposition": ("the name of the file that it is", 'attachment; filename="tasks.json"'),
+    "Link": ('where the next page is, if one follows: <...>; rel="next"', '</task?limit=1&cursor=abc>; rel="next"'),
+    "Location": ("where the new thing is", "/task/1"),
+    "WWW-Authenticate": ("how to say who one is (RFC 6750)", 'Bearer realm="task"'),
+    "X-Purged": ("how many tasks are gone for good: where it differs from the last pull's, forget what the trash has no more", "0"),
+    "X-Revision": ("the user's revision in the snapshot that made the answer", "7"),
+}
+PARTICULARS = openapi.Particulars({"id": values.Id}, HEADERS, ["X-Revision"], "what the setting METRICS_TOKEN holds")
 TASK = "/task/{id:[1-9][0-9]{0,18}}"
 
 
@@ -91,7 +101,7 @@ def middlewares(under_way: overload.UnderWay) -> list[Middleware]:
 def document() -> bytes:
     """Give the OpenAPI document."""
     public = [route for route in PUBLIC if route not in docs_pages.PAGES]
-    return orjson.dumps(openapi.make(INFO, public, PRIVATE, OPERATORS, {"id": values.Id}))
+    return orjson.dumps(openapi.make(INFO, public, PRIVATE, OPERATORS, PARTICULARS))
 
 
 async def create_app() -> web.Application:
@@ -101,8 +111,9 @@ async def create_app() -> web.Application:
     app = web.Application(middlewares=middlewares(under_way), client_max_size=given.max_body_bytes)
     app.add_routes(PUBLIC + PRIVATE)
     if given.cors_origins:
-        cors.allow(app, given.cors_origins)
+        cors.allow(app, given.cors_origins, ["X-Purged", "X-Revision"])
     app[overload.UNDER_WAY] = under_way
+    app[connections.REFUSAL] = overload.refusal()
     app[docs_pages.DOCUMENT] = document()
     app[transfer_views.TURNS] = asyncio.Semaphore(transfer_views.IMPORTS_AT_ONCE)
     if given.metrics_token:

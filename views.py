@@ -12,11 +12,11 @@ import auth
 from auth import Resource
 from postgres.database import database
 from rest import conditions, idempotency, negotiation, streamed_response
-from rest.errors import X_REVISION, NotFound, Unavailable
+from rest.errors import NotFound, Unavailable
 from rest.idempotency import KeyReused
 from rest.operation import Answer, operation
 from tasks import listing, store
-from tasks.errors import HistoryGone, TaskChangedMeanwhile, TaskPurged
+from tasks.errors import X_REVISION, HistoryGone, TaskChangedMeanwhile, TaskPurged
 from tasks.resource import PAGED, SHOWN, TASK, TaskResource, with_purged
 from tasks.schemas import Erasure, Task, TaskChange, TaskMatch, TaskNew, TaskQuery
 from telemetry import metrics

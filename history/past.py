@@ -16,7 +16,7 @@ from postgres.pages import After, Key, Order
 from rest.errors import Conflict, InvalidToken
 from rest.values import Page
 from tasks import listing
-from tasks.errors import HistoryGone, to_come
+from tasks.errors import HistoryGone, at_revision, to_come
 from tasks.filters import position
 from tasks.listing import SURELY_FIT, Listed, SourceName, State
 from tasks.schemas import LOGGED_FIELDS
@@ -105,9 +105,9 @@ async def undo(caller: Caller, asked: Undo) -> Undone:
         case "history_gone":
             raise HistoryGone(kept_from, undone.user_revision)
         case "not_as_expected":
-            raise NotAsExpected(revision=undone.user_revision)
+            raise NotAsExpected(headers=at_revision(undone.user_revision))
         case "too_many":
-            raise TooManyTasks(revision=undone.user_revision)
+            raise TooManyTasks(headers=at_revision(undone.user_revision))
     raise AssertionError(refused)
 
 

@@ -10,13 +10,13 @@ from auth import Resource
 from history import event_stream, event_watcher, past
 from history.past import NotAsExpected, TooManyTasks
 from history.schemas import AccountLogEntry, LogEntry, LogQuery, Position, Restoration, Resumption, ServerSentEvent, Undo, Undone
-from rest.errors import EXTRA_HEADERS, X_REVISION, NotFound
+from rest.errors import EXTRA_HEADERS, NotFound
 from rest.operation import Answer, operation
 from rest.streamed_response import answering
 from rest.values import Page
 from server.responses import json_answer
 from tasks import listing
-from tasks.errors import HistoryGone, TaskChangedMeanwhile
+from tasks.errors import X_REVISION, HistoryGone, TaskChangedMeanwhile
 from tasks.resource import PAGED, TASK, TaskResource
 from tasks.schemas import Task
 

@@ -25,7 +25,7 @@ SECONDS_FOR_AN_OLD_SERVER = 10
 TRIES_TO_STOP = 150  # at a fifth of a second each
 OPTIONS = ["--listen_addresses=", "--unix_socket_permissions=0700", "--port=5432", "--max_connections=500", "--timezone=UTC"]
 HASTE = ["--fsync=off", "--synchronous_commit=off", "--full_page_writes=off"]
-SOCKETS = "/tmp/task-manager-"  # noqa: S108 - mkdtemp makes it ours; a socket's path ends at 107 bytes, which TMPDIR may exceed
+SOCKETS = "/tmp/postgresql-"  # noqa: S108 - mkdtemp makes it ours; a socket's path ends at 107 bytes, which TMPDIR may exceed
 
 # Starts PostgreSQL and stops it when its own stdin ends: when everybody who has the other end is gone, even by kill -9.
 # The shell starts it with SIGINT ignored, until PostgreSQL sets its own handler: hence more than one try.

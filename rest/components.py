@@ -1,6 +1,6 @@
 """What the operations of the document have in common, each said once: schemas, headers, parameters, refusals."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -12,17 +12,11 @@ from rest.errors import PROBLEM, Failure
 
 REFERENCE = "#/components/{kind}/{name}"
 HEADERS = {  # what answers carry: words and an example
-    "Content-Disposition": ("the name of the file that it is", 'attachment; filename="tasks.json"'),
     "ETag": ("the tag of what is shown, for If-Match and If-None-Match", '"7"'),
-    "Link": ('where the next page is, if one follows: <...>; rel="next"', '</task?limit=1&cursor=abc>; rel="next"'),
-    "Location": ("where the new thing is", "/task/1"),
     "RateLimit": ("what is left of the quotas, and for how many seconds (draft-ietf-httpapi-ratelimit-headers-11)", '"address";r=9;t=60'),
     "RateLimit-Policy": ("the quotas: so many requests in so many seconds", '"address";q=10;w=60'),
     "Retry-After": ("seconds after which to try again", "1"),
-    "WWW-Authenticate": ("how to say who one is (RFC 6750)", 'Bearer realm="task"'),
     "X-Request-ID": ("the request's name in our log; a well-formed one that is sent is kept", "0b2c8a5e4ddc4d0c"),
-    "X-Purged": ("how many tasks are gone for good: where it differs from the last pull's, forget what the trash has no more", "0"),
-    "X-Revision": ("the user's revision in the snapshot that made the answer", "7"),
 }
 TAGS = {"format": "entity-tags", "pattern": rf"^(\*|{conditions.LIST})$"}
 SENT = {  # what requests may carry: words, an example, the form
@@ -50,7 +44,9 @@ class _Generator(GenerateJsonSchema):
 class Components:
     """The components that have been met; each method adds what is new to it and returns a reference, or an object that holds some."""
 
-    def __init__(self) -> None:
+    def __init__(self, headers: Mapping[str, tuple[str, str]]) -> None:
+        """`headers` are those that the answers of one service carry besides, like HEADERS."""
+        self._known_headers = {**HEADERS, **headers}
         self.made: dict[str, dict[str, Any]] = {"schemas": {}, "headers": {}, "parameters": {}, "examples": {}, "responses": {}}
 
     def _shared(self, kind: str, name: str, component: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +103,7 @@ class Components:
         return {name: self._header(name, always=name in always) for name in sorted({*always, *sometimes})}
 
     def _header(self, name: str, *, always: bool) -> dict[str, Any]:
-        words, example = HEADERS[name]
+        words, example = self._known_headers[name]
         header = {"description": words, "required": always, "schema": {"type": "string", "examples": [example]}}
         return self._shared("headers", name if always else f"{name}-sometimes", header)
 
@@ -116,8 +112,8 @@ class Components:
         shapes = [self.schema(shape) for shape in dict.fromkeys(failure.shape for failure in failures)]
         always = set.intersection(*({*failure.carries} for failure in failures))
         sometimes = sometimes.union(*(failure.carries for failure in failures)) - always
-        variants = {"Quota": {*quotas.HEADERS} & sometimes, "Revision": {"X-Revision"} & sometimes}
-        name = "Or".join(map(_name, failures)) + "".join(f"With{word}" for word, headers in variants.items() if headers)
+        variants = sorted(sometimes - {*quotas.HEADERS[1:]})  # which goes with the first
+        name = "Or".join(map(_name, failures)) + "".join(f"With{header.removeprefix('X-')}" for header in variants)
         refusal = {
             "description": " Or: ".join(failure.__doc__ or "" for failure in failures),
             "headers": self.headers(always, sometimes),

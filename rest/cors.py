@@ -3,13 +3,13 @@
 aiohttp-cors would want a mixin in each view, and leaves out Vary and the answers of addresses that there aren't.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from http import HTTPStatus
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-EXPOSED = "ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, X-Purged, X-Request-ID, X-Revision"
+EXPOSED = ("ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-ID")
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, X-Request-ID",
@@ -17,14 +17,18 @@ PREFLIGHT = {
 }
 
 
-def allow(app: web.Application, origins: Collection[str]) -> None:
-    """Let pages of these origins read all answers, refusals and streams included. No credentials: nothing here takes cookies."""
+def allow(app: web.Application, origins: Collection[str], headers: Iterable[str] = ()) -> None:
+    """Let pages of these origins read all answers, refusals and streams included, and of their headers these besides.
+
+    No credentials: nothing here takes cookies.
+    """
+    exposed = ", ".join(sorted({*EXPOSED, *headers}))
 
     async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
         response.headers["Vary"] = ", ".join(filter(None, (response.headers.get("Vary"), "Origin")))
         if (origin := request.headers.get("Origin")) in origins:
             response.headers["Access-Control-Allow-Origin"] = str(origin)
-            response.headers["Access-Control-Expose-Headers"] = EXPOSED
+            response.headers["Access-Control-Expose-Headers"] = exposed
 
     app.on_response_prepare.append(add_headers)
 

@@ -17,13 +17,12 @@ log = logging.getLogger(__name__)
 
 REFUSALS = metrics.Counter("http_refusals_total", "Requests that were refused, or failed, by why.", "kind")
 
-HEADERS = {  # named as multidict likes it, as aiohttp's hdrs are: it would fold the case of a plain text each time
+HEADERS: dict[str, str] = {  # named as multidict likes it, as aiohttp's hdrs are: it would fold the case of a plain text each time
     istr("X-Content-Type-Options"): "nosniff",
     istr("Content-Security-Policy"): "default-src 'none'; frame-ancestors 'none'",
     istr("Referrer-Policy"): "no-referrer",
     istr("X-Frame-Options"): "DENY",
 }
-X_REVISION = istr("X-Revision")
 PROBLEM = "application/problem+json"
 EXTRA_HEADERS = web.RequestKey("extra_headers", dict[str, str])  # what an answer to this request carries besides, be it an error or not
 
@@ -59,12 +58,10 @@ class Failure(Exception):
     carries: ClassVar[tuple[str, ...]] = ()  # headers
     shape: ClassVar[type[Problem]] = Problem  # with the members that this kind has besides
 
-    def __init__(self, detail: str = "", *, revision: int | None = None, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, detail: str = "", *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail or self.detail)
         self.detail = detail or self.detail
         self.headers = dict(headers or {})
-        if revision is not None:
-            self.headers[X_REVISION] = str(revision)
 
     def __init_subclass__(cls) -> None:
         if "kind" in vars(cls):
@@ -114,8 +111,8 @@ class InvalidInput(Failure):
     detail = "Some fields are missing or wrong."
     most = 100  # a body can hold thousands of wrong fields; nobody reads the answer
 
-    def __init__(self, *errors: FieldError, detail: str = "", revision: int | None = None) -> None:
-        super().__init__(detail, revision=revision)
+    def __init__(self, *errors: FieldError, detail: str = "", headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail, headers=headers)
         self.errors = errors
 
     def members(self) -> dict[str, Any]:
@@ -129,7 +126,7 @@ class Unauthorized(Failure):
     kind = "unauthorized"
     detail = "Send a token: Authorization: Bearer <token>."
     carries = ("WWW-Authenticate",)
-    realm: ClassVar[str] = "task"
+    realm: ClassVar[str] = ""  # the application names it
     error: ClassVar[str | None] = None
 
     def __init__(self, detail: str = "") -> None:

@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document, made of the routes and of what their operations declare."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ SCHEMES = {
         "bearerFormat": "JWT",
         "description": "a user's token: register and get_token answer with one; it ends by itself, by change_password, by revoke_tokens",
     },
-    "operator": {"type": "http", "scheme": "bearer", "description": "the operator's: what the setting METRICS_TOKEN holds"},
+    "operator": {"type": "http", "scheme": "bearer"},
 }
 AFTER_READING = (
     HTTPStatus.BAD_REQUEST,
@@ -34,6 +34,15 @@ AFTER_READING = (
     HTTPStatus.PRECONDITION_FAILED,
     HTTPStatus.UNPROCESSABLE_ENTITY,
 )  # refusals that can come of what a snapshot has
+
+
+class Particulars(NamedTuple):
+    """What the document has of one service alone."""
+
+    parameters: Mapping[str, Any]  # the type of each name in a path
+    headers: Mapping[str, tuple[str, str]]  # what its answers carry besides: words and an example
+    of_a_snapshot: Collection[str]  # of them: what a refusal carries, too, if a snapshot was read for it
+    operator: str  # what an operator's token is
 
 
 class Info(NamedTuple):
@@ -50,25 +59,30 @@ def make(
     public: Iterable[web.RouteDef],
     private: Iterable[web.RouteDef],
     operators: Iterable[web.RouteDef],
-    parameters: dict[str, Any],
+    particulars: Particulars,
 ) -> dict[str, Any]:
-    """Make the document of the routes that need no token, a user's, and the operator's. `parameters` types each name in a path."""
-    components = Components()
+    """Make the document of the routes that need no token, a user's, and the operator's."""
+    components = Components(particulars.headers)
     paths: dict[str, dict[str, Any]] = {}
     guards = {"token": list(private), "operator": list(operators)}
     for route in [*public, *guards["token"], *guards["operator"]]:
         path = re.sub(r":[^/]+(?=\}(/|$))", "", route.path)
         names = re.findall(r"\{(\w+)\}", path)
-        in_path = [{"name": name, "in": "path", "required": True, **_typed(parameters[name])} for name in names]
+        in_path = [{"name": name, "in": "path", "required": True, **_typed(particulars.parameters[name])} for name in names]
         guard = next((guard for guard, routes in guards.items() if route in routes), None)
-        paths[path] = {method: _operation(method, operation, in_path, guard, components) for method, operation in operations(route)}
+        paths[path] = {
+            method: _operation(method, operation, in_path, guard, particulars, components) for method, operation in operations(route)
+        }
     return {
         "openapi": "3.1.0",
         "info": {"title": info.title, "version": info.version, "description": info.description},
         "servers": [SERVER],
         "tags": [{"name": name, "description": words} for name, words in info.tags.items()],
         "paths": paths,
-        "components": {**components.made, "securitySchemes": SCHEMES},
+        "components": {
+            **components.made,
+            "securitySchemes": SCHEMES | {"operator": SCHEMES["operator"] | {"description": particulars.operator}},
+        },
     }
 
 
@@ -85,7 +99,7 @@ def operations(route: web.RouteDef) -> Iterator[tuple[str, Operation]]:
 
 
 def _operation(
-    method: str, operation: Operation, in_path: list[dict[str, Any]], guard: str | None, components: Components
+    method: str, operation: Operation, in_path: list[dict[str, Any]], guard: str | None, particulars: Particulars, components: Components
 ) -> dict[str, Any]:
     answer = operation.answer
     summary, _, description = operation.words.partition("\n\n")
@@ -115,7 +129,8 @@ def _operation(
             "headers": components.headers(answer.headers),
         }
     for status in sorted({failure.status for failure in failures}):
-        sometimes = {*quotas.HEADERS} & {*answer.sometimes} | ({"X-Revision"} & {*answer.headers} if status in AFTER_READING else set())
+        told = {*particulars.of_a_snapshot} & {*answer.headers} if status in AFTER_READING else set()
+        sometimes = {*quotas.HEADERS} & {*answer.sometimes} | told
         refusals = [failure for failure in failures if failure.status == status]
         made["responses"][str(int(status))] = components.refusal(refusals, sometimes)
     if guard:

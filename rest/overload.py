@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from rest.errors import Failure, Overloaded, RequestTimeout, Unavailable
+from rest.errors import HEADERS, PROBLEM, REFUSALS, Failure, Overloaded, RequestTimeout, Unavailable
+from server.connections import Refusal
 from telemetry import metrics
 
 AT_WORK = metrics.Gauge("http_requests_at_work", "Requests that are being answered.")
@@ -21,6 +23,21 @@ class TookTooLong(Unavailable):
 
     kind = "took-too-long"
     detail = "The service couldn't do this in time: try again."
+
+
+class TooManyConnections(Overloaded):
+    """There are as many connections as there may be."""
+
+    kind = "too-many-connections"
+    detail = "There are too many connections: try again."
+
+
+def refusal() -> Refusal:
+    """Return what a connection is refused with for which there is no room."""
+    problem = orjson.dumps(TooManyConnections().document())
+    fields = {"Content-Type": PROBLEM, "Content-Length": f"{len(problem)}", "Retry-After": "1", "Connection": "close"}
+    head = "HTTP/1.1 503 Service Unavailable\r\n" + "".join(f"{name}: {value}\r\n" for name, value in (fields | HEADERS).items())
+    return Refusal(f"{head}\r\n".encode() + problem, HEADERS, lambda: REFUSALS.count((TooManyConnections.kind,)))
 
 
 class UnderWay:

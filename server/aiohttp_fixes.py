@@ -4,16 +4,14 @@ from typing import Any
 
 from aiohttp import web, web_response, web_urldispatcher
 
-SERVER = "task"  # the header
-
 aiohttps_make_request = web.Application._make_request  # noqa: SLF001
 
 
-def apply() -> None:
-    """Put the mends in place, for every application of the process."""
+def apply(name: str) -> None:
+    """Put the mends in place, for every application of the process; `name` is what its answers call their server."""
     setattr(web_urldispatcher, "_default_expect_handler", expect)  # noqa: B010 - mypy knows that nobody does this
     setattr(web.Application, "_make_request", make_request)  # noqa: B010
-    setattr(web_response, "SERVER_SOFTWARE", SERVER)  # noqa: B010 - also of answers that the parser gives
+    setattr(web_response, "SERVER_SOFTWARE", name)  # noqa: B010 - also of answers that the parser gives
 
 
 async def expect(request: web.Request) -> None:

@@ -5,19 +5,17 @@ import fcntl
 import socket
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
-import orjson
 from aiohttp import web, web_protocol
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 import settings
-from rest.errors import HEADERS, PROBLEM, REFUSALS, Overloaded
 from telemetry import metrics
 
 BACKLOG = 2048  # connections that wait to be taken, as gunicorn has it; aiohttp would make it 128, which a burst outgrows
@@ -43,11 +41,15 @@ NO_HTTP = metrics.Counter("http_malformed_total", "What came and was no HTTP: th
 NO_HTTP.count(amount=0)
 
 
-class TooManyConnections(Overloaded):
-    """There are as many connections as there may be."""
+class Refusal(NamedTuple):
+    """What is said to clients whom no application hears, and what counts those for whom there is no room."""
 
-    kind = "too-many-connections"
-    detail = "There are too many connections: try again."
+    response: bytes = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
+    headers: Mapping[str, str] = {}  # of the parser's own answers
+    count_one: Callable[[], None] = lambda: None
+
+
+REFUSAL = web.AppKey("refusal", Refusal)
 
 
 class Connection(RequestHandler):
@@ -123,7 +125,8 @@ class Connection(RequestHandler):
 
     def handle_error(self, *arguments: Any, **options: Any) -> web.StreamResponse:
         response = super().handle_error(*arguments, **options)
-        response.headers.update(HEADERS)
+        if self._manager is not None:
+            response.headers.update(self._manager.refusal.headers)
         return response
 
     # A client that is slow to read. aiohttp would keep its answer for as long as it likes.
@@ -214,8 +217,9 @@ def pieces(connection: RequestHandler, body: bytes) -> Iterator[bytes]:
 class Server(web.Server):
     """What holds the connections of a worker."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, *arguments: Any, refusal: Refusal, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.refusal = refusal
         self.slow: dict[Connection, None] = {}  # whose clients don't read, slowest first
         self._is_retiring = False
         CONNECTIONS.ask(lambda: len(self._connections))
@@ -232,8 +236,8 @@ class Server(web.Server):
             if idle:
                 min(idle, key=lambda connection: connection.closes_at).force_close()
             else:
-                REFUSALS.count((TooManyConnections.kind,))
-                transport.write(_REFUSAL)
+                self.refusal.count_one()
+                transport.write(self.refusal.response)
                 transport.close()
         if self._is_retiring and isinstance(handler, Connection):
             handler.retire()
@@ -267,14 +271,6 @@ class Server(web.Server):
         return [connection for connection in self._connections if isinstance(connection, Connection)]
 
 
-_REFUSAL_BODY = orjson.dumps(TooManyConnections().document())
-_REFUSAL_HEADERS = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
-_REFUSAL = (
-    f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {PROBLEM}\r\nContent-Length: {len(_REFUSAL_BODY)}\r\n"
-    f"Retry-After: 1\r\nConnection: close\r\n{_REFUSAL_HEADERS}\r\n"
-).encode() + _REFUSAL_BODY
-
-
 class Runner(web.AppRunner):
     """What runs an application: on connections of ours, and to an end that loses no request."""
 
@@ -295,7 +291,8 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> Server:
         made = await super()._make_server()
-        return Server(made.request_handler, request_factory=made.request_factory, loop=made._loop, **made._kwargs)
+        refusal = self.app.get(REFUSAL) or Refusal()
+        return Server(made.request_handler, request_factory=made.request_factory, loop=made._loop, refusal=refusal, **made._kwargs)
 
     def _reg_site(self, site: web.BaseSite) -> None:
         super()._reg_site(site)

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import HttpVersion11, hdrs, web, web_response
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_writer import _serialize_headers
 
-from server.aiohttp_fixes import SERVER
 from server.connections import pieces
 
 LONG_BYTES = 64 * 1024
@@ -37,7 +36,7 @@ class ShortResponse(web.Response):
         headers = self._headers
         headers[hdrs.CONTENT_LENGTH] = str(len(self._body))
         headers.setdefault(hdrs.DATE, rfc822_formatted_time())
-        headers.setdefault(hdrs.SERVER, SERVER)
+        headers.setdefault(hdrs.SERVER, web_response.SERVER_SOFTWARE)  # type: ignore[attr-defined]  # aiohttp_fixes sets it
         if not self._keep_alive:
             headers[hdrs.CONNECTION] = "close"
         self._eof_sent = True

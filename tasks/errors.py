@@ -3,11 +3,19 @@
 from typing import Any, Self
 
 import orjson
+from multidict import istr
 from pydantic import MISSING, Field
 
 from rest.errors import ChangedMeanwhile, FieldError, Gone, InvalidInput, Problem
 from tasks.schemas import EXAMPLE_TASK
 from tasks.schemas import Task as TaskShown
+
+X_REVISION = istr("X-Revision")
+
+
+def at_revision(revision: int | None) -> dict[str, str]:
+    """Return the header that says at which revision of the user's something was found, where that is known."""
+    return {} if revision is None else {X_REVISION: str(revision)}
 
 
 class HistoryProblem(Problem):
@@ -26,7 +34,7 @@ class HistoryGone(Gone):
     shape = HistoryProblem
 
     def __init__(self, kept_from: int, revision: int) -> None:
-        super().__init__(revision=revision)
+        super().__init__(headers=at_revision(revision))
         self.kept_from, self.revision = kept_from, revision
 
     @classmethod
@@ -52,7 +60,7 @@ class TaskChangedMeanwhile(ChangedMeanwhile):
     shape = ConflictProblem
 
     def __init__(self, current: str, changed: str | None, revision: int | None) -> None:
-        super().__init__(revision=revision)
+        super().__init__(headers=at_revision(revision))
         self.current, self.changed = current, changed
 
     @classmethod
@@ -72,4 +80,6 @@ class TaskPurged(Gone):
 
 def to_come(field: str, user_revision: int) -> InvalidInput:
     """Give the refusal of a revision that there hasn't been yet."""
-    return InvalidInput(FieldError(field, f"must be one that there has been: the latest is {user_revision}"), revision=user_revision)
+    return InvalidInput(
+        FieldError(field, f"must be one that there has been: the latest is {user_revision}"), headers=at_revision(user_revision)
+    )

@@ -17,7 +17,7 @@ from rest import cursors
 from rest.errors import FieldError, InvalidInput, InvalidToken, NotFound
 from rest.values import Page
 from tasks import filters
-from tasks.errors import HistoryGone, to_come
+from tasks.errors import HistoryGone, at_revision, to_come
 from tasks.schemas import TaskMatch, TaskQuery
 from tasks.store import TaskAsStored, found
 
@@ -144,7 +144,7 @@ def state_of(rows: list[tuple[Any, ...]], query: Page) -> State:
         raise InvalidToken()
     state = State(*rows[0][:4])
     if state.revision is None:
-        raise NotFound(revision=state.user_revision)
+        raise NotFound(headers=at_revision(state.user_revision))
     if isinstance(query, TaskQuery):
         _check_that_it_is_kept(state, query)
     return state

@@ -11,9 +11,10 @@ from yarl import URL
 
 from auth import Resource
 from rest import conditions
-from rest.errors import EXTRA_HEADERS, X_REVISION, NotFound
+from rest.errors import EXTRA_HEADERS, NotFound
 from rest.operation import Answer
 from rest.values import LARGEST_ID, Page
+from tasks.errors import X_REVISION
 from tasks.listing import Listed, State
 from tasks.schemas import Task
 from tasks.store import TaskAsStored

@@ -12,7 +12,7 @@ from models import CALLER_TYPES, Caller
 from postgres.batching import Batched, q
 from rest.errors import Failure, FieldError, InvalidInput, InvalidToken, NotFound
 from rest.idempotency import KeyReused, digest
-from tasks.errors import TaskChangedMeanwhile, TaskPurged, to_come
+from tasks.errors import TaskChangedMeanwhile, TaskPurged, at_revision, to_come
 from tasks.schemas import TaskChange, TaskNew
 
 
@@ -71,7 +71,7 @@ def found(rows: list[tuple[Any, ...]]) -> TaskAsStored:
         raise InvalidToken()
     task = TaskAsStored(*rows[0])
     if task.json is None:
-        raise NotFound(revision=task.user_revision)
+        raise NotFound(headers=at_revision(task.user_revision))
     return task
 
 
@@ -85,13 +85,13 @@ async def done(
         case None:
             return task
         case "not_found":
-            raise NotFound(revision=task.user_revision)
+            raise NotFound(headers=at_revision(task.user_revision))
         case "changed_meanwhile":
             raise await _conflict(caller, task_id, if_match, in_trash=in_trash)
         case "key_reused":
-            raise KeyReused(revision=task.user_revision)
+            raise KeyReused(headers=at_revision(task.user_revision))
         case "purged":
-            raise TaskPurged(revision=task.user_revision)
+            raise TaskPurged(headers=at_revision(task.user_revision))
         case "unauthorized":
             raise InvalidToken()
         case "to_come":
@@ -102,6 +102,6 @@ async def done(
 async def _conflict(caller: Caller, task_id: int, if_match: list[int] | None, *, in_trash: bool) -> Failure:
     for _, _, task, user_revision, changed in await _CONFLICT(*caller, task_id, if_match):
         if not task or (not in_trash and orjson.loads(task)["deleted_at"]):  # it went after the change was refused: 404 goes before 412
-            return NotFound(revision=user_revision)
+            return NotFound(headers=at_revision(user_revision))
         return TaskChangedMeanwhile(task, changed, user_revision)
     return InvalidToken()

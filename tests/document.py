@@ -49,7 +49,7 @@ def faults_of(method: str, path: str, status: int, headers: Any, body: bytes | N
             found.append(f"the header {name} is missing")
     found += [
         f"the header {name} is not documented"
-        for name in components.HEADERS
+        for name in components.HEADERS | app.HEADERS
         if operation and name in headers and name not in known["headers"]
     ]
     content = known.get("content", {}) | known.get("x-other-content", {})

@@ -220,7 +220,9 @@ class Report(NamedTuple):
 
 def _run(address: str, token: str) -> Report:
     report = Report(Counter(), Counter(), {})
-    schema = schemathesis.openapi.from_dict(_without_extensions(), config=_config(token))  # by its address, it would leave that operation out
+    schema = schemathesis.openapi.from_dict(
+        _without_extensions(), config=_config(token)
+    )  # by its address, it would leave that operation out
     schema.config.update(base_url=address)
     for event in from_schema(schema.exclude(path=OPERATORS)).execute():
         if isinstance(event, events.FatalError):

@@ -20,6 +20,7 @@ from rest.errors import Conflict, FieldError, InvalidInput, InvalidToken, Reques
 from rest.idempotency import KeyReused
 from rest.operation import validate
 from rest.values import LARGEST_ID
+from tasks.errors import at_revision
 from tasks.schemas import TaskChange, TaskNew
 from transfer import csv_format, exports, ics_format
 from transfer.entries import Entry, Line, at_line, read_lines
@@ -109,7 +110,7 @@ def _counted(user_id: int) -> Iterator[None]:
 async def _check_that_it_is_new(caller: Caller, key: str | None) -> None:
     account = await exports.account_of(caller)
     if account.revision and key is None:  # with a key, this may have been answered already
-        raise AccountInUse(revision=account.revision)
+        raise AccountInUse(headers=at_revision(account.revision))
 
 
 async def _changes(caller: Caller, media_type: str) -> "_Changes":
@@ -206,13 +207,15 @@ async def _do(aside: _Aside, statement: str, key: str | None) -> Imported:
         case "unauthorized":
             raise InvalidToken()
         case "key_reused":
-            raise KeyReused(revision=user_revision)
+            raise KeyReused(headers=at_revision(user_revision))
         case "in_use":
-            raise AccountInUse(revision=user_revision)
+            raise AccountInUse(headers=at_revision(user_revision))
         case "swept":
             raise RequestTimeout("The file took longer than an hour to come: send it again.")
     if faults:
-        raise InvalidInput(*(at_line(fault["line"], fault["message"]) for fault in faults), detail=NOTHING_DONE, revision=user_revision)
+        raise InvalidInput(
+            *(at_line(fault["line"], fault["message"]) for fault in faults), detail=NOTHING_DONE, headers=at_revision(user_revision)
+        )
     return Imported(answer, user_revision)
 
 

@@ -8,10 +8,11 @@ import settings
 from auth import Resource
 from rest import bodies, conditions, idempotency, streamed_response
 from rest.bodies import JSON
-from rest.errors import EXTRA_HEADERS, X_REVISION, UnsupportedMediaType
+from rest.errors import EXTRA_HEADERS, UnsupportedMediaType
 from rest.idempotency import KeyReused
 from rest.operation import Answer, operation
 from server import responses
+from tasks.errors import X_REVISION
 from tasks.resource import SHOWN
 from transfer import exports, imports
 from transfer.entries import read_pieces

@@ -90,6 +90,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Open:
                 patched.setenv(name, value)
             settings.load.cache_clear()
             application = web.Application()
+            application[connections.REFUSAL] = overload.refusal()
             application.router.add_route("*", "/here", handler)
             application.on_shutdown.extend([on_shutdown] if on_shutdown else [])
             house = House(kind(application))
