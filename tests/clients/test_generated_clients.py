@@ -19,6 +19,7 @@ from tests.process.service import Service, running
 pytestmark = [pytest.mark.long, pytest.mark.process]
 HERE = Path(__file__).parent
 OLDEST_NODE = (20, 19)  # that the generators take
+PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # with the programs of the virtual environment
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +37,12 @@ def document(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Path
     return file
 
 
-def run(*command: str | Path, where: Path, **environment: str) -> str:
+def run(*command: str | Path, where: Path) -> str:
     """Run a program to its end, which must be a good one, and return what it printed."""
     done = subprocess.run(
         [*command],
         cwd=where,
-        env=os.environ | environment,
+        env=os.environ | {"PATH": PATH},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -105,18 +106,19 @@ def lacking(words: str) -> Any:
 @pytest.fixture(scope="module")
 def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the generators and the compiler, as package-lock.json has them."""
-    for program in ("node", "npm"):
-        if not shutil.which(program):
-            lacking(f"there is no {program}: on Debian `apt install nodejs npm`, of which Node {OLDEST_NODE} or newer is needed")
-    version = tuple(map(int, re.findall(r"\d+", subprocess.check_output(["node", "--version"], text=True))[:2]))
-    if version < OLDEST_NODE:
-        lacking(f"Node is {version}, and the generators need {OLDEST_NODE} or newer")
+    words = f"Node {'.'.join(map(str, OLDEST_NODE))} or newer is needed, with npm: `make check` installs one, or nodejs.org has it"
+    if not shutil.which("node", path=PATH) or not shutil.which("npm", path=PATH):
+        lacking(f"there is no node, or no npm. {words}")
     directory = tmp_path_factory.mktemp("node")
+    version = run("node", "--version", where=directory).strip()
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST_NODE:
+        lacking(f"Node is {version}. {words}")
     for name in ("package.json", "package-lock.json", ".npmrc", "tsconfig.json"):
         shutil.copy(HERE / name, directory)
-    installed = subprocess.run(["npm", "ci", "--ignore-scripts"], cwd=directory, capture_output=True, text=True, timeout=300, check=False)
-    if installed.returncode:
-        lacking(f"npm can't install what package-lock.json names: {installed.stderr}")
+    try:
+        run("npm", "ci", "--ignore-scripts", where=directory)
+    except AssertionError as failure:
+        lacking(f"npm can't get what package-lock.json names, for which it needs the internet the first time: {failure}")
     return directory
 
 
