@@ -28,15 +28,14 @@ def _object(within: bytes = b"") -> bytes:
 _SPACE = rb"[ \t\r\n]*+"
 _STRING = rb'"(?:[^"\\\x00-\x1f]++|\\.)*+"'
 _ITEM = _object(b"|" + _object(b"|" + _object()))  # in which objects stand no deeper: possessive, so that time grows as the text does
-_MEMBER = re.compile(rb'%b"([a-z_]{1,64})"%b:%b(\[|%b)' % (_SPACE, _SPACE, _SPACE, _ITEM))
 _STEPS = {  # what may come next, after what has come
-    "nothing": re.compile(_SPACE + rb"\{"),
-    "object": _MEMBER,
-    "member": re.compile(_SPACE + rb"([,}])"),
+    "nothing": re.compile(rb"%b(\{)" % _SPACE),
+    "object": re.compile(rb'%b"(?P<member>[a-z_]{1,64})"%b:%b(?P<value>\[|%b)' % (_SPACE, _SPACE, _SPACE, _ITEM)),
+    "member": re.compile(rb"%b([,}])" % _SPACE),
     "array": re.compile(rb"%b(\]|%b)" % (_SPACE, _ITEM)),
-    "item": re.compile(_SPACE + rb"([,\]])"),
-    "comma": re.compile(rb"%b(%b)" % (_SPACE, _ITEM)),
-    "end": re.compile(rb"[ \t\r\n]++"),
+    "item": re.compile(rb"%b([,\]])" % _SPACE),
+    "comma": re.compile(rb"%b(%b)(?P<comma>%b,)?+" % (_SPACE, _ITEM, _SPACE)),  # and the next, so that most items take but one step
+    "end": re.compile(rb"([ \t\r\n]++)"),
 }
 
 
@@ -51,10 +50,12 @@ class Items:
         """Return the items that this piece completes. Raises InvalidInput where one is none."""
         text, position = self._rest + piece, 0
         while step := _STEPS[self._has_come].match(text, position):
-            self.line += text.count(b"\n", position, step.start(step.lastindex or 0))
-            yield from self._take(step)
-            self.line += text.count(b"\n", step.start(step.lastindex or 0), step.end())
-            position = step.end()
+            begins, ends = step.start("value" if self._has_come == "object" else 1), step.end()
+            self.line += text.count(b"\n", position, begins)
+            if item := self._take(step):
+                yield item
+            self.line += text.count(b"\n", begins, ends)
+            position = ends
         self._rest = text[position:]
         if len(self._rest) > LONGEST_ITEM_BYTES or (self._has_come == "end" and self._rest):
             raise self._fault()
@@ -66,24 +67,26 @@ class Items:
         if self._has_come != "end":
             raise InvalidInput(detail="The file ends too early: it isn't whole.")
 
-    def _take(self, step: re.Match[bytes]) -> Iterator[Item]:
+    def _take(self, step: re.Match[bytes]) -> Item | None:
         match self._has_come:
-            case "nothing":
-                self._has_come = "object"
-            case "object":
-                self._member = step[1].decode()
-                is_array = step[2] == b"["
-                self._has_come = "array" if is_array else "member"
-                yield Item(self.line, self._member, None if is_array else step[2])
-            case "member":
-                self._has_come = "object" if step[1] == b"," else "end"
-            case "array" if step[1] == b"]":
-                self._has_come = "member"
-            case "array" | "comma":
-                self._has_come = "item"
-                yield Item(self.line, self._member, step[1])
+            case "comma":
+                self._has_come = "comma" if step["comma"] else "item"
+                return Item(self.line, self._member, step[1])
+            case "array":
+                self._has_come = "member" if step[1] == b"]" else "item"
+                return None if step[1] == b"]" else Item(self.line, self._member, step[1])
             case "item":
                 self._has_come = "comma" if step[1] == b"," else "member"
+            case "object":
+                self._member = step["member"].decode()
+                is_array = step["value"] == b"["
+                self._has_come = "array" if is_array else "member"
+                return Item(self.line, self._member, None if is_array else step["value"])
+            case "member":
+                self._has_come = "object" if step[1] == b"," else "end"
+            case "nothing":
+                self._has_come = "object"
+        return None
 
     def _fault(self) -> InvalidInput:
         line = self.line + self._rest[: len(self._rest) - len(self._rest.lstrip())].count(b"\n")
