@@ -152,6 +152,19 @@ async def test_every_kind_of_problem_is_explained_at_its_address(stranger: Perso
         assert f'id="{kind}"' in page
 
 
+def test_each_failure_has_a_kind_of_its_own_and_an_example() -> None:
+    def under(family: type[Failure]) -> list[type[Failure]]:
+        return [kind for child in family.__subclasses__() for kind in (child, *under(child))]
+
+    named = [failure for failure in under(Failure) if "kind" in vars(failure)]
+    assert len({failure.kind for failure in named}) == len(named) > 25
+    assert all(re.fullmatch("[a-z]+(-[a-z]+)*", failure.kind) for failure in named)
+    for failure in under(Failure):
+        example = failure.example()
+        assert type(example) is failure
+        assert example.document()["type"] == (f"/docs/problems#{failure.kind}" if failure.is_explained else "about:blank")
+
+
 FINE = {"X-Request-ID": "1", "X-Revision": "7", "X-Purged": "0", "ETag": '"7"', "Content-Type": "application/json; charset=utf-8"}
 
 
