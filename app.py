@@ -72,7 +72,7 @@ PRIVATE = [  # auth lets nobody in without a token
 OPERATORS = [web.view("/metrics", views.Metrics)]  # there only with METRICS_TOKEN, which it needs
 
 
-ROWS_PER_STEP, TASKS_PER_STEP = 10_000, 200
+ROWS_PER_STEP, TASKS_PER_STEP, PAGES_PER_STEP = 10_000, 200, 20
 CHORES = [  # what goes by itself
     Chore(0, "account_sweep(%s)", lambda: (ROWS_PER_STEP,)),
     Chore(1, "leftover_sweep(%s)", lambda: (ROWS_PER_STEP,)),
@@ -82,6 +82,7 @@ CHORES = [  # what goes by itself
         "trash_sweep(now() - make_interval(secs => %s), %s, %s)",
         lambda: (settings.load().trash_lifetime_seconds, TASKS_PER_STEP, ROWS_PER_STEP),
     ),
+    Chore(4, "look_sweep(%s)", lambda: (PAGES_PER_STEP,)),
 ]
 
 

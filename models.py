@@ -76,10 +76,21 @@ class Task(Stored):
     deleted_at = DateTimeTZField(null=True)
     created_revision = BigIntegerField()
     revision = BigIntegerField()
-    body = TextField()  # the task as clients see it; PostgreSQL makes it
+    look = SmallIntegerField(default=0)  # of the body: another version may show a task otherwise
+    body = TextField(default="")  # the task as clients see it
 
     class Meta:
         primary_key = CompositeKey("user", "id")
+
+
+class LookRefreshed(Stored):
+    """How far the bodies of older looks have been made anew."""
+
+    look = SmallIntegerField(primary_key=True)
+    next_page = BigIntegerField()
+
+    class Meta:
+        table_name = "look_refreshed"
 
 
 class TaskLog(Stored):
@@ -131,14 +142,14 @@ class ImportRow(Stored):
 
     user = ForeignKeyField(UserState, lazy_load=False)
     import_id = UUIDField()
-    line = BigIntegerField()  # the first of them
+    part = BigIntegerField()  # which of the file's it is, from 1
     kind = TextField()
     content = BinaryJSONField()  # an array of what they say
     created_at = DateTimeTZField(constraints=[SQL("DEFAULT now()")])
 
     class Meta:
         table_name = "import_row"
-        primary_key = CompositeKey("user", "import_id", "line")
+        primary_key = CompositeKey("user", "import_id", "part")
 
 
 class RateLimit(Stored):
@@ -178,9 +189,9 @@ def upgrade() -> None:
         schema = migrate.upgrade(settings.load().db, connection_parameters(), MIGRATIONS)
     except psycopg2.Error as error:
         raise SystemExit(f"The schema can't be brought up to date: {str(error).strip()}") from None
-    if schema.words:
-        raise SystemExit(schema.words)
-    print("The database is there, with this version's schema.")
+    if schema.fault:
+        raise SystemExit(schema.fault)
+    print(schema.remark or "The database is there, with this version's schema.")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ WALK = f"""
 
 def _statement(job: str, turn: str) -> str:
     """Give what the service sends for one request; `turn` says which of the bodies."""
-    caller = f":user_id, {GENERATION}"
     match job:
         case "W1":
             return _as_sent(_matching_task("live", ()), ":user_id", GENERATION, ":id")
@@ -39,8 +38,13 @@ def _statement(job: str, turn: str) -> str:
                 _task_page("live", ("status",), "id", False, "the start", short=True), ":user_id", GENERATION, LISTED, LISTED_STATUS
             )
         case "W3":
-            return f"SELECT * FROM task_create({caller}, true, :body{turn})"
-    return f"SELECT * FROM task_update({caller}, true, :id, NULL, :body{turn})"
+            return _write("", turn)
+    return _write(":id", turn)
+
+
+def _write(task: str, turn: str) -> str:
+    whose = f"ARRAY[:user_id]::bigint[], ARRAY[{GENERATION}]"
+    return f"SELECT * FROM task_write({whose}, ARRAY[{task}]::bigint[], '{{}}', ARRAY[:body{turn}]::jsonb[], true)"
 
 
 def _as_sent(read: Batched, *values: Any) -> str:

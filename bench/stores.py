@@ -18,9 +18,10 @@ INSERT INTO users (login, login_key, password_hash) SELECT 'user-' || u, 'user-'
 INSERT INTO user_state (user_id, token_generation, revision, last_task_id, changed_at)
 SELECT u, {GENERATION}, {TASKS_PER_USER}, {TASKS_PER_USER}, timestamptz '{FIRST_MOMENT}' + {TASKS_PER_USER} * interval '1 hour'
   FROM generate_series(1, %(users)s) u;
-INSERT INTO task (user_id, id, name, description, status, completion_at, created_at, updated_at, completed_at, created_revision, revision)
-SELECT user_id, id, name, description, status, completion_at, moment, moment, CASE WHEN status = 'completed' THEN moment END, id, id
-  FROM ({EVERY_TASK}) t;
+INSERT INTO task SELECT made.*
+  FROM (SELECT ROW(user_id, id, name, description, status, completion_at, moment, moment, CASE WHEN status = 'completed' THEN moment END,
+                   NULL, id, id, 0, '')::task AS t FROM ({EVERY_TASK}) each) seeded
+       CROSS JOIN LATERAL task_of_user(seeded.t, (seeded.t).user_id) made;
 """
 
 TWIN_SEED = f"""
@@ -43,8 +44,9 @@ SELECT (SELECT count(*) FROM tasks), (SELECT count(*) FROM task_log), NULL,
 
 
 def make_our_schema(cluster: Cluster, database: str) -> None:
-    """Bring a database to the service's schema."""
+    """Bring a database to the service's schema, whose functions everybody who connects then finds."""
     migrate.upgrade(database, {"host": cluster.host, "user": "postgres"}, MIGRATIONS)
+    cluster.run(database, f"ALTER ROLE postgres SET search_path = {migrate.search_path(MIGRATIONS)}")
 
 
 def make_twin_schema(cluster: Cluster, database: str) -> None:

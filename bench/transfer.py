@@ -37,11 +37,11 @@ def history(user_id: int, tasks: int, entries: int) -> tuple[str, ...]:
     return (
         f"UPDATE user_state SET (revision, last_task_id, changed_at) = ({last}, {tasks}, {_moment(last)}) WHERE user_id = {user_id}",
         f"""
-INSERT INTO task (user_id, id, name, description, status, completion_at, created_at, updated_at, completed_at, created_revision, revision)
-SELECT {user_id}, n, 'Подготовить отчёт, часть ' || n, n || '. {DESCRIPTION}', status, date '2026-01-01' + mod(n, 1000),
-       {_moment("n")}, changed_at, CASE WHEN status = 'completed' THEN changed_at END, n, {before} + n
-  FROM (SELECT n, {statuses}[mod({entries}, 4) + 1] AS status, {_moment(f"{before} + n")} AS changed_at
-          FROM generate_series(1, {tasks}) n) t""",
+INSERT INTO task SELECT made.*
+  FROM (SELECT ROW({user_id}, n, 'Подготовить отчёт, часть ' || n, n || '. {DESCRIPTION}', status, date '2026-01-01' + mod(n, 1000),
+                   {_moment("n")}, changed_at, CASE WHEN status = 'completed' THEN changed_at END, NULL, n, {before} + n, 0, '')::task AS t
+          FROM (SELECT n, {statuses}[mod({entries}, 4) + 1] AS status, {_moment(f"{before} + n")} AS changed_at
+                  FROM generate_series(1, {tasks}) n) each) seeded CROSS JOIN LATERAL task_of_user(seeded.t, {user_id}) made""",
         f"""
 INSERT INTO task_log (user_id, task_id, revision, field, old, new, changed_at)
 SELECT {user_id}, n, {tasks} * e + n, 'status', {statuses}[mod(e - 1, 4) + 1], {statuses}[mod(e, 4) + 1], {_moment(f"{tasks} * e + n")}

@@ -5,7 +5,8 @@ from contextlib import closing
 import psycopg2
 
 import settings
-from postgres.database import connection_parameters
+from postgres import migrate
+from postgres.database import MIGRATIONS, connection_parameters
 
 USERS_AT_ONCE = 100
 CHECK = """
@@ -29,7 +30,8 @@ def verify() -> None:
 
 def _checked() -> str:
     users = tasks = entries = last = 0
-    reached = psycopg2.connect(dbname=settings.load().db, options="-c enable_seqscan=off", **connection_parameters())
+    options = f"-c search_path={migrate.search_path(MIGRATIONS)} -c enable_seqscan=off"
+    reached = psycopg2.connect(dbname=settings.load().db, options=options, **connection_parameters())
     with closing(reached) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         while True:

@@ -60,6 +60,9 @@ class Batched:
     asked for: whether the query may wait for a row lock. In a batch it may not, and says BUSY in its first column; that request is sent
     again, alone, beside the others. A `read` is tried again where a connection broke. What takes long goes `alone`, always.
 
+    One that is `set_based` is a function of arrays, one for each parameter, and of whether it may wait; each of its rows begins with the
+    number of the request, from 1, that it answers.
+
     A `heavy` query's answer may be too long to travel with others. Where it may not `wait`, it then says None in its last column, and that
     request is sent again, alone, when its turn comes. Its texts come as bytes. `name` is for those who measure; a function has one.
     """
@@ -69,6 +72,7 @@ class Batched:
         query: Function | Query,
         types: dict[str, str],
         *,
+        set_based: bool = False,
         read: bool = False,
         alone: bool = False,
         heavy: bool = False,
@@ -94,6 +98,9 @@ class Batched:
             constants,
             undecoded=heavy,
         )
+        self._is_set_based = set_based
+        if set_based:
+            self.together = Statement(f"SELECT * FROM {name}({arrays}, %s::boolean)", len(types) + 1, ())
         self._elements = [_ELEMENTS.get(sql_type, _array_element) for sql_type in types.values()]
         self._read, self._goes_alone, self._is_heavy, self._label = read, alone, heavy, (name or "select",)
         self._lately_heavy: dict[Any, None] = {}  # by whose data it is: then it isn't asked in vain
@@ -202,12 +209,15 @@ class Batched:
 
     async def _run_alone(self, arguments: Sequence[Any], *, wait: bool) -> list[Row]:
         SIZES.observe(1, self._label)
+        if self._is_set_based:
+            return [row[1:] for row in await database.run(self.together, [*self.arrays([arguments]), wait], read=self._read)]
         return await database.run(self.alone, (*arguments, wait), read=self._read)
 
     async def _run_together(self, batch: list[_Member]) -> list[list[Row]]:
         SIZES.observe(len(batch), self._label)
         answers: list[list[Row]] = [[] for _ in batch]
-        for row in await database.run(self.together, self.arrays([member.arguments for member in batch]), read=self._read):
+        values = self.arrays([member.arguments for member in batch])
+        for row in await database.run(self.together, [*values, False] if self._is_set_based else values, read=self._read):
             answers[row[0] - 1].append(row[1:])
         return answers
 
@@ -266,4 +276,8 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-_ELEMENTS: dict[str, Callable[[Any], str]] = {"bigint": str, "int": str}
+def _number(value: int | None) -> str:
+    return "NULL" if value is None else str(value)
+
+
+_ELEMENTS: dict[str, Callable[[Any], str]] = {"bigint": _number, "int": _number}

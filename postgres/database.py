@@ -197,10 +197,10 @@ class Database(peewee_async.PostgresqlDatabase):
 
     async def _check(self) -> str | None:
         try:
-            applied = await self.rows(migrate.APPLIED, (), read=True)
+            applied = await self.rows(migrate.APPLIED, (migrate.functions_schema(MIGRATIONS),), read=True)
         except peewee.ProgrammingError:  # not even yoyo's table is there
             applied = []
-        return migrate.compare({step for (step,) in applied}, migrate.steps(MIGRATIONS)).words
+        return migrate.compare({step for (step,) in applied}, migrate.steps(MIGRATIONS)).fault
 
     @contextmanager
     def _trouble_is_unavailable(self) -> Iterator[None]:
@@ -282,6 +282,8 @@ def _limits() -> str:
         "TimeZone": "UTC",
         "DateStyle": "ISO",
         "jit": "off",
+        "plan_cache_mode": "force_generic_plan",  # or it may plan each batch anew, for ever
+        "search_path": migrate.search_path(MIGRATIONS),
     }
     return " ".join(f"-c {name}={value}" for name, value in limits.items())
 
@@ -322,8 +324,10 @@ async def _see_to_the_schema() -> None:
         except Exception:
             log.exception("the schema can't be brought up to date")
         else:
-            if schema.words:
-                log.error("%s", schema.words)
+            if schema.fault:
+                log.error("%s", schema.fault)
+            if schema.remark:
+                log.warning("%s", schema.remark)
             database.is_usable = not schema.missing
         if not database.is_usable:
             await asyncio.sleep(SECONDS_BETWEEN_ATTEMPTS)

@@ -1,6 +1,10 @@
-"""Bring the schema up to date: yoyo's numbered steps, then the functions, one process at a time."""
+"""Bring the schema up to date, one process at a time: yoyo's numbered steps, then this version's functions, in a schema of their own.
+
+So two versions run side by side, each with its own functions on its search path, and to go back is to start the version before.
+"""
 
 import glob
+import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,25 +19,35 @@ from psycopg2 import errors, sql
 OLDEST_POSTGRESQL = 17
 ENCODING = "UTF8"
 WORKER_BOOT_ERROR = 3  # the exit code at which gunicorn gives up; at any other it starts the next worker, for ever
+TOO_OLD = """This database was made before version 0.1.0, from which on databases are upgraded. To take an account along, GET /export
+with the version that made it, then start this one on another database (DB), register, and POST /import."""
 ADVISORY_LOCK = 7_461_736  # any number that no other program takes in this database
 SECONDS_TO_CONNECT = 5
 SECONDS_BETWEEN_TRIES = 0.05
 SECONDS_FOR_A_LOCK = 1.2  # PostgreSQL ends an autovacuum that is in the way after one; meanwhile everybody queues behind the step
 TRIES_FOR_A_LOCK, SECONDS_BETWEEN_LOCKS = 60, 1  # who holds it may take long: an import, housekeeping
-APPLIED = "SELECT migration_id FROM _yoyo_migration"
+APPLIED = "SELECT migration_id FROM _yoyo_migration UNION ALL SELECT nspname FROM pg_namespace WHERE nspname = %s"
+OLD_VERSIONS = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^functions_[0-9a-f]{8}$' ORDER BY oid DESC OFFSET %s"
+VERSIONS_KEPT = 3  # of functions: those of workers that still run, and of the way back
 
 
 class Schema(NamedTuple):
-    """How the database's schema stands to this version's; `words` says what is wrong."""
+    """How the database's schema stands to this version's."""
 
     missing: frozenset[str]
     unknown: frozenset[str]
 
     @property
-    def words(self) -> str | None:
+    def fault(self) -> str | None:
+        """What keeps this version from working with it."""
+        return f"The database's schema lacks {', '.join(sorted(self.missing))}." if self.missing else None
+
+    @property
+    def remark(self) -> str | None:
+        """What is new to this version, which works with it all the same: steps only add, until no version needs what they remove."""
         if self.unknown:
             return f"The database's schema is newer than this version of the service: it has {', '.join(sorted(self.unknown))}."
-        return f"The database's schema lacks {', '.join(sorted(self.missing))}." if self.missing else None
+        return None
 
 
 def compare(applied: set[str], known: frozenset[str]) -> Schema:
@@ -43,8 +57,23 @@ def compare(applied: set[str], known: frozenset[str]) -> Schema:
 
 @cache
 def steps(directory: Path) -> frozenset[str]:
-    """Give the names of this version's steps."""
-    return frozenset(path.stem for path in directory.glob("*.sql"))
+    """Return the names of this version's steps, and of the schema that holds its functions."""
+    return frozenset(path.stem for path in directory.glob("*.sql")) | {functions_schema(directory)}
+
+
+@cache
+def functions_schema(directory: Path) -> str:
+    """Return the name of the schema that holds this version's functions: other functions have another name."""
+    return f"functions_{hashlib.sha256(_functions(directory).encode()).hexdigest()[:8]}"
+
+
+def search_path(directory: Path) -> str:
+    """Return the search path of this version's connections."""
+    return f"{functions_schema(directory)},public"
+
+
+def _functions(directory: Path) -> str:
+    return "\n".join(path.read_text() for path in sorted((directory / "functions").glob("*.sql")))
 
 
 def upgrade(database: str, parameters: dict[str, Any], directory: Path) -> Schema:
@@ -55,24 +84,37 @@ def upgrade(database: str, parameters: dict[str, Any], directory: Path) -> Schem
     """
     with closing(_connect_or_create(database, parameters)) as connection:
         connection.autocommit = True
-        if wanting := _what_is_wanting(connection):
+        if wanting := _what_is_wanting(connection, directory):
             print(wanting, file=sys.stderr)
             raise SystemExit(WORKER_BOOT_ERROR)
-        found = compare(_applied(connection), steps(directory))
-        if not found.missing or found.unknown:
-            return found
-        with _alone(connection):
-            found = compare(_applied(connection), steps(directory))
-            if found.missing and not found.unknown:
-                _apply(database, parameters, directory)
-        return compare(_applied(connection), steps(directory))
+        found = _compared(connection, directory)
+        if found.missing and _may_be_made(found, directory):
+            with _alone(connection):
+                found = _compared(connection, directory)
+                if found.missing - {functions_schema(directory)}:
+                    _apply(database, parameters, directory)
+                if functions_schema(directory) in found.missing:
+                    _make_functions(database, parameters, directory)
+        return _compared(connection, directory)
 
 
-def _what_is_wanting(connection: Any) -> str | None:
+def _compared(connection: Any, directory: Path) -> Schema:
+    return compare(_applied(connection, directory), steps(directory))
+
+
+def _may_be_made(schema: Schema, directory: Path) -> bool:
+    """Tell whether what is missing can be made: steps where the schema has no later ones, functions where all steps are there."""
+    return not schema.unknown or schema.missing == {functions_schema(directory)}
+
+
+def _what_is_wanting(connection: Any, directory: Path) -> str | None:
     if connection.server_version < OLDEST_POSTGRESQL * 10_000:
         return f"PostgreSQL {OLDEST_POSTGRESQL} or newer is needed; this server is {connection.server_version // 10_000}."
     if (encoding := connection.get_parameter_status("server_encoding")) != ENCODING:
         return f"A database in {ENCODING} is needed; this one is in {encoding}. ENCODING 'UTF8' TEMPLATE template0 makes one."
+    applied = _applied(connection, directory)
+    if applied and min(steps(directory)) not in applied:
+        return TOO_OLD
     return None
 
 
@@ -92,12 +134,12 @@ def _connect_or_create(database: str, parameters: dict[str, Any]) -> Any:
     return psycopg2.connect(dbname=database, **parameters)
 
 
-def _applied(connection: Any) -> set[str]:
+def _applied(connection: Any, directory: Path) -> set[str]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT to_regclass('_yoyo_migration')")
         if cursor.fetchone() == (None,):
             return set()
-        cursor.execute(APPLIED)
+        cursor.execute(APPLIED, (functions_schema(directory),))
         return {step for (step,) in cursor}
 
 
@@ -133,22 +175,29 @@ def _apply(database: str, parameters: dict[str, Any], directory: Path) -> None:
         pending = list(backend.to_apply(read_migrations(glob.escape(str(directory)))))
         for step in pending:
             step.load()
-        last = next((step for step in reversed(pending) if step.use_transactions), None)
         for step in pending:
-            if not step.use_transactions:  # must be repeatable: a kill may leave it done and not marked
+            if step.use_transactions:
+                _give_way(partial(_apply_one, backend, step))
+            else:  # must be repeatable: a kill may leave it done and not marked
                 backend.apply_one(step)
-                continue
-            functions = sorted((directory / "functions").glob("*.sql")) if step is last else []
-            _give_way(partial(_apply_one, backend, step, functions))
 
 
-def _apply_one(backend: Any, step: Any, functions: list[Path]) -> None:
+def _apply_one(backend: Any, step: Any) -> None:
     with backend.transaction():
         backend.cursor().execute(f"SET LOCAL lock_timeout = '{SECONDS_FOR_A_LOCK}s'")
         step.process_steps(backend, "apply")
         backend.mark_one(step)
-        for path in functions:
-            backend.cursor().execute(path.read_text())
+
+
+def _make_functions(database: str, parameters: dict[str, Any], directory: Path) -> None:
+    """Make this version's functions, and remove those of versions that nobody goes back to."""
+    with closing(psycopg2.connect(dbname=database, **parameters)) as connection, connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE SCHEMA {functions_schema(directory)}; SET LOCAL search_path = {search_path(directory)}")
+        if functions := _functions(directory):
+            cursor.execute(functions)
+        cursor.execute(OLD_VERSIONS, (VERSIONS_KEPT,))
+        for (old,) in cursor.fetchall():
+            cursor.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(old)))
 
 
 def _give_way(attempt: Callable[[], None]) -> None:

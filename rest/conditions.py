@@ -15,12 +15,13 @@ _TAG = r'(?:W/)?"[^\x00-\x20\x22\x7f]*"'
 LIST = rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*"
 _LIST = re.compile(LIST)
 _TAGS = re.compile(_TAG)
+_REVISION_TAG = re.compile(r'"([1-9][0-9]{0,18})(?:\.[1-9][0-9]{0,4})?"')
 _LARGEST_REVISION = 2**63 - 1
 
 
-def revision_tag(revision: int) -> str:
-    """Give the strong entity tag of a revision."""
-    return f'"{revision}"'
+def revision_tag(revision: int, look: int = 1) -> str:
+    """Return the strong entity tag of a revision as it looks: another look is another representation (RFC 9110, section 8.8.1)."""
+    return f'"{revision}"' if look == 1 else f'"{revision}.{look}"'
 
 
 def digest_tag(*parts: object) -> str:
@@ -29,14 +30,16 @@ def digest_tag(*parts: object) -> str:
 
 
 def if_match(request: web.Request) -> list[int] | None:
-    """Give the revisions that the client takes for the present one; None where any will do, empty where none can match.
+    """Return the revisions that the client takes for the present one; None where any will do, empty where none can match.
+
+    A tag of another look stands for its revision, which is what a change depends on.
 
     Weak tags never match, and tags that aren't ours neither. Raises InvalidInput where the field is malformed.
     """
     tags = _tags(request, hdrs.IF_MATCH)
     if tags is None or tags == ["*"]:
         return None
-    revisions = [int(tag[1:-1]) for tag in tags if re.fullmatch(r'"[1-9][0-9]{0,18}"', tag)]
+    revisions = [int(form[1]) for tag in tags if (form := _REVISION_TAG.fullmatch(tag))]
     return [revision for revision in revisions if revision <= _LARGEST_REVISION]
 
 

@@ -143,6 +143,11 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
+    @property
+    def said(self) -> str:
+        """What was sent, normalised, as JSON. Defaults are left out: what a later version knows besides is no part of it."""
+        return self.model_dump_json(exclude_defaults=True)
+
 
 class Page(Strict):
     """Which part of a listing."""

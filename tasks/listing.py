@@ -45,10 +45,11 @@ SourceName = Literal["live", "trash", "past"]
 
 
 class Source(NamedTuple):
-    """Among which tasks to look: the table, its columns, which of its rows count, and the parameters that this needs."""
+    """Among which tasks to look: the table, its columns, a row as clients see it, which rows count, and the parameters that this needs."""
 
     table: Any
     task: Any
+    shown: Any
     conditions: tuple[Expression, ...]
     types: dict[str, str]
 
@@ -178,19 +179,36 @@ def _conditions(source: Source, names: tuple[str, ...]) -> list[Expression]:
 
 def _all_of(name: SourceName) -> Source:
     if name == "past":
-        return _made_by(fn.tasks_at(q.user_id, q.revision), {"revision": "bigint"})
-    return Source(Task, Task, (Task.user == q.user_id, Task.deleted_at.is_null(name == "live")), {})
+        was_there = Task.user == q.user_id, Task.created_revision <= q.revision, SQL("past.deleted_at").is_null()
+        not_long_gone = (Task.revision > q.revision) | Task.deleted_at.is_null()
+        return Source(
+            [Task, fn.task_at(Task, q.revision).alias("past")],
+            _Past(),
+            SQL("past.body"),
+            (*was_there, not_long_gone),
+            {"revision": "bigint"},
+        )
+    return Source(Task, Task, fn.task_shown(Task), (Task.user == q.user_id, Task.deleted_at.is_null(name == "live")), {})
+
+
+class _Past:
+    """A task's columns as they were; what never changes comes from the table, so that a page in the order of ids looks at few tasks."""
+
+    def __getattr__(self, column: str) -> Any:
+        return getattr(Task, column) if column in ("id", "created_at", "created_revision") else SQL(f"past.{column}")
 
 
 def one_of(name: SourceName) -> Source:
     if name == "past":
         return _made_by(fn.task_past(q.user_id, q.id, q.revision), {"revision": "bigint"})
-    return Source(Task, Task, (Task.user == UserState.user, Task.id == q.id, Task.deleted_at.is_null(name == "live")), {})
+    return Source(
+        Task, Task, fn.task_shown(Task), (Task.user == UserState.user, Task.id == q.id, Task.deleted_at.is_null(name == "live")), {}
+    )
 
 
 def _made_by(function: Any, types: dict[str, str]) -> Source:
     made = Select([function], [SQL("*")]).alias("made")
-    return Source(made, made.c, (), types)
+    return Source(made, made.c, made.c.body, (), types)
 
 
 STATE = (UserState.revision, UserState.kept_from, UserState.purged)
@@ -211,7 +229,7 @@ def _changed_page(short: bool) -> Batched:
 
 
 def _page(source: Source, conditions: list[Expression], order: Order, after: After, short: bool, types: dict[str, str]) -> Batched:
-    tasks = Select([source.table], [source.task.body])
+    tasks = Select(source.table if isinstance(source.table, list) else [source.table], [source.shown.alias("body")])
     page = pages.page_of(tasks.where(*conditions) if conditions else tasks, order, after, short)
     return of_caller("task_page", with_page(UserState.revision, page).join(page, JOIN.CROSS), types, heavy=True)
 
@@ -225,7 +243,7 @@ def with_page(revision: Any, page: Select) -> ModelSelect:
 @cache
 def _matching_task(name: SourceName, asked: tuple[str, ...]) -> Batched:
     source = one_of(name)
-    state = UserState.select(source.task.id, source.task.revision, source.task.body, UserState.revision)
+    state = UserState.select(source.task.id, source.task.revision, source.shown.alias("body"), UserState.revision)
     types = {"id": "bigint"} | source.types | {name: filters.FILTER_TYPES[name] for name in asked}
     return of_caller("task_find", with_task(state, source, _conditions(source, asked)), types)
 

@@ -16,7 +16,7 @@ from rest.operation import Answer
 from rest.values import LARGEST_ID, Page
 from tasks.errors import X_REVISION
 from tasks.listing import Listed, State
-from tasks.schemas import Task
+from tasks.schemas import LOOK, Task
 from tasks.store import TaskAsStored
 
 AnyResponse = TypeVar("AnyResponse", bound=web.StreamResponse)
@@ -25,7 +25,6 @@ SHOWN = ("ETag", "X-Revision")
 PAGED = (*SHOWN, "X-Purged")
 TASK = Answer(Task, headers=SHOWN)
 X_PURGED = istr("X-Purged")
-REPRESENTATION = 1  # goes into the ETag of a listing: raise it when the same rows come to look different
 
 
 class TaskResource(Resource):
@@ -47,7 +46,7 @@ class TaskResource(Resource):
     def task_answer(self, task: TaskAsStored, status: int = HTTPStatus.OK) -> web.Response:
         """Answer with a task and its tag, or with 304 to a client that has it."""
         self.request[EXTRA_HEADERS][X_REVISION] = str(task.user_revision)
-        return conditions.answer(self.request, task.json.encode(), conditions.revision_tag(task.revision), status)
+        return conditions.answer(self.request, task.json.encode(), conditions.revision_tag(task.revision, LOOK), status)
 
     async def page_answer(self, query: Page, state: Callable[[], Awaitable[State]], page: Callable[[], Awaitable[Listed]]) -> web.Response:
         """Answer with a page of a listing, its tag and a link to the next; or with 304 to a client that has it, for whom it isn't made."""
@@ -70,7 +69,7 @@ class TaskResource(Resource):
     def _page_tag(self, query: Page, state: State, *form: object) -> str:
         self.request[EXTRA_HEADERS][X_REVISION] = str(state.user_revision)
         return conditions.digest_tag(
-            REPRESENTATION, self.caller.user_id, self.request.path, query.listing, query.cursor, state.revision, state.purged, *form
+            LOOK, self.caller.user_id, self.request.path, query.listing, query.cursor, state.revision, state.purged, *form
         )
 
     def _link(self, response: web.StreamResponse, query: Page, cursor: str) -> None:

@@ -1,16 +1,15 @@
 """What clients send and get about tasks, as data. Nothing here knows HTTP or SQL."""
 
 from datetime import date, datetime
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from pydantic import MISSING, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import MISSING, BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator
 from typing_extensions import TypeAliasType
 
 from rest.values import Flag, Moment, Natural, Number, Page, PastMoment, Revision, ShownMoment, Strict
 from tasks.values import Day, DayFilter, DayOrNone, Description, Name, Status, StatusFilter, Words
 
-LoggedField = TypeAliasType("LoggedField", Literal["name", "description", "status", "completion_at", "deleted_at"])
-LOGGED_FIELDS: tuple[str, ...] = get_args(LoggedField.__value__)  # the order of one revision's log entries
+LOOK = 1  # how a Task looks, as task_look() says in PostgreSQL: a version in which it looks different has the next number
 _Order = Literal[
     "id", "-id", "name", "-name", "status", "-status", "completion_at", "-completion_at",
     "created_at", "-created_at", "updated_at", "-updated_at",
@@ -21,7 +20,7 @@ ListFormat = TypeAliasType("ListFormat", Literal["json", "csv", "ics"])
 
 
 class TaskNew(Strict):
-    """A new task."""
+    """A new task: its fields, said here once. In PostgreSQL, where they are columns, migrations/functions/fields.sql says them."""
 
     name: Name
     description: Description
@@ -29,15 +28,19 @@ class TaskNew(Strict):
     completion_at: DayOrNone = None
 
 
-class TaskChange(Strict):
+FIELD_TYPES: dict[str, Any] = get_type_hints(TaskNew, include_extras=True)
+FIELDS = tuple(FIELD_TYPES)  # those that are a user's to change
+LOGGED_FIELDS = (*FIELDS, "deleted_at")  # in the order of one revision's log entries
+LoggedField = TypeAliasType("LoggedField", Literal[LOGGED_FIELDS])  # type: ignore[valid-type]
+_unsent: dict[str, Any] = {name: (kind | MISSING, MISSING) for name, kind in FIELD_TYPES.items()}
+_Fields: Any = create_model("_Fields", __base__=Strict, **_unsent)
+
+
+class TaskChange(_Fields):
     """What is to change: a field that isn't sent stays as it is. What was read may be sent back whole."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"status": "planned"}]})
 
-    name: Name | MISSING = MISSING
-    description: Description | MISSING = MISSING
-    status: Status | MISSING = MISSING
-    completion_at: DayOrNone | MISSING = MISSING
     id: Number | MISSING = Field(MISSING, exclude=True, description="if sent, the one in the address")
     revision: Number | MISSING = Field(MISSING, exclude=True, description="if sent, acts as If-Match")
     created_at: Any = Field(MISSING, exclude=True, description="ignored")

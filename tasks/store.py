@@ -25,30 +25,26 @@ class TaskAsStored(NamedTuple):
     user_revision: int
 
 
-_CREATE = Batched(fn.task_create(q.user_id, q.generation, q.wait, q.new), CALLER_TYPES | {"new": "jsonb"})
+_WRITE = Batched(fn.task_write(), CALLER_TYPES | {"id": "bigint", "if_match": "text", "change": "jsonb"}, set_based=True)
 _CREATE_ONCE = Batched(
     fn.task_create_once(q.user_id, q.generation, q.wait, q.new, q.key, q.digest),
     CALLER_TYPES | {"new": "jsonb", "key": "text", "digest": "text"},
 )
-_UPDATE = Batched(
-    fn.task_update(q.user_id, q.generation, q.wait, q.id, q.if_match, q.change),
-    CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]", "change": "jsonb"},
-)
-_REMOVAL_TYPES = CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]"}
-_DELETE = Batched(fn.task_delete(q.user_id, q.generation, q.wait, q.id, q.if_match), _REMOVAL_TYPES)
-_ERASE = Batched(fn.task_erase(q.user_id, q.generation, q.wait, q.id, q.if_match), _REMOVAL_TYPES)
-
+_ERASE = Batched(fn.task_erase(q.user_id, q.generation, q.wait, q.id, q.if_match), CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]"})
 _CONFLICT = Batched(
     fn.task_conflict(q.user_id, q.generation, q.id, q.if_match), CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]"}, read=True
 )
+
+
+DELETION = '{"deleted": true}'
 
 
 async def create_task(caller: Caller, task: TaskNew, key: str | None = None) -> TaskAsStored:
     """Make a task; its creation is its first revision and has no log entry. Under a key it is made once. Raises KeyReused, TaskPurged."""
     new = task.model_dump_json()
     if key is None:
-        return await done(caller, await _CREATE(*caller, new))
-    return await done(caller, await _CREATE_ONCE(*caller, new, key, digest("POST /task", new)))
+        return await done(caller, await _WRITE(*caller, None, None, new))
+    return await done(caller, await _CREATE_ONCE(*caller, new, key, digest("POST /task", task.said)))
 
 
 async def update_task(caller: Caller, task_id: int, change: TaskChange, if_match: list[int] | None) -> TaskAsStored:
@@ -57,12 +53,17 @@ async def update_task(caller: Caller, task_id: int, change: TaskChange, if_match
         raise InvalidInput(FieldError("id", "must be the one in the address, or not be sent"))
     if change.revision is not MISSING:
         if_match = [change.revision] if if_match is None or change.revision in if_match else []
-    return await done(caller, await _UPDATE(*caller, task_id, if_match, change.model_dump_json()), task_id, if_match)
+    return await done(caller, await _WRITE(*caller, task_id, _array(if_match), change.model_dump_json()), task_id, if_match)
 
 
 async def delete_task(caller: Caller, task_id: int, if_match: list[int] | None, *, forever: bool = False) -> TaskAsStored:
     """Put a task into the trash; `forever`: erase it, be it there already or not. Raises NotFound, TaskChangedMeanwhile."""
-    return await done(caller, await (_ERASE if forever else _DELETE)(*caller, task_id, if_match), task_id, if_match, in_trash=forever)
+    rows = await (_ERASE(*caller, task_id, if_match) if forever else _WRITE(*caller, task_id, _array(if_match), DELETION))
+    return await done(caller, rows, task_id, if_match, in_trash=forever)
+
+
+def _array(revisions: list[int] | None) -> str | None:
+    return None if revisions is None else f"{{{','.join(map(str, revisions))}}}"
 
 
 def found(rows: list[tuple[Any, ...]]) -> TaskAsStored:

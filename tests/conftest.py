@@ -1,5 +1,6 @@
 """A database made for this run, an application on it, and the cast: Alice owns, Mallory tries."""
 
+import json
 import os
 import secrets
 import tempfile
@@ -104,7 +105,8 @@ def as_documented(request: pytest.FixtureRequest) -> Iterator[None]:
 @contextmanager
 def connection_to(server: Server) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
     """Give a function that runs SQL in the run's database, past the service and on a connection of its own, and gives the rows."""
-    with closing(psycopg2.connect(dbname=server.ours, **connection_parameters())) as connection:
+    path = f"-c search_path={migrate.search_path(MIGRATIONS)}"
+    with closing(psycopg2.connect(dbname=server.ours, options=path, **connection_parameters())) as connection:
         connection.autocommit = True
 
         def run(statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
@@ -113,6 +115,24 @@ def connection_to(server: Server) -> Iterator[Callable[..., list[tuple[Any, ...]
                 return cursor.fetchall() if cursor.description else []
 
         yield run
+
+
+def create_tasks(sql: Callable[..., list[tuple[Any, ...]]], caller: models.Caller, count: int, *, description: str = "") -> None:
+    """Create tasks named `task 1` and so on past the service, in one statement."""
+    sql(
+        "SELECT count(*) FROM (SELECT array_agg(jsonb_build_object('name', 'task ' || n, 'description', %s::text, 'status', 'new')) AS changes"
+        "                        FROM generate_series(1, %s) n) c,"
+        " LATERAL task_write(array_fill(%s::bigint, ARRAY[%s]), array_fill(%s::bigint, ARRAY[%s]), '{}', '{}', c.changes, true)",
+        *(description, count, caller.user_id, count, caller.generation, count),
+    )
+
+
+def write_task(sql: Callable[..., list[tuple[Any, ...]]], caller: models.Caller, task_id: int | None, change: dict[str, Any]) -> int:
+    """Change a task, or create one (None), past the service, as another process does; return the revision."""
+    statement = "SELECT refused, revision FROM task_write(ARRAY[%s], ARRAY[%s], ARRAY[%s]::bigint[], '{}', ARRAY[%s]::jsonb[], true)"
+    [(refused, revision)] = sql(statement, caller.user_id, caller.generation, task_id, json.dumps(change))
+    assert refused is None
+    return int(revision)
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import random
 import secrets
 from typing import Any
 
+from tasks.values import STATUSES
 from torture.fleet import Fleet, Person
 from torture.journal import Json, Request
 
-STATUSES = ("new", "planned", "in_work", "completed")
 CLIENTS = {"hot": 5, "cold": 1}  # of an account of that pace
 PAUSES_SECONDS = {"hot": 0.08, "cold": 0.4}  # the mean
 FEW, MANY = 5, 30  # tasks that an account has

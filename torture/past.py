@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
+from tasks.schemas import FIELDS, LOGGED_FIELDS
 from torture.journal import Json
 
-FIELDS = ("name", "description", "status", "completion_at")
-LOGGED = (*FIELDS, "deleted_at")
 SHOWN = ("id", *FIELDS, "created_at", "updated_at", "completed_at", "deleted_at", "revision")
 
 Run = Callable[[str], list[tuple[Any, ...]]]  # gives the rows of a statement
@@ -87,12 +86,12 @@ class Account:
 def read(run: Run, only: int | None = None) -> tuple[dict[int, Account], list[str]]:
     """Read all accounts, or only one user's, and replay every log. Gives the contradictions found, too."""
     whose = "" if only is None else f" WHERE user_id = {only}"
-    columns = "user_id, id, name, description, status, completion_at, created_at, updated_at, completed_at, deleted_at, created_revision, revision, body"
+    columns = f"user_id, {', '.join(SHOWN[:-1])}, created_revision, revision, body"
     accounts = {
         row[0]: Account(*row) for row in run(f"SELECT user_id, revision, last_task_id, kept_from, purged FROM user_state{whose} ORDER BY 1")
     }
     logs: defaultdict[tuple[int, int], list[Entry]] = defaultdict(list)
-    order = "user_id, revision, array_position(ARRAY['name', 'description', 'status', 'completion_at', 'deleted_at'], field)"
+    order = f"user_id, revision, array_position(ARRAY{[*LOGGED_FIELDS]!r}, field)"
     for user_id, *entry in run(f"SELECT user_id, revision, field, task_id, old, new, changed_at FROM task_log{whose} ORDER BY {order}"):
         shown = as_shown(*entry)
         logs[user_id, shown.task_id].append(shown)

@@ -19,7 +19,7 @@ from rest.bodies import JSON, Fields
 from rest.errors import Conflict, FieldError, InvalidInput, InvalidToken, RequestTimeout, TooManyRequests, Unavailable
 from rest.idempotency import KeyReused
 from rest.operation import validate
-from rest.values import LARGEST_ID
+from rest.values import LARGEST_ID, Strict
 from tasks.errors import at_revision
 from tasks.schemas import TaskChange, TaskNew
 from transfer import csv_format, exports, ics_format
@@ -139,12 +139,14 @@ class _Changes:
         sent = [(name, entry.fields[name]) for name in TaskNew.model_fields if name in entry.fields]
         if entry.faults:
             return Row(entry.line, "change", "", list(entry.faults))
+        model: type[Strict] = TaskNew if task_id is None else TaskChange
         try:
-            change = validate(TaskNew if task_id is None else TaskChange, Fields(sent))
+            change = validate(model, Fields(sent))
         except InvalidInput as refusal:
             return Row(entry.line, "change", "", [_placed(entry, fault) for fault in refusal.errors])
-        values = {"task_id": task_id, "change": orjson.Fragment(change.model_dump_json()), "alike": entry.fields.get("alike")}
-        return Row(entry.line, "change", orjson.dumps(values).decode())
+        values = {"task_id": task_id, "alike": entry.fields.get("alike")}
+        whole, said = (values | {"change": orjson.Fragment(json)} for json in (change.model_dump_json(), change.said))
+        return Row(entry.line, "change", orjson.dumps(whole).decode(), said=orjson.dumps(said).decode())
 
 
 def _placed(entry: Entry, fault: FieldError) -> FieldError:
@@ -187,7 +189,7 @@ class _Aside:
             if not self._faults:
                 self._rows.append(row)
                 self._bytes += len(row.json)
-                self.digest.update(f"{row.kind} {row.json}\n".encode())
+                self.digest.update(f"{row.kind} {row.said or row.json}\n".encode())
 
     async def _flush(self) -> None:
         rows, self._rows, self._bytes = self._rows, [], 0

@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from rest.errors import FieldError, InvalidInput
 from rest.operation import explain
 from rest.values import Id, Moment, Natural, Strict
-from tasks.schemas import TaskNew
-from tasks.values import DayOrNone, Description, Name, Status
+from tasks.schemas import FIELD_TYPES, LoggedField, TaskNew
 from transfer.entries import at_line
 from transfer.json_items import Item
 
@@ -46,53 +45,30 @@ class ExportedTask(TaskNew):
     created_revision: Id
 
 
-class _Entry(Strict):
+_VALUES: dict[str, TypeAdapter[Any]] = {
+    name: TypeAdapter(kind, config=ConfigDict(strict=True)) for name, kind in (FIELD_TYPES | {"deleted_at": Moment | None}).items()
+}
+_A_VALUE: Any = {"type": ["string", "null"]}
+
+
+class ExportedEntry(Strict):
+    """What a change made of one field: old and new are what a task may have there; of `deleted_at`, a moment or null."""
+
     task_id: Id
     revision: Id
     changed_at: Moment
+    field: LoggedField
+    old: Any = Field(json_schema_extra=_A_VALUE)
+    new: Any = Field(json_schema_extra=_A_VALUE)
 
-
-class NameEntry(_Entry):
-    """A change of a name."""
-
-    field: Literal["name"]
-    old: Name
-    new: Name
-
-
-class DescriptionEntry(_Entry):
-    """A change of a description."""
-
-    field: Literal["description"]
-    old: Description
-    new: Description
-
-
-class StatusEntry(_Entry):
-    """A change of a status."""
-
-    field: Literal["status"]
-    old: Status
-    new: Status
-
-
-class DayEntry(_Entry):
-    """A change of the day on which a task is to be completed."""
-
-    field: Literal["completion_at"]
-    old: DayOrNone
-    new: DayOrNone
-
-
-class TrashEntry(_Entry):
-    """A deletion, or a restoration."""
-
-    field: Literal["deleted_at"]
-    old: Moment | None
-    new: Moment | None
-
-
-ExportedEntry = Annotated[NameEntry | DescriptionEntry | StatusEntry | DayEntry | TrashEntry, Field(discriminator="field")]
+    @field_validator("old", "new", mode="plain")
+    @classmethod
+    def _is_a_value_of_the_field(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = _VALUES.get(info.data.get("field", ""))
+        try:
+            return kind.validate_python(value) if kind else value  # without a field there is a fault already
+        except ValidationError as error:
+            raise ValueError(explain(error.errors()[0])["message"]) from None
 
 
 _CREATED_AT, _PLANNED_AT = "2026-11-24T09:30:00.123456Z", "2026-11-24T09:31:00.123456Z"
@@ -141,6 +117,7 @@ class Row(NamedTuple):
     kind: Literal["account", "task", "entry", "change"]
     json: str
     faults: Sequence[FieldError] = ()
+    said: str = ""  # what of it was sent, where that is less: by this an import is known again
 
 
 _STATE: TypeAdapter[AccountState] = TypeAdapter(AccountState)
@@ -194,7 +171,7 @@ class AccountItems:
         if not faults and (task.status == "completed") != (task.completed_at is not None):
             faults = [at_line(line, "completed_at must be there where the status is completed, and only there")]
         self._task = task.id if task else self._task
-        return Row(line, "task", "" if faults else task.model_dump_json(), faults)
+        return Row(line, "task", *(("", faults) if faults else (task.model_dump_json(), (), task.said)))
 
     def _entry_row(self, line: int, text: bytes) -> Row:
         entry, faults = _read(_ENTRY, line, text)

@@ -14,6 +14,7 @@ from rest.operation import Answer, operation
 from server import responses
 from tasks.errors import X_REVISION
 from tasks.resource import SHOWN
+from tasks.schemas import LOOK
 from transfer import exports, imports
 from transfer.entries import read_pieces
 from transfer.imports import AccountInUse, TooManyImports
@@ -23,7 +24,6 @@ from transfer.json_format import Imported
 EXPORT = Answer(ExportShown, headers=SHOWN, sometimes=("Content-Disposition",))
 IMPORTED = Answer(Imported, headers=("X-Revision",))
 FILES = {JSON: ExportShown, **exports.EXAMPLES}
-REPRESENTATION = 1  # goes into the ETag of an export: raise it when the same account comes to look different
 IMPORTS_AT_ONCE = 2  # of a worker: each takes one of its connections while it is done
 TURNS = web.AppKey("turns", asyncio.Semaphore)
 
@@ -39,7 +39,7 @@ class Export(Resource):
         """
         account = await exports.account_of(self.caller)
         self.request[EXTRA_HEADERS][X_REVISION] = str(account.revision)
-        tag = conditions.digest_tag("export", REPRESENTATION, self.caller.user_id, account.revision, account.purged)
+        tag = conditions.digest_tag("export", LOOK, self.caller.user_id, account.revision, account.purged)
         if conditions.is_known(self.request, tag):
             return conditions.not_modified(tag)
         headers = {

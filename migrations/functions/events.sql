@@ -3,7 +3,7 @@
 -- A user's changes after one revision and up to another: each time the task as it was right after. Whoever asks sees to it that none of
 -- them has been purged. Each task goes back from change to change, so that its log is read once, however many there are. Ids ascend as
 -- creations do, and an id is never larger than the revision that created it.
-CREATE OR REPLACE FUNCTION task_changes(p_user_id bigint, p_since bigint, p_until bigint) RETURNS TABLE (revision bigint, body text) LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION task_changes(p_user_id bigint, p_since bigint, p_until bigint) RETURNS TABLE (revision bigint, body text) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     change record;
     t task;
@@ -31,7 +31,7 @@ END $$;
 -- hold up the others. No user_revision: the account is gone, or the token's generation past. No revision: the changes since can't be had
 -- any more (they were purged, or an older backup is in place), and the user is at user_revision now. No body: there are more than p_reach
 -- changes since, which are to be asked for apart, as what they cost depends on the logs.
-CREATE OR REPLACE FUNCTION events_after(p_user_ids bigint[], p_generations bigint[], p_since bigint[], p_reach bigint, p_each bigint, p_most bigint)
+CREATE FUNCTION events_after(p_user_ids bigint[], p_generations bigint[], p_since bigint[], p_reach bigint, p_each bigint, p_most bigint)
 RETURNS TABLE (n bigint, user_revision bigint, revision bigint, body text) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     asked record;
@@ -59,15 +59,9 @@ BEGIN
     END LOOP;
 END $$;
 
--- For workers of the release before; the next one drops it.
-CREATE OR REPLACE FUNCTION events_since(p_user_ids bigint[], p_generations bigint[], p_since bigint[], p_each bigint, p_most bigint)
-RETURNS TABLE (n bigint, user_revision bigint, revision bigint, body text) LANGUAGE sql STABLE AS $$
-    SELECT * FROM events_after(p_user_ids, p_generations, p_since, NULL, p_each, p_most)
-$$;
-
 -- Take a place for a stream, and say where its user's changes are. A place whose holder didn't come back is free: it gets a new holder, so that
 -- the old one, where it comes back late, neither keeps nor frees what is another's.
-CREATE OR REPLACE FUNCTION event_place_take(p_user_id bigint, p_generation bigint, p_places int, p_held interval, OUT refused text, OUT place int,
+CREATE FUNCTION event_place_take(p_user_id bigint, p_generation bigint, p_places int, p_held interval, OUT refused text, OUT place int,
                                             OUT holder uuid, OUT user_revision bigint, OUT kept_from bigint) LANGUAGE plpgsql AS $$
 BEGIN
     SELECT u.revision, u.kept_from INTO user_revision, kept_from FROM user_state u
@@ -89,7 +83,7 @@ BEGIN
 END $$;
 
 -- Keep places for longer; also those that a crash of the server has emptied out of its table. A closed account has none.
-CREATE OR REPLACE FUNCTION event_places_hold(p_user_ids bigint[], p_places int[], p_holders uuid[], p_held interval) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION event_places_hold(p_user_ids bigint[], p_places int[], p_holders uuid[], p_held interval) RETURNS void LANGUAGE sql AS $$
     INSERT INTO event_stream AS e (user_id, slot, holder, held_until)
     SELECT s.user_id, h.place, h.holder, clock_timestamp() + p_held
       FROM unnest(p_user_ids, p_places, p_holders) h (user_id, place, holder) JOIN user_state s ON s.user_id = h.user_id AND s.token_generation >= 0
@@ -97,24 +91,6 @@ CREATE OR REPLACE FUNCTION event_places_hold(p_user_ids bigint[], p_places int[]
     ON CONFLICT (user_id, slot) DO UPDATE SET held_until = excluded.held_until WHERE e.holder = excluded.holder
 $$;
 
-CREATE OR REPLACE FUNCTION event_place_free(p_user_id bigint, p_place int, p_holder uuid) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION event_place_free(p_user_id bigint, p_place int, p_holder uuid) RETURNS void LANGUAGE sql AS $$
     DELETE FROM event_stream e WHERE e.user_id = p_user_id AND e.slot = p_place AND e.holder = p_holder
-$$;
-
--- For workers of the release before; the next one drops these.
-CREATE OR REPLACE FUNCTION event_stream_open(p_user_id bigint, p_generation bigint, p_places int, p_held interval,
-                                             OUT refused text, OUT place int, OUT user_revision bigint, OUT kept_from bigint) LANGUAGE sql AS $$
-    SELECT t.refused, t.place, t.user_revision, t.kept_from FROM event_place_take(p_user_id, p_generation, p_places, p_held) t
-$$;
-
-CREATE OR REPLACE FUNCTION event_streams_hold(p_user_ids bigint[], p_places int[], p_held interval) RETURNS void LANGUAGE sql AS $$
-    INSERT INTO event_stream (user_id, slot, held_until)
-    SELECT s.user_id, h.place, clock_timestamp() + p_held
-      FROM unnest(p_user_ids, p_places) h (user_id, place) JOIN user_state s ON s.user_id = h.user_id AND s.token_generation >= 0
-     ORDER BY s.user_id, h.place
-    ON CONFLICT (user_id, slot) DO UPDATE SET held_until = excluded.held_until
-$$;
-
-CREATE OR REPLACE FUNCTION event_stream_close(p_user_id bigint, p_place int) RETURNS void LANGUAGE sql AS $$
-    DELETE FROM event_stream e WHERE e.user_id = p_user_id AND e.slot = p_place
 $$;

@@ -1,20 +1,9 @@
 -- What goes by itself when its time is over. Each function removes a part of what is past, and gives how many rows; 0 where nothing is.
 -- What others hold is left for the next time, so none waits for anybody.
 
--- For workers of the release before; the next one drops it.
-CREATE OR REPLACE FUNCTION sweep(p_trash_lifetime_seconds bigint, p_most_tasks bigint, p_most_rows bigint) RETURNS bigint LANGUAGE plpgsql AS $$
-BEGIN
-    IF NOT pg_try_advisory_xact_lock(7461737) THEN  -- any number that no other program takes in this database
-        RETURN 0;
-    END IF;
-    RETURN account_sweep(p_most_rows)
-         + leftover_sweep(p_most_rows)
-         + trash_sweep(now() - make_interval(secs => p_trash_lifetime_seconds), p_most_tasks, p_most_rows);  -- last: it holds users who are there
-END $$;
-
 -- Remove the rows of closed accounts, from the outermost on: a task is gone only after its log, a user after everything else. Without
 -- seq scans, which one plan for users of all sizes could come to.
-CREATE OR REPLACE FUNCTION account_sweep(p_most bigint) RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off AS $$
+CREATE FUNCTION account_sweep(p_most bigint) RETURNS bigint LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     closed bigint;
     most bigint := p_most;  -- how many more
@@ -43,7 +32,7 @@ BEGIN
 END $$;
 
 -- Remove the answers that nobody will ask for again, imports that were given up, and places of streams that have long ended.
-CREATE OR REPLACE FUNCTION leftover_sweep(p_most bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+CREATE FUNCTION leftover_sweep(p_most bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     keys bigint;
     lines bigint;
@@ -59,4 +48,32 @@ BEGIN
         SELECT x.ctid FROM event_stream x WHERE x.held_until < now() - interval '1 hour' LIMIT p_most FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS places = ROW_COUNT;
     RETURN keys + lines + places;
+END $$;
+
+-- Make the bodies of older looks anew, in the next p_pages pages of the table; return how many pages that were, 0 where none is left, or somebody
+-- holds a user of one: that page is for the next time. No revision is taken, since nothing of a task changes.
+CREATE FUNCTION look_sweep(p_pages bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    pages bigint := pg_relation_size('task') / current_setting('block_size')::bigint;
+    page bigint;
+    users bigint[];
+BEGIN
+    IF task_look() = 1 THEN
+        RETURN 0;  -- there was none before
+    END IF;
+    INSERT INTO look_refreshed (look, next_page) VALUES (task_look(), 0) ON CONFLICT DO NOTHING;
+    SELECT r.next_page INTO page FROM look_refreshed r WHERE r.look = task_look() FOR UPDATE;
+    p_pages := least(p_pages, pages - page);
+    IF p_pages <= 0 THEN
+        RETURN 0;
+    END IF;
+    SELECT array_agg(DISTINCT t.user_id) INTO users FROM task t
+     WHERE t.ctid >= format('(%s,0)', page)::tid AND t.ctid < format('(%s,0)', page + p_pages)::tid AND t.look < task_look();
+    IF (SELECT count(*) FROM (SELECT FROM user_state u WHERE u.user_id = ANY (users) FOR NO KEY UPDATE SKIP LOCKED) l) < cardinality(users) THEN
+        RETURN 0;
+    END IF;
+    UPDATE task t SET look = task_look(), body = task_json(t)
+     WHERE t.ctid >= format('(%s,0)', page)::tid AND t.ctid < format('(%s,0)', page + p_pages)::tid AND t.look < task_look() AND t.user_id = ANY (users);
+    UPDATE look_refreshed r SET next_page = page + p_pages WHERE r.look = task_look();
+    RETURN p_pages;
 END $$;

@@ -2,7 +2,7 @@
 
 -- Count one more under a key, if fewer than p_most were within the last p_seconds, whenever one looks: give the last p_most moments, this one
 -- at their end. NULL where there were as many; the row is locked then, too. What is older than those decides nothing, so it isn't kept.
-CREATE OR REPLACE FUNCTION rate_limit_hit(p_key bytea, p_most bigint, p_seconds double precision) RETURNS timestamptz[] LANGUAGE plpgsql AS $$
+CREATE FUNCTION rate_limit_hit(p_key bytea, p_most bigint, p_seconds double precision) RETURNS timestamptz[] LANGUAGE plpgsql AS $$
 DECLARE
     span interval := make_interval(secs => p_seconds);
     counted timestamptz[];
@@ -17,7 +17,7 @@ END $$;
 
 -- Begin an attempt: count it under each of the keys, or under none. The third is the login's: not where p_pair, of login and address, is known.
 -- A row for each key under which it counts now, with what is left and for how long; last, where a key refuses it, a row without a moment.
-CREATE OR REPLACE FUNCTION attempt_begin(p_keys bytea[], p_most bigint[], p_seconds double precision[], p_pair bytea, p_known_seconds double precision)
+CREATE FUNCTION attempt_begin(p_keys bytea[], p_most bigint[], p_seconds double precision[], p_pair bytea, p_known_seconds double precision)
 RETURNS TABLE (place int, remaining bigint, seconds double precision, moment timestamptz) LANGUAGE plpgsql AS $$
 DECLARE
     counted timestamptz[];
@@ -43,7 +43,7 @@ BEGIN
 END $$;
 
 -- Say that an attempt succeeded: the pair is known from now on, and for the login it wasn't a failure. p_moment: when it was counted there, if it was.
-CREATE OR REPLACE FUNCTION attempt_succeeded(p_pair bytea, p_login bytea, p_moment timestamptz) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION attempt_succeeded(p_pair bytea, p_login bytea, p_moment timestamptz) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO known_address AS k (key, succeeded_at) VALUES (p_pair, clock_timestamp())
     ON CONFLICT (key) DO UPDATE SET succeeded_at = clock_timestamp();
@@ -51,7 +51,7 @@ BEGIN
 END $$;
 
 -- Remove what decides nothing any more, and give how many rows that were. Whoever counts under such a key just now makes it anew.
-CREATE OR REPLACE FUNCTION limits_sweep(p_known_seconds double precision, p_most bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+CREATE FUNCTION limits_sweep(p_known_seconds double precision, p_most bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     counts bigint;
     addresses bigint;

@@ -1,6 +1,6 @@
 -- Whole accounts on their way out, and files on their way in.
 
-CREATE OR REPLACE FUNCTION account_json(s user_state) RETURNS text LANGUAGE sql STABLE
+CREATE FUNCTION account_json(s user_state) RETURNS text LANGUAGE sql STABLE
 RETURN '{"revision":' || s.revision
     || ',"last_task_id":' || s.last_task_id
     || ',"kept_from":' || s.kept_from
@@ -9,7 +9,7 @@ RETURN '{"revision":' || s.revision
     || ',"changed_at":"' || moment_text(s.changed_at) || '"}';
 
 -- The next tasks by id, those in the trash too, as they were at a revision; NULL where none follow. A part closes as it gets long.
-CREATE OR REPLACE FUNCTION export_tasks(p_user_id bigint, p_revision bigint, p_after bigint, OUT lines text, OUT last bigint) LANGUAGE plpgsql STABLE AS $$
+CREATE FUNCTION export_tasks(p_user_id bigint, p_revision bigint, p_after bigint, OUT lines text, OUT last bigint) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     t task;
     made text[];
@@ -19,14 +19,14 @@ BEGIN
         t := task_at(t, p_revision);
         made := made || (left(t.body, -1) || ',"created_revision":' || t.created_revision || '}');
         last := t.id;
-        length := length + octet_length(t.body);
+        length := length + octet_length(made[cardinality(made)]);
         EXIT WHEN length > 250000;
     END LOOP;
     lines := array_to_string(made, E',\n');
 END $$;
 
 -- The next log entries up to a revision, by revision and field.
-CREATE OR REPLACE FUNCTION export_log(p_user_id bigint, p_revision bigint, p_after_revision bigint, p_after_field text,
+CREATE FUNCTION export_log(p_user_id bigint, p_revision bigint, p_after_revision bigint, p_after_field text,
                                       OUT lines text, OUT last_revision bigint, OUT last_field text) LANGUAGE plpgsql STABLE AS $$
 DECLARE
     entry record;
@@ -47,25 +47,25 @@ BEGIN
 END $$;
 
 -- Put some lines of a file aside, where they count for nothing until all have come. False: the token is of the past.
-CREATE OR REPLACE FUNCTION import_keep(p_user_id bigint, p_generation bigint, p_import_id uuid, p_line bigint, p_kind text, p_content jsonb)
+CREATE FUNCTION import_keep(p_user_id bigint, p_generation bigint, p_import_id uuid, p_part bigint, p_kind text, p_content jsonb)
 RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO import_row (user_id, import_id, line, kind, content)
-    SELECT s.user_id, p_import_id, p_line, p_kind, p_content FROM user_state s WHERE s.user_id = p_user_id AND s.token_generation = p_generation;
+    INSERT INTO import_row (user_id, import_id, part, kind, content)
+    SELECT s.user_id, p_import_id, p_part, p_kind, p_content FROM user_state s WHERE s.user_id = p_user_id AND s.token_generation = p_generation;
     RETURN FOUND;
 END $$;
 
-CREATE OR REPLACE FUNCTION import_drop(p_user_id bigint, p_import_id uuid) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION import_drop(p_user_id bigint, p_import_id uuid) RETURNS void LANGUAGE sql AS $$
     DELETE FROM import_row i WHERE i.user_id = p_user_id AND i.import_id = p_import_id
 $$;
 
 -- Lock the account for an import of which p_kept parts were put aside. `answer` is there where its key has been answered already.
-CREATE OR REPLACE FUNCTION import_open(p_user_id bigint, p_generation bigint, p_import_id uuid, p_kept bigint, p_key text, p_digest text,
+CREATE FUNCTION import_open(p_user_id bigint, p_generation bigint, p_import_id uuid, p_kept bigint, p_key text, p_digest text,
                                        OUT s user_state, OUT refused text, OUT answer text) LANGUAGE plpgsql AS $$
 DECLARE
     known idempotency_key;
 BEGIN
-    s := open_change(p_user_id, p_generation, true);
+    s := state_lock(p_user_id, p_generation, true);
     SELECT * INTO known FROM idempotency_key k WHERE k.user_id = s.user_id AND k.key = p_key;
     answer := known.answer;
     refused := CASE WHEN s.user_id IS NULL THEN 'unauthorized'
@@ -75,25 +75,19 @@ BEGIN
                     THEN 'swept' END;  -- it took so long that housekeeping, or a crash, took a part away; from now on the lock keeps them
 END $$;
 
--- Put down an account's state after an import and, under its key, the answer.
-CREATE OR REPLACE FUNCTION import_close(s user_state, p_before bigint, p_count bigint, p_key text, p_digest text) RETURNS text LANGUAGE plpgsql AS $$
+-- Answer what an import did and, under its key, keep the answer.
+CREATE FUNCTION import_close(p_user_id bigint, p_before bigint, p_revision bigint, p_count bigint, p_key text, p_digest text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-    answer text := '{"before":' || p_before || ',"revision":' || s.revision || ',"count":' || p_count || '}';
+    answer text := '{"before":' || p_before || ',"revision":' || p_revision || ',"count":' || p_count || '}';
 BEGIN
-    IF s.revision > p_before THEN
-        UPDATE user_state u
-           SET (revision, last_task_id, kept_from, kept_from_at, purged, changed_at)
-             = ROW (s.revision, s.last_task_id, s.kept_from, s.kept_from_at, s.purged, s.changed_at)
-         WHERE u.user_id = s.user_id;
-    END IF;
     IF p_key IS NOT NULL THEN
-        INSERT INTO idempotency_key (user_id, key, digest, answer, created_at) VALUES (s.user_id, p_key, p_digest, answer, now());
+        INSERT INTO idempotency_key (user_id, key, digest, answer, created_at) VALUES (p_user_id, p_key, p_digest, answer, now());
     END IF;
     RETURN answer;
 END $$;
 
 -- What was put aside of a sheet or a calendar. Inlined by the planner.
-CREATE OR REPLACE FUNCTION import_changes(p_user_id bigint, p_import_id uuid)
+CREATE FUNCTION import_changes(p_user_id bigint, p_import_id uuid)
 RETURNS TABLE (line bigint, task_id bigint, change jsonb, alike jsonb) LANGUAGE sql STABLE AS $$
     SELECT x.* FROM import_row i CROSS JOIN LATERAL jsonb_to_recordset(i.content) x (line bigint, task_id bigint, change jsonb, alike jsonb)
      WHERE i.user_id = p_user_id AND i.import_id = p_import_id
@@ -101,19 +95,18 @@ $$;
 
 -- Change the tasks whose ids are named, by their ids, and create the others, by their lines, all in one moment. What is in the trash comes back;
 -- what has been purged is created anew; a status that is one of `alike` stays. `faults` are lines that can't be done, and why: then nothing is.
-CREATE OR REPLACE FUNCTION import_tasks(p_user_id bigint, p_generation bigint, p_import_id uuid, p_kept bigint, p_key text, p_digest text,
+CREATE FUNCTION import_tasks(p_user_id bigint, p_generation bigint, p_import_id uuid, p_kept bigint, p_key text, p_digest text,
                                         OUT refused text, OUT answer text, OUT user_revision bigint, OUT faults jsonb) LANGUAGE plpgsql AS $$
 DECLARE
     opened record;
     s user_state;
+    moment timestamptz;
+    part record;
+    altered bigint;
     count bigint := 0;
-    created bigint;
-    asked record;
-    old task;
-    wanted task;
 BEGIN
     SELECT * INTO opened FROM import_open(p_user_id, p_generation, p_import_id, p_kept, p_key, p_digest);
-    s := opened.s; refused := opened.refused; answer := opened.answer; user_revision := s.revision;
+    s := opened.s; refused := opened.refused; answer := opened.answer; user_revision := s.revision; moment := next_moment(s);
     IF refused IS NOT NULL OR answer IS NOT NULL THEN
         RETURN;
     END IF;
@@ -128,40 +121,44 @@ BEGIN
     IF faults IS NOT NULL THEN
         RETURN;
     END IF;
-    FOR asked IN SELECT * FROM import_changes(p_user_id, p_import_id) x WHERE x.task_id IS NOT NULL ORDER BY x.task_id LOOP
-        SELECT * INTO old FROM task t WHERE t.user_id = p_user_id AND t.id = asked.task_id;
-        CONTINUE WHEN NOT FOUND;
-        wanted := jsonb_populate_record(old, CASE WHEN asked.alike ? old.status THEN asked.change - 'status' ELSE asked.change END);
-        wanted.deleted_at := NULL;
-        wanted := task_save(old, wanted, s.revision + 1, s.changed_at);
-        IF wanted.revision > s.revision THEN
-            s.revision := wanted.revision;
-            count := count + 1;
-        END IF;
+    FOR part IN
+        SELECT array_agg(c.id ORDER BY c.place) AS ids, array_agg(c.change ORDER BY c.place) AS changes
+          FROM (SELECT t.id, row_number() OVER by_id_then_line AS place, (row_number() OVER by_id_then_line - 1) / 1000 AS number,
+                       CASE WHEN t.id IS NULL THEN x.change
+                            ELSE CASE WHEN x.alike ? t.status THEN x.change - 'status' ELSE x.change END || '{"deleted": false}' END AS change
+                  FROM import_changes(p_user_id, p_import_id) x LEFT JOIN task t ON t.user_id = p_user_id AND t.id = x.task_id
+                WINDOW by_id_then_line AS (ORDER BY t.id NULLS LAST, x.line)) c
+         GROUP BY c.number ORDER BY c.number
+    LOOP
+        SELECT count(*), max(w.user_revision) INTO altered, user_revision
+          FROM task_write(array_fill(p_user_id, ARRAY[cardinality(part.ids)]), array_fill(p_generation, ARRAY[cardinality(part.ids)]),
+                          part.ids, '{}', part.changes, true, moment, true) w
+         WHERE w.revision > s.revision;
+        count := count + altered;
+        s.revision := coalesce(user_revision, s.revision);
     END LOOP;
-    INSERT INTO task (user_id, id, name, description, status, completion_at, created_at, updated_at, completed_at, created_revision, revision)
-    SELECT p_user_id, s.last_task_id + n.place, n.name, n.description, n.status, n.completion_at, s.changed_at, s.changed_at,
-           CASE WHEN n.status = 'completed' THEN s.changed_at END, s.revision + n.place, s.revision + n.place
-      FROM (SELECT c.*, row_number() OVER (ORDER BY x.line) AS place
-              FROM import_changes(p_user_id, p_import_id) x
-                   LEFT JOIN task t ON t.user_id = p_user_id AND t.id = x.task_id
-                   CROSS JOIN LATERAL jsonb_to_record(x.change) c (name text, description text, status text, completion_at date)
-             WHERE t.id IS NULL) n;
-    GET DIAGNOSTICS created = ROW_COUNT;
-    s.revision := s.revision + created;
-    s.last_task_id := s.last_task_id + created;
-    answer := import_close(s, user_revision, count + created, p_key, p_digest);
+    answer := import_close(p_user_id, (opened.s).revision, s.revision, count, p_key, p_digest);
     user_revision := s.revision;
+END $$;
+
+-- A task as an export has it, for a user to have.
+CREATE FUNCTION task_of_user(t task, p_user_id bigint) RETURNS task LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    t.user_id := p_user_id;
+    t.look := task_look();
+    t.body := task_json(t);
+    RETURN t;
 END $$;
 
 -- Restore an account that never had a task to what was put aside of an export. It is verified as a whole; where anything is wrong with it,
 -- `faults` says with which lines, and all is rolled back.
-CREATE OR REPLACE FUNCTION import_account(p_user_id bigint, p_generation bigint, p_import_id uuid, p_kept bigint, p_key text, p_digest text,
+CREATE FUNCTION import_account(p_user_id bigint, p_generation bigint, p_import_id uuid, p_kept bigint, p_key text, p_digest text,
                                           OUT refused text, OUT answer text, OUT user_revision bigint, OUT faults jsonb) LANGUAGE plpgsql AS $$
 DECLARE
     opened record;
     s user_state;
-    count bigint;
+    part record;
+    count bigint := 0;
 BEGIN
     SELECT * INTO opened FROM import_open(p_user_id, p_generation, p_import_id, p_kept, p_key, p_digest);
     s := jsonb_populate_record(opened.s, (
@@ -171,22 +168,27 @@ BEGIN
     IF refused IS NOT NULL OR answer IS NOT NULL THEN
         RETURN;
     END IF;
-    INSERT INTO task (user_id, id, name, description, status, completion_at, created_at, updated_at, completed_at, deleted_at, created_revision, revision)
-    SELECT p_user_id, t.id, t.name, t.description, t.status, t.completion_at, t.created_at, t.updated_at, t.completed_at, t.deleted_at, t.created_revision, t.revision
-      FROM import_row i CROSS JOIN LATERAL jsonb_populate_recordset(NULL::task, i.content) t
-     WHERE i.user_id = p_user_id AND i.import_id = p_import_id AND i.kind = 'task' ORDER BY i.line;
-    GET DIAGNOSTICS count = ROW_COUNT;
+    FOR part IN
+        SELECT array_agg(task_of_user(t, p_user_id) ORDER BY t.id) AS tasks
+          FROM import_row i CROSS JOIN LATERAL jsonb_populate_recordset(NULL::task, i.content) t
+         WHERE i.user_id = p_user_id AND i.import_id = p_import_id AND i.kind = 'task' GROUP BY i.part ORDER BY i.part
+    LOOP
+        PERFORM task_insert(part.tasks);
+        count := count + cardinality(part.tasks);
+    END LOOP;
     SELECT jsonb_agg(jsonb_build_object('line', f.line, 'message', 'is of a task that there isn''t') ORDER BY f.line) INTO faults
       FROM (SELECT x.line FROM import_entries(p_user_id, p_import_id) x
              WHERE NOT EXISTS (SELECT FROM task t WHERE t.user_id = p_user_id AND t.id = x.task_id) ORDER BY x.line LIMIT 100) f;
     IF faults IS NULL THEN
         INSERT INTO task_log (user_id, revision, field, task_id, changed_at, old, new)
-        SELECT p_user_id, l.revision, l.field, l.task_id, l.changed_at,
-               CASE l.field WHEN 'deleted_at' THEN l.old::timestamptz::text ELSE l.old END,
-               CASE l.field WHEN 'deleted_at' THEN l.new::timestamptz::text ELSE l.new END
+        SELECT p_user_id, l.revision, l.field, l.task_id, l.changed_at, log_value_kept(l.field, l.old), log_value_kept(l.field, l.new)
           FROM import_row i CROSS JOIN LATERAL jsonb_populate_recordset(NULL::task_log, i.content) l
-         WHERE i.user_id = p_user_id AND i.import_id = p_import_id AND i.kind = 'entry' ORDER BY i.line;
-        answer := import_close(s, user_revision, count, p_key, p_digest);
+         WHERE i.user_id = p_user_id AND i.import_id = p_import_id AND i.kind = 'entry' ORDER BY i.part;
+        UPDATE user_state u
+           SET (revision, last_task_id, kept_from, kept_from_at, purged, changed_at)
+             = ROW (s.revision, s.last_task_id, s.kept_from, s.kept_from_at, s.purged, s.changed_at)
+         WHERE u.user_id = p_user_id AND s.revision > u.revision;
+        answer := import_close(p_user_id, user_revision, s.revision, count, p_key, p_digest);
         faults := import_faults(p_user_id, p_import_id, clock_timestamp());
     END IF;
     IF faults IS NOT NULL THEN
@@ -197,14 +199,14 @@ EXCEPTION WHEN SQLSTATE 'IMPRT' THEN
     answer := NULL;  -- nothing has happened
 END $$;
 
-CREATE OR REPLACE FUNCTION import_entries(p_user_id bigint, p_import_id uuid)
+CREATE FUNCTION import_entries(p_user_id bigint, p_import_id uuid)
 RETURNS TABLE (line bigint, task_id bigint, revision bigint) LANGUAGE sql STABLE AS $$
     SELECT x.* FROM import_row i CROSS JOIN LATERAL jsonb_to_recordset(i.content) x (line bigint, task_id bigint, revision bigint)
      WHERE i.user_id = p_user_id AND i.import_id = p_import_id AND i.kind = 'entry'
 $$;
 
 -- What is wrong with an account that was just restored, and on which of its lines that stands: with what isn't there, on the first.
-CREATE OR REPLACE FUNCTION import_faults(p_user_id bigint, p_import_id uuid, p_now timestamptz) RETURNS jsonb LANGUAGE plpgsql AS $$
+CREATE FUNCTION import_faults(p_user_id bigint, p_import_id uuid, p_now timestamptz) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (SELECT FROM user_state u WHERE u.user_id = p_user_id AND u.changed_at > p_now + interval '1 day') THEN
         RETURN '[{"line": 1, "message": "changed_at must not lie in the future"}]';

@@ -1,7 +1,7 @@
 -- Letting go of tasks for good. No revision before a purged task's last one can be shown as a whole any more: kept_from says so.
 
 -- Remove these tasks of a user whose state is locked, with all that was logged of them. What isn't there is no matter.
-CREATE OR REPLACE FUNCTION task_purge(p_user_id bigint, p_ids bigint[]) RETURNS bigint LANGUAGE plpgsql AS $$
+CREATE FUNCTION task_purge(p_user_id bigint, p_ids bigint[]) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     last task;
     count bigint;
@@ -17,31 +17,27 @@ BEGIN
 END $$;
 
 -- Remove a task, whether in the trash or not. One that isn't is deleted first, which takes a revision: nobody can go back behind it.
-CREATE OR REPLACE FUNCTION task_erase(p_user_id bigint, p_generation bigint, p_wait boolean, p_id bigint, p_if_match bigint[],
-                                      OUT refused text, OUT id bigint, OUT revision bigint, OUT body text, OUT user_revision bigint) LANGUAGE plpgsql AS $$
+CREATE FUNCTION task_erase(p_user_id bigint, p_generation bigint, p_wait boolean, p_id bigint, p_if_match bigint[],
+                           OUT refused text, OUT id bigint, OUT revision bigint, OUT body text, OUT user_revision bigint) LANGUAGE plpgsql AS $$
 DECLARE
-    s user_state := open_change(p_user_id, p_generation, p_wait);
+    s user_state := state_lock(p_user_id, p_generation, p_wait);
     t task;
-    wanted task;
 BEGIN
     SELECT * INTO t FROM task x WHERE x.user_id = s.user_id AND x.id = p_id;
     refused := CASE WHEN s.user_id IS NULL THEN no_state(p_wait)
                     WHEN t.id IS NULL THEN 'not_found'
                     WHEN t.revision <> ALL (p_if_match) THEN 'changed_meanwhile' END;
+    id := t.id; revision := t.revision; body := task_shown(t); user_revision := s.revision;
     IF refused IS NULL THEN
-        wanted := t;
-        wanted.deleted_at := coalesce(t.deleted_at, s.changed_at);
-        t := task_save(t, wanted, s.revision + 1, s.changed_at);
-    END IF;
-    id := t.id; revision := t.revision; body := t.body; user_revision := close_change(s, t.revision);
-    IF refused IS NULL THEN
-        PERFORM task_purge(s.user_id, ARRAY[t.id]);
+        SELECT w.id, w.revision, w.body, w.user_revision INTO id, revision, body, user_revision
+          FROM task_write(ARRAY[p_user_id], ARRAY[p_generation], ARRAY[p_id], '{}', ARRAY['{"deleted": true}'::jsonb], p_wait, p_anywhere => true) w;
+        PERFORM task_purge(p_user_id, ARRAY[p_id]);
     END IF;
 END $$;
 
 -- Purge what has been in the trash since before a moment: p_most tasks, or fewer where their logs are long. Who is changing something is
 -- left for the next time. Gives how many are gone.
-CREATE OR REPLACE FUNCTION trash_sweep(p_before timestamptz, p_most bigint, p_most_entries bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+CREATE FUNCTION trash_sweep(p_before timestamptz, p_most bigint, p_most_entries bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     due record;
     gone bigint := 0;

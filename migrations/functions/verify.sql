@@ -1,16 +1,8 @@
 -- Does what is stored hang together? Of each user the log must lead from each task's creation to the task as it is.
 
--- Tell whether a task's field can have held a value, as the log writes it.
-CREATE OR REPLACE FUNCTION log_value_fits(field text, value text) RETURNS boolean LANGUAGE sql STABLE
-RETURN CASE field WHEN 'name' THEN coalesce(char_length(value) BETWEEN 1 AND 200, false)
-                  WHEN 'description' THEN coalesce(char_length(value) <= 10000, false)
-                  WHEN 'status' THEN coalesce(value IN ('new', 'planned', 'in_work', 'completed'), false)
-                  WHEN 'completion_at' THEN value IS NULL OR (pg_input_is_valid(value, 'date') AND value ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' AND value >= '1900')
-                  ELSE value IS NULL OR (pg_input_is_valid(value, 'timestamptz') AND value ~ '^[0-9]') END;
-
 -- What is wrong with a user's tasks and logs, and where; nothing where all is well. It only reads, sorts and counts, each row a few times.
 -- One plan serves users of all sizes: without seq scans a small one never waits until the large ones' rows are read.
-CREATE OR REPLACE FUNCTION account_faults(p_user_id bigint) RETURNS TABLE (task_id bigint, revision bigint, fault text) LANGUAGE plpgsql STABLE
+CREATE FUNCTION account_faults(p_user_id bigint) RETURNS TABLE (task_id bigint, revision bigint, fault text) LANGUAGE plpgsql STABLE
 SET timezone = 'UTC' SET datestyle = 'ISO' SET work_mem = '64MB' SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
@@ -34,9 +26,7 @@ BEGIN
               FROM (SELECT l.task_id, l.revision, l.field, l.old, l.new FROM task_log l WHERE l.user_id = p_user_id
                      UNION ALL
                     SELECT t.id, NULL, f.field, f.value, NULL
-                      FROM task t CROSS JOIN LATERAL (VALUES
-                               ('name', t.name), ('description', t.description), ('status', t.status),
-                               ('completion_at', t.completion_at::text), ('deleted_at', t.deleted_at::text)) f (field, value)
+                      FROM task t CROSS JOIN LATERAL unnest(task_field_names(), task_field_values(t)) f (field, value)
                      WHERE t.user_id = p_user_id) e
             WINDOW chain AS (PARTITION BY e.task_id, e.field ORDER BY e.revision NULLS LAST)) c
      WHERE c.fault IS NOT NULL;
@@ -74,7 +64,8 @@ BEGIN
                         WHEN t.revision <> coalesce(l.last, t.created_revision) THEN 'its revision is not that of its last change'
                         WHEN t.updated_at <> coalesce(l.changed_at, t.created_at) THEN 'its updated_at is not the moment of its last change'
                         WHEN t.completed_at IS DISTINCT FROM CASE WHEN t.status = 'completed' THEN coalesce(l.status_at, t.created_at) END
-                        THEN 'its completed_at is not when it was completed' END AS fault
+                        THEN 'its completed_at is not when it was completed'
+                        WHEN t.look = task_look() AND t.body <> task_json(t) THEN 'it is kept otherwise than it looks' END AS fault
               FROM task t CROSS JOIN LATERAL (
                    SELECT min(x.revision) AS first, max(x.revision) AS last, max(x.changed_at) AS changed_at,
                           max(x.changed_at) FILTER (WHERE x.field = 'status') AS status_at

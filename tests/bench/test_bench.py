@@ -127,7 +127,7 @@ def test_the_functions_answer_as_the_seed_foretells(seeded: Cluster) -> None:
 @pytest.mark.process
 def test_an_answer_that_the_seed_does_not_foretell_is_refused(seeded: Cluster) -> None:
     sampler, _ = copy(seeded, "tampered")
-    seeded.run("tampered", "UPDATE task SET name = 'Something else' WHERE id = 2")
+    seeded.run("tampered", "UPDATE task SET look = 0, name = 'Something else' WHERE id = 2")
     with pytest.raises(Refused, match="'Something else'"):
         sampler.sample("W2")
 

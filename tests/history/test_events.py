@@ -20,7 +20,7 @@ import settings
 from history import event_stream, event_watcher
 from postgres.database import Database
 from rest import errors
-from tests.conftest import Person
+from tests.conftest import Person, create_tasks, write_task
 
 LONG = "ж" * 10_000  # of this, some hundred fill what a connection holds
 
@@ -88,22 +88,15 @@ async def followed(person: Person, *, path: str = "/task/events", **headers: str
         yield stream
 
 
-def elsewhere(sql: Sql, person: Person, function: str, *arguments: Any) -> None:
-    """Change something as another worker or host does: on a connection of its own."""
-    assert person.caller
-    marks = ", ".join(["%s"] * (3 + len(arguments)))
-    [(refused,)] = sql(f"SELECT refused FROM {function}({marks})", *person.caller, True, *arguments)
-    assert refused is None
-
-
 def new_task_elsewhere(sql: Sql, person: Person, name: str = "Buy milk") -> None:
-    elsewhere(sql, person, "task_create", json.dumps({"name": name, "description": "", "status": "new"}))
+    """Create a task as another worker or host does: on a connection of its own."""
+    assert person.caller
+    write_task(sql, person.caller, None, {"name": name, "description": "", "status": "new"})
 
 
 def many_tasks_elsewhere(sql: Sql, person: Person, count: int, description: str) -> None:
     assert person.caller
-    new = json.dumps({"name": "Buy milk", "description": description, "status": "new"})
-    sql("SELECT count(task_create(%s, %s, true, %s)) FROM generate_series(1, %s)", *person.caller, new, count)
+    create_tasks(sql, person.caller, count, description=description)
 
 
 async def until(holds: Callable[[], bool], seconds: float = 2) -> None:
@@ -471,17 +464,6 @@ async def test_a_place_that_another_has_taken_is_neither_held_nor_freed(alice: P
     assert sql("SELECT slot, held_until > now() + interval '50 minutes' FROM event_stream WHERE user_id = %s", user) == [(1, True)]
 
 
-async def test_workers_of_the_release_before_share_the_places(alice: Person, sql: Sql) -> None:
-    assert alice.caller
-    user, generation = alice.caller
-    async with followed(alice):
-        assert sql("SELECT * FROM event_stream_open(%s, %s, 10, '1 minute')", user, generation) == [(None, 2, 0, 0)]
-        sql("SELECT event_streams_hold(%s, %s, '1 minute')", [user], [2])
-        assert places(sql, alice) == [1, 2]
-        sql("SELECT event_stream_close(%s, 2)", user)
-        assert places(sql, alice) == [1]
-
-
 async def test_a_head_and_a_refusal_hold_no_place(alice: Person, sql: Sql) -> None:
     answer = await alice("HEAD", "/task/events")
     assert (answer.status, answer.headers["Content-Type"], answer.text) == (200, "text/event-stream", "")
@@ -605,7 +587,7 @@ async def test_nobody_waits_for_what_one_users_many_changes_cost(alice: Person, 
     async with followed(mallory) as stream, followed(alice) as hers:
         sql("BEGIN")
         many_tasks_elsewhere(sql, mallory, event_stream.MOST_OF_ONE_USER, "x")
-        elsewhere(sql, mallory, "task_update", 1, None, '{"status": "planned"}')
+        write_task(sql, mallory.caller, 1, {"status": "planned"})
         sql("UPDATE task_log SET field = 'completion_at', old = 'no day' WHERE user_id = %s", mallory.caller.user_id)
         sql("COMMIT")
         task = await alice.new_task()
@@ -640,10 +622,8 @@ async def test_a_log_is_read_once_for_all_the_changes_of_a_question(alice: Perso
     assert alice.caller
     changes = *({"name": "a"}, {"status": "completed"}, {"name": "b"}, {"name": "c"}, {"status": "planned"}) * 5, {"status": status}
     states = [await alice.new_task()] + [(await alice.patch("/task/1", json=change)).json for change in changes]
-    sql(
-        "SELECT count(task_update(%s, %s, true, 1, NULL, jsonb_build_object('name', n::text))) FROM generate_series(1, 1000) n",
-        *alice.caller,
-    )
+    for n in range(1000):
+        write_task(sql, alice.caller, 1, {"name": str(n)})
     for since in (0, 500):
         sql("BEGIN")
         sql("SET LOCAL enable_seqscan = off")

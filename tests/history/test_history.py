@@ -1,7 +1,6 @@
 """Everything can be seen, and taken back: the trash, the past, undo, sync, the whole log, and conflicts that explain themselves."""
 
 import asyncio
-import json
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -12,7 +11,7 @@ import pytest
 import settings
 from postgres.database import database
 from tasks import store
-from tests.conftest import Answer, Person
+from tests.conftest import Answer, Person, create_tasks
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 OF_A_USER = ("id", "name", "description", "status", "completion_at")
@@ -347,8 +346,7 @@ async def test_too_much_is_not_undone(alice: Person, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(("count", "description"), [(1001, ""), (80, "\x01" * 10_000)], ids=["many", "long"])
 async def test_of_all_that_it_altered_an_undo_shows_what_fits(alice: Person, sql: Sql, count: int, description: str) -> None:
     assert alice.caller
-    new = json.dumps({"name": "a", "description": description, "status": "new"})
-    sql("SELECT count(task_create(%s, %s, true, %s)) FROM generate_series(1, %s)", *alice.caller, new, count)
+    create_tasks(sql, alice.caller, count, description=description)
     for dry_run in (True, False):
         answer = await alice.post("/task/undo", json={"since": 0, "dry_run": dry_run})
         shown = [task["id"] for task in answer.json["tasks"]]

@@ -18,8 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine
 import app
 import auth
 from accounts import users
+from tasks.schemas import FIELDS
 from tests.conftest import Answer, Person
-from tests.model.memory import FIELDS, Account, Json, Outcome, Task, replay, seconds
+from tests.model.memory import Account, Json, Outcome, Task, replay, seconds
 from tests.model.requests import Manner, Moment, as_day, if_match, sent
 from tests.model.shown import Listing, Query, entry_json, task_json
 

@@ -1,7 +1,7 @@
 """The contract in memory: what one user's account is after each request, and was before.
 
-Plain Python, written from the contract alone: it knows neither HTTP nor SQL and imports nothing of the service. Moments are the
-service's own to choose; the model holds the revision of each, and what the service said about it (`Account.moments`).
+Plain Python, written from the contract alone: it knows neither HTTP nor SQL, and takes nothing of the service but the names of a task's
+fields and of the statuses. Moments are the service's own to choose; the model holds the revision of each, and what the service said about it (`Account.moments`).
 """
 
 import unicodedata
@@ -13,8 +13,8 @@ from fractions import Fraction
 from functools import cache
 from typing import Any, NamedTuple
 
-STATUSES = ("new", "planned", "in_work", "completed")
-FIELDS = ("name", "description", "status", "completion_at")
+from tasks.schemas import FIELDS
+
 LOGGED_AS = {name: name for name in FIELDS} | {"deleted": "deleted_at"}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 from aiohttp import FormData
 from hypothesis import strategies as st
 
-from tests.model.memory import FIELDS, STATUSES, Json, Task, seconds
+from tasks.schemas import FIELDS
+from tasks.values import STATUSES
+from tests.model.memory import Json, Task, seconds
 
 FORM = "application/x-www-form-urlencoded"
 

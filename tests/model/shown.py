@@ -7,7 +7,9 @@ from fractions import Fraction
 from functools import cmp_to_key
 from typing import Any, NamedTuple, Protocol
 
-from tests.model.memory import FIELDS, LOGGED_AS, STATUSES, Account, Entry, Json, Outcome, Task, normal, seconds
+from tasks.schemas import FIELDS
+from tasks.values import STATUSES
+from tests.model.memory import LOGGED_AS, Account, Entry, Json, Outcome, Task, normal, seconds
 
 LOGGED = [*LOGGED_AS.values()]
 

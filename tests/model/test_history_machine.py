@@ -14,8 +14,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 
+from tasks.schemas import FIELDS
 from tests.model.machine import MOST_OPEN_LISTINGS, Machine, Open, profiles, running, somebody, with_headers
-from tests.model.memory import FIELDS, Account, Json, Outcome, Task, normal, seconds
+from tests.model.memory import Account, Json, Outcome, Task, normal, seconds
 from tests.model.requests import (
     SORTS,
     Manner,

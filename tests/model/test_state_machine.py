@@ -15,9 +15,10 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 
+from tasks.schemas import FIELDS
 from tests.conftest import Person
 from tests.model.machine import MOST_OPEN_LISTINGS, Machine, Open, profiles, running
-from tests.model.memory import FIELDS, Account, Json, Outcome
+from tests.model.memory import Account, Json, Outcome
 from tests.model.requests import (
     DAYS,
     SORTS,

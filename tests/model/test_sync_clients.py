@@ -17,9 +17,10 @@ from aiohttp import ClientPayloadError
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
+from tasks.values import STATUSES
 from tests.conftest import Answer, Person
 from tests.model.machine import Machine, profiles, running, somebody
-from tests.model.memory import STATUSES, Json
+from tests.model.memory import Json
 from tests.model.requests import which
 
 Sql = Callable[..., list[tuple[Any, ...]]]

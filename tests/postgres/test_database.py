@@ -416,8 +416,8 @@ def test_many_may_make_the_database_and_the_schema_at_once_and_again(fresh_name:
         return migrate.upgrade(fresh_name, connection_parameters(), MIGRATIONS)
 
     with ThreadPoolExecutor(6) as threads:
-        assert {schema.words for schema in threads.map(upgrade, range(6))} == {None}
-    assert upgrade(0).words is None
+        assert {schema.fault for schema in threads.map(upgrade, range(6))} == {None}
+    assert upgrade(0).fault is None
 
 
 @pytest.fixture
@@ -425,9 +425,14 @@ def steps(tmp_path: Path) -> Iterator[Path]:
     """Give steps that may be added to."""
     steps = tmp_path / "steps"
     shutil.copytree(MIGRATIONS, steps)
-    migrate.steps.cache_clear()
+    _forget_what_is_there()
     yield steps
-    migrate.steps.cache_clear()
+    _forget_what_is_there()
+
+
+def _forget_what_is_there() -> None:
+    for known in (migrate.steps, migrate.functions_schema):
+        known.cache_clear()
 
 
 def test_a_step_that_fails_leaves_nothing_behind_and_is_taken_up_again(fresh_name: str, steps: Path) -> None:
@@ -436,9 +441,9 @@ def test_a_step_that_fails_leaves_nothing_behind_and_is_taken_up_again(fresh_nam
         migrate.upgrade(fresh_name, connection_parameters(), steps)
     migrate.steps.cache_clear()
     (steps / "0002.second.sql").write_text("CREATE TABLE half (a int);")
-    assert migrate.upgrade(fresh_name, connection_parameters(), steps).words is None
+    assert migrate.upgrade(fresh_name, connection_parameters(), steps).fault is None
     newer = migrate.upgrade(fresh_name, connection_parameters(), MIGRATIONS)
-    assert newer.words == "The database's schema is newer than this version of the service: it has 0002.second."
+    assert newer.remark == "The database's schema is newer than this version of the service: it has 0002.second."
 
 
 @pytest.fixture
@@ -467,7 +472,7 @@ def test_a_step_that_waits_for_a_table_lets_the_others_by(fresh_name: str, step:
             cursor.execute("SELECT FROM users")
         assert not upgrading.done()
         reader.rollback()
-        assert upgrading.result(timeout=10).words is None
+        assert upgrading.result(timeout=10).fault is None
 
 
 def test_a_step_waits_until_an_autovacuum_has_given_way(sql: Callable[..., list[tuple[Any, ...]]]) -> None:
@@ -487,7 +492,7 @@ def test_a_step_that_never_gets_its_table_says_so(fresh_name: str, step: Path, m
 def test_the_steps_are_found_whatever_the_directory_is_called(fresh_name: str, tmp_path: Path) -> None:
     steps = tmp_path / "a [b] *?"
     shutil.copytree(MIGRATIONS, steps)
-    assert migrate.upgrade(fresh_name, connection_parameters(), steps).words is None
+    assert migrate.upgrade(fresh_name, connection_parameters(), steps).fault is None
 
 
 async def test_a_database_without_a_schema_makes_the_service_unready(stranger: Person, sql: Callable[..., Any]) -> None:
@@ -540,20 +545,55 @@ def test_a_database_in_another_encoding_is_refused_with_a_sentence(
     assert capsys.readouterr().err.startswith("A database in UTF8 is needed; this one is in SQL_ASCII. ")
 
 
-async def test_a_newer_schema_makes_the_service_unready_and_is_logged(
-    aiohttp_client: Any, sql: Callable[..., Any], caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_newer_schema_is_logged_and_served(aiohttp_client: Any, sql: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
     sql("INSERT INTO _yoyo_migration (migration_hash, migration_id, applied_at_utc) VALUES ('x', '9999.future', now())")
     try:
         stranger = Person(await aiohttp_client(await app.create_app()))
         assert "newer than this version" in caplog.text
-        answer = await stranger.get("/health/ready")
-        assert answer.status == 503
-        assert "newer than this version" in answer.json["detail"]
-        assert (await stranger.get("/health/live")).status == 200
+        assert (await stranger.get("/health/ready")).status == 200
     finally:
         sql("DELETE FROM _yoyo_migration WHERE migration_id = '9999.future'")
+
+
+async def test_without_its_functions_the_service_is_not_ready(stranger: Person, sql: Callable[..., Any]) -> None:
+    ours = migrate.functions_schema(MIGRATIONS)
+    sql(f"ALTER SCHEMA {ours} RENAME TO elsewhere")
+    try:
+        answer = await stranger.get("/health/ready")
+        assert (answer.status, answer.json["detail"]) == (503, f"The database's schema lacks {ours}.")
+    finally:
+        sql(f"ALTER SCHEMA elsewhere RENAME TO {ours}")
     assert (await stranger.get("/health/ready")).status == 200
+
+
+def test_a_database_of_before_the_first_release_is_refused(fresh_name: str, steps: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (steps / "0000.before.sql").write_text("SELECT 1;")
+    migrate.upgrade(fresh_name, connection_parameters(), steps)
+    with closing(psycopg2.connect(dbname=fresh_name, **connection_parameters())) as connection, connection, connection.cursor() as cursor:
+        cursor.execute("DELETE FROM _yoyo_migration WHERE migration_id <> '0000.before'")
+    with pytest.raises(SystemExit) as ended:
+        migrate.upgrade(fresh_name, connection_parameters(), MIGRATIONS)
+    assert ended.value.code == migrate.WORKER_BOOT_ERROR
+    words = capsys.readouterr().err
+    assert words.startswith("This database was made before version 0.1.0")
+    assert "GET /export" in words
+    assert "POST /import" in words
+
+
+def test_versions_functions_stand_side_by_side_and_the_oldest_go(fresh_name: str, steps: Path) -> None:
+    names = []
+    for n in range(5):
+        (steps / "functions/zzz.sql").write_text(f"CREATE FUNCTION number() RETURNS int LANGUAGE sql RETURN {n};")
+        for each in (migrate.steps, migrate.functions_schema):
+            each.cache_clear()
+        assert migrate.upgrade(fresh_name, connection_parameters(), steps).fault is None
+        names.append(migrate.functions_schema(steps))
+    with closing(psycopg2.connect(dbname=fresh_name, **connection_parameters())) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^functions_' ORDER BY oid")
+        assert [name for (name,) in cursor] == names[-3:]
+        for n, name in enumerate(names[2:], 2):
+            cursor.execute(f"SET search_path = {name}, public; SELECT number()")
+            assert cursor.fetchone() == (n,)
 
 
 def test_the_operators_database_is_untouched(server: Server) -> None:

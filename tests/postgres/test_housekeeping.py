@@ -229,7 +229,7 @@ async def test_leftovers_go_when_their_time_is_over(alice: Person, sql: Sql) -> 
         sql("INSERT INTO event_stream VALUES (%s, %s, now() - %s * interval '1 minute')", user, slot, minutes)
     assert await sweep() == 3
     assert sql("SELECT key FROM idempotency_key WHERE user_id = %s", user) == [("young",)]
-    assert sql("SELECT line FROM import_row WHERE user_id = %s", user) == [(1,)]
+    assert sql("SELECT part FROM import_row WHERE user_id = %s", user) == [(1,)]
     assert sorted(sql("SELECT slot FROM event_stream WHERE user_id = %s", user)) == [(1,), (2,)]
 
 

@@ -21,13 +21,13 @@ HOUSE = Path(app.__file__).parent
 class Service:
     """A gunicorn with two workers, and what it has written."""
 
-    def __init__(self, port: int, **environment: str) -> None:
+    def __init__(self, port: int, house: Path = HOUSE, /, **environment: str) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self._lines: list[str] = []
         self._ready = threading.Event()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "gunicorn", "app:create_app"],
-            cwd=HOUSE,
+            cwd=house,
             env=os.environ | {"PORT": str(port), "HOST": "127.0.0.1", "WEB_CONCURRENCY": "2"} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -75,8 +75,9 @@ class Service:
 
 
 @contextmanager
-def running(port: int, **environment: str) -> Iterator[Service]:
-    service = Service(port, **environment)
+def running(port: int, house: Path = HOUSE, /, **environment: str) -> Iterator[Service]:
+    """Run the service, or the one of another house."""
+    service = Service(port, house, **environment)
     try:
         service.wait_until_ready()
         yield service

@@ -14,13 +14,14 @@ from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
 import auth
 from models import Caller
+from tests.conftest import write_task
 from tests.process.service import running
 
 pytestmark = pytest.mark.process
 
 USERS, STREAMS_EACH = 50, 10
 CHANGES, SECONDS_BETWEEN_CHANGES = 150, 0.02
-NEW = '{"name": "Buy milk", "description": "", "status": "new"}'
+NEW = {"name": "Buy milk", "description": "", "status": "new"}
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -83,9 +84,7 @@ def changes(sql: Sql, callers: list[Caller], count: int) -> Iterator[tuple[int, 
     for _ in range(count):
         caller = random.choice(callers)
         began = time.monotonic()
-        [(refused, revision)] = sql("SELECT refused, revision FROM task_create(%s, %s, true, %s)", *caller, NEW)
-        assert refused is None
-        yield caller.user_id, revision, began
+        yield caller.user_id, write_task(sql, caller, None, NEW), began
 
 
 async def all_of(followers: list[Follower], holds: Callable[[Follower], bool], seconds: float) -> None:

@@ -572,7 +572,7 @@ async def test_moments_are_rfc_3339_in_utc_with_microseconds(alice: Person, sql:
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", moment)
         assert abs((datetime.fromisoformat(moment) - before).total_seconds()) < 60
     assert alice.caller
-    sql("UPDATE task SET updated_at = '2026-11-24T12:30:00+03' WHERE user_id = %s", alice.caller.user_id)
+    sql("UPDATE task SET look = 0, updated_at = '2026-11-24T12:30:00+03' WHERE user_id = %s", alice.caller.user_id)
     assert (await alice.get("/task/1")).json["updated_at"] == "2026-11-24T09:30:00.000000Z"
 
 

@@ -13,9 +13,9 @@ from yarl import URL
 import models
 import postgres.pages
 from tasks import listing
+from tasks.values import STATUSES
 from tests.conftest import Answer, Person
 
-STATUSES = ["new", "planned", "in_work", "completed"]
 KEYS = ["id", "name", "status", "completion_at", "created_at", "updated_at"]
 ORDERS = [minus + key for key in KEYS for minus in ("", "-")]
 MICROSECOND = timedelta(microseconds=1)
@@ -25,7 +25,7 @@ PAGE_BYTES = 4 * 1024 * 1024
 def copy_task(sql: Callable[..., Any], person: Person, most: int) -> None:
     """Make copies of the person's task 1 until there are so many tasks."""
     assert person.caller
-    columns = ", ".join(field.column_name for field in models.Task._meta.sorted_fields if field is not models.Task.body)
+    columns = ", ".join(field.column_name for field in models.Task._meta.sorted_fields if field.name not in ("look", "body"))
     sql(
         f"INSERT INTO task ({columns}) SELECT {columns} FROM (SELECT (jsonb_populate_record(t, jsonb_build_object('id', n))).*"
         " FROM task t, generate_series(2, %s) n WHERE user_id = %s) x",
@@ -521,8 +521,8 @@ async def test_a_change_moves_a_task_in_the_order_of_changes_and_not_of_creation
 async def test_tasks_of_one_moment_are_in_the_order_of_their_ids(alice: Person, sql: Callable[..., Any], key: str) -> None:
     await new_tasks(alice, {}, {}, {}, {})
     assert alice.caller
-    sql(f"UPDATE task SET {key} = '2020-01-01T00:00:00Z' WHERE user_id = %s AND id IN (2, 4)", alice.caller.user_id)
-    sql(f"UPDATE task SET {key} = '2020-01-02T00:00:00Z' WHERE user_id = %s AND id IN (1, 3)", alice.caller.user_id)
+    sql(f"UPDATE task SET look = 0, {key} = '2020-01-01T00:00:00Z' WHERE user_id = %s AND id IN (2, 4)", alice.caller.user_id)
+    sql(f"UPDATE task SET look = 0, {key} = '2020-01-02T00:00:00Z' WHERE user_id = %s AND id IN (1, 3)", alice.caller.user_id)
     assert ids(await alice.get("/task", params={"sort": key})) == [2, 4, 1, 3]
     assert ids(await alice.get("/task", params={"sort": f"-{key}"})) == [3, 1, 4, 2]
     for order, expected in ((key, [2, 4, 1, 3]), (f"-{key}", [3, 1, 4, 2])):

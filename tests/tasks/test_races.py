@@ -1,6 +1,7 @@
 """Changes at once: none is lost, none waits for another user's. Each lock is shown by what happens without it."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -82,22 +83,14 @@ async def faults_of_changes_at_once(person: Person, count: int) -> list[str]:
 
 
 @pytest.fixture
-def no_lock(server: Server, sql: Sql) -> Iterator[None]:
-    """For connections made from now on: an `open_change` that looks at the user's row without locking it, and takes its time."""
-    [(definition,)] = sql("SELECT pg_get_functiondef('public.open_change'::regproc)")
-    unlocked = (
-        definition.replace("public.open_change", "no_lock.open_change")
-        .replace("FOR NO KEY UPDATE SKIP LOCKED;", "; PERFORM pg_sleep(0.05);")
-        .replace("FOR NO KEY UPDATE;", "; PERFORM pg_sleep(0.05);")
-    )
-    assert "FOR NO KEY" not in unlocked
-    assert unlocked.count("pg_sleep") == 2
-    sql("CREATE SCHEMA no_lock")
+def no_lock(sql: Sql) -> Iterator[None]:
+    """Make the writer look at the user's row without locking it, and take its time."""
+    [(definition,)] = sql("SELECT pg_get_functiondef('task_write'::regproc)")
+    unlocked = re.sub("FOR NO KEY UPDATE( SKIP LOCKED)?", "", definition).replace("clock := ", "PERFORM pg_sleep(0.05); clock := ")
+    assert unlocked.count("pg_sleep") == 1
     sql(unlocked)
-    sql(f'ALTER DATABASE "{server.ours}" SET search_path = no_lock, public')
     yield
-    sql(f'ALTER DATABASE "{server.ours}" RESET search_path')
-    sql("DROP SCHEMA no_lock CASCADE")
+    sql(definition)
 
 
 async def test_of_many_changes_at_once_none_is_lost(alice: Person) -> None:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from tasks.values import STATUSES
 from tests.conftest import Answer, Person
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 NEW = {"name": "Buy milk", "description": "", "status": "new"}
-STATUSES = ("new", "planned", "in_work", "completed")
 CHANGES = ("PATCH", "POST", "PUT")
 READ_ONLY = ("id", "created_at", "updated_at", "completed_at", "deleted_at", "revision")
 NO_BODY = {"skip_auto_headers": ["Content-Type"]}  # aiohttp's client would call nothing an octet-stream

@@ -251,7 +251,7 @@ async def test_requests_that_travel_together_are_one_batch(watched: Person, newc
         await watched.new_task()
         await asyncio.gather(*(watched.get("/task/1") for _ in range(10)))
         await watched.get("/task")
-    assert difference("database_batch_size_sum", statement="task_create") == 1
+    assert difference("database_batch_size_sum", statement="task_write") == 1
     assert difference("database_batch_size_sum", statement="task_find") == 10
     assert difference("database_batch_size_sum", statement="task_page") == 1
     if settings.load().batch_size > 1:

@@ -128,7 +128,7 @@ TAMPERED = [  # what is looked for, what is put there, and what is said of that 
     (r'\{"task_id":1,"revision":7,', '{"task_id":1,"revision":1,', "task 1, revision 1: "),
     (r'(?<="field":"status","old":)"planned"', '"in_work"', "task 1, revision 8: the old status is not what the entry before made it"),
     (r'(?<="field":"status","old":)"new"', '"gone"', "old must be 'new', 'planned', 'in_work' or 'completed'"),
-    (r'"field":"status"', '"field":"priority"', "is not what an export has there"),
+    (r'"field":"status"', '"field":"priority"', "field must be 'name', 'description', 'status', 'completion_at' or 'deleted_at'"),
     (r'\{"task_id":1,"revision":7,', '{"task_id":7,"revision":7,', "is of a task that there isn't"),
     (r'\{"task_id":1,"revision":8,', '{"task_id":1,"revision":7,', "revision and field must be greater than those of the entry before"),
     (r'(?<="field":"deleted_at","old":null,"new":)"[^"]*"', '"01-01-2020"', "new must be a moment as RFC 3339 writes it"),

@@ -19,7 +19,7 @@ from rest.errors import Conflict
 from rest.values import MOST_PER_PAGE
 from tasks import listing
 from tasks.schemas import TaskQuery
-from tests.conftest import Answer, Person
+from tests.conftest import Answer, Person, create_tasks
 from tests.rest.test_bodies import is_problem
 from transfer import exports
 from transfer.json_format import Export
@@ -45,12 +45,7 @@ def todos(answer: Answer) -> list[icalendar.Todo]:
 def make_tasks(sql: Sql, person: Person, count: int) -> None:
     """Make many tasks at once."""
     assert person.caller
-    sql(
-        "SELECT count(task_create(%s, %s, true, jsonb_build_object('name', 'task ' || n, 'description', '', 'status', 'new')))"
-        " FROM generate_series(1, %s) n",
-        *person.caller,
-        count,
-    )
+    create_tasks(sql, person.caller, count)
 
 
 async def read(form: str, person: Person, **query: Any) -> tuple[listing.Listed, Any]:
@@ -204,7 +199,7 @@ async def test_a_reader_that_takes_nothing_is_given_up(
     monkeypatch.setattr("rest.streamed_response.IDLE_SECONDS", 0.2)
     make_tasks(sql, alice, 300)
     assert alice.caller
-    sql("UPDATE task SET description = repeat('x', 10000) WHERE user_id = %s", alice.caller.user_id)
+    sql("UPDATE task SET look = 0, description = repeat('x', 10000) WHERE user_id = %s", alice.caller.user_id)
     reader, writer = await asyncio.open_connection(alice.client.host, alice.client.port, limit=1024)
     for _ in range(10):  # more than the buffers on the way hold
         writer.write(f"GET /task?format=csv HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {alice.token}\r\n\r\n".encode())
@@ -220,7 +215,7 @@ async def test_a_reader_that_takes_nothing_is_given_up(
 async def test_while_a_client_reads_a_part_nothing_else_is_kept(alice: Person, sql: Sql) -> None:
     make_tasks(sql, alice, 500)
     assert alice.caller
-    sql("UPDATE task SET description = repeat('x', 10000) WHERE user_id = %s", alice.caller.user_id)
+    sql("UPDATE task SET look = 0, description = repeat('x', 10000) WHERE user_id = %s", alice.caller.user_id)
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()

@@ -1,0 +1,70 @@
+-- A task's fields, said once: which they are, how a task with them looks to clients, and how the log has their values. A new field of a task
+-- is a column (a step), a line in each of these, and one in what write.sql sets.
+
+-- How tasks look in this version. A version in which a task looks different has the next number: bodies of another look are made anew.
+CREATE FUNCTION task_look() RETURNS smallint LANGUAGE sql IMMUTABLE
+RETURN 1::smallint;
+
+-- The fields that are logged, in the order of one revision's entries, and their values as the log has them.
+CREATE FUNCTION task_field_names() RETURNS text[] LANGUAGE sql IMMUTABLE
+RETURN ARRAY['name', 'description', 'status', 'completion_at', 'deleted_at'];
+
+CREATE FUNCTION task_field_values(t task) RETURNS text[] LANGUAGE sql STABLE
+RETURN ARRAY[t.name, t.description, t.status, t.completion_at::text, t.deleted_at::text];
+
+CREATE FUNCTION day_text(day date) RETURNS text LANGUAGE sql STABLE
+RETURN to_char(day::timestamp, 'DD-MM-YYYY');
+
+CREATE FUNCTION moment_text(moment timestamptz) RETURNS text LANGUAGE sql STABLE
+RETURN to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
+
+-- How a task looks. In plpgsql, which keeps the expression's plan. Whatever may be NULL needs coalesce, or the whole text is NULL.
+CREATE FUNCTION task_json(t task) RETURNS text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    moment CONSTANT text := 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"';
+BEGIN
+    RETURN '{"id":' || t.id
+        || ',"name":' || to_json(t.name)
+        || ',"description":' || to_json(t.description)
+        || ',"status":"' || t.status
+        || '","completion_at":' || coalesce('"' || to_char(t.completion_at::timestamp, 'DD-MM-YYYY') || '"', 'null')
+        || ',"created_at":"' || to_char(t.created_at AT TIME ZONE 'UTC', moment)
+        || '","updated_at":"' || to_char(t.updated_at AT TIME ZONE 'UTC', moment)
+        || '","completed_at":' || coalesce('"' || to_char(t.completed_at AT TIME ZONE 'UTC', moment) || '"', 'null')
+        || ',"deleted_at":' || coalesce('"' || to_char(t.deleted_at AT TIME ZONE 'UTC', moment) || '"', 'null')
+        || ',"revision":' || t.revision || '}';
+END $$;
+
+-- A stored task as clients see it. Inlined by the planner (a test reads the plan).
+CREATE FUNCTION task_shown(t task) RETURNS text LANGUAGE sql STABLE
+RETURN CASE WHEN t.look = task_look() THEN t.body ELSE task_json(t) END;
+
+-- A value of the log as clients see it.
+CREATE FUNCTION log_value(field text, value text) RETURNS text LANGUAGE sql STABLE
+RETURN coalesce(to_json(CASE field WHEN 'completion_at' THEN day_text(value::date)
+                                   WHEN 'deleted_at' THEN moment_text(value::timestamptz)
+                                   ELSE value END)::text, 'null');
+
+-- A value that clients send as the log has it.
+CREATE FUNCTION log_value_kept(field text, value text) RETURNS text LANGUAGE sql STABLE
+RETURN CASE field WHEN 'deleted_at' THEN value::timestamptz::text ELSE value END;
+
+-- Tell whether a task's field can have held a value, as the log has it.
+CREATE FUNCTION log_value_fits(field text, value text) RETURNS boolean LANGUAGE sql STABLE
+RETURN CASE field WHEN 'name' THEN coalesce(char_length(value) BETWEEN 1 AND 200, false)
+                  WHEN 'description' THEN coalesce(char_length(value) <= 10000, false)
+                  WHEN 'status' THEN coalesce(value IN ('new', 'planned', 'in_work', 'completed'), false)
+                  WHEN 'completion_at' THEN value IS NULL OR (pg_input_is_valid(value, 'date') AND value ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' AND value >= '1900')
+                  WHEN 'deleted_at' THEN value IS NULL OR (pg_input_is_valid(value, 'timestamptz') AND value ~ '^[0-9]')
+                  ELSE false END;
+
+-- A log entry as clients see it, of one task's log and of the account's. Inlined by the planner (a test reads the plan).
+CREATE FUNCTION log_json(l task_log) RETURNS text LANGUAGE sql STABLE
+RETURN '{"revision":' || l.revision
+    || ',"changed_at":"' || moment_text(l.changed_at)
+    || '","field":"' || l.field
+    || '","old":' || log_value(l.field, l.old)
+    || ',"new":' || log_value(l.field, l.new) || '}';
+
+CREATE FUNCTION account_log_json(l task_log) RETURNS text LANGUAGE sql STABLE
+RETURN '{"task_id":' || l.task_id || ',' || substr(log_json(l), 2);

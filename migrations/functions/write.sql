@@ -1,0 +1,153 @@
+-- The one writer: after this file nothing else creates or changes a task, or writes its log.
+
+-- Lock a user's state and return it; all NULL where the user is gone or the token's generation is past and, unless p_wait, where another
+-- transaction holds it.
+CREATE FUNCTION state_lock(p_user_id bigint, p_generation bigint, p_wait boolean) RETURNS user_state LANGUAGE plpgsql AS $$
+DECLARE
+    s user_state;
+BEGIN
+    IF p_wait THEN
+        SELECT * INTO s FROM user_state u WHERE u.user_id = p_user_id AND u.token_generation = p_generation FOR NO KEY UPDATE;
+    ELSE
+        SELECT * INTO s FROM user_state u WHERE u.user_id = p_user_id AND u.token_generation = p_generation FOR NO KEY UPDATE SKIP LOCKED;
+    END IF;
+    RETURN s;
+END $$;
+
+-- Why a change without a state is refused: busy is to be sent again, with p_wait, and then knows.
+CREATE FUNCTION no_state(p_wait boolean) RETURNS text LANGUAGE sql IMMUTABLE
+RETURN CASE WHEN p_wait THEN 'unauthorized' ELSE 'busy' END;
+
+-- The moment of a user's next change: later than every change before it, also when the clock stepped back. To be asked under the state's lock.
+CREATE FUNCTION next_moment(s user_state) RETURNS timestamptz LANGUAGE sql VOLATILE
+RETURN greatest(clock_timestamp(), s.changed_at + interval '1 microsecond');
+
+-- What a task is after a change to what is wanted, with which its user comes to this state; `old` is all NULL where it is created.
+CREATE FUNCTION task_changed(old task, wanted task, s user_state) RETURNS task LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    IF old.id IS NULL THEN
+        wanted.user_id := s.user_id;
+        wanted.id := s.last_task_id;
+        wanted.created_at := s.changed_at;
+        wanted.created_revision := s.revision;
+    END IF;
+    IF wanted.status IS DISTINCT FROM old.status THEN
+        wanted.completed_at := CASE WHEN wanted.status = 'completed' THEN s.changed_at END;
+    END IF;
+    wanted.revision := s.revision;
+    wanted.updated_at := s.changed_at;
+    wanted.look := task_look();
+    wanted.body := task_json(wanted);
+    RETURN wanted;
+END $$;
+
+-- Put new tasks into the table. The columns are named: those that a later version adds, while this one still runs, have their defaults.
+CREATE FUNCTION task_insert(p_tasks task[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO task (user_id, id, name, description, status, completion_at, created_at, updated_at, completed_at, deleted_at, created_revision,
+                      revision, look, body)
+    SELECT t.user_id, t.id, t.name, t.description, t.status, t.completion_at, t.created_at, t.updated_at, t.completed_at, t.deleted_at, t.created_revision,
+           t.revision, t.look, t.body
+      FROM unnest(p_tasks) t;
+END $$;
+
+CREATE TYPE task_change AS (old task, new task);
+
+-- Do many changes of many users' tasks in one step, each a row and, but for a creation, a log entry for each field that differs.
+-- Change n: whose it is (user, and token's generation); of which task (NULL: of a new one); the revisions that the client takes for the present
+-- one, as the text of an array (NULL: any); and what the task is to be, as an object: fields that are absent stay, null clears; "deleted": true is
+-- into the trash, false out of it. What is in there can be changed by the latter alone, or p_anywhere. All have p_moment, or each one of its own.
+-- Each answers why it was refused (NULL: it wasn't), the task as it is then, and the user's revision. What is so already isn't written, and needs
+-- no present revision (RFC 9110, 13.1.1). Busy is to be sent again, since its user is held by another transaction, for which only p_wait
+-- waits, or its task has a change before it here (with p_moment nobody looks: the caller names each task once).
+-- One plan serves all sizes of table and batch: tasks are looked up, whatever the planner believes of a table that it has not analysed yet.
+CREATE FUNCTION task_write(p_users bigint[], p_generations bigint[], p_ids bigint[], p_if_match text[], p_changes jsonb[], p_wait boolean,
+                           p_moment timestamptz DEFAULT NULL, p_anywhere boolean DEFAULT false)
+RETURNS TABLE (n bigint, refused text, id bigint, revision bigint, body text, user_revision bigint) LANGUAGE plpgsql ROWS 10
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+#variable_conflict use_column
+DECLARE
+    states user_state[];
+    clock timestamptz;
+    m record;
+    s user_state;
+    moment timestamptz;
+    wanted task;
+    differs boolean;
+    after task;
+    created task[];
+    changed task_change[];
+    touched text[];
+BEGIN
+    IF p_wait THEN
+        SELECT array_agg(l.u) INTO states FROM (
+            SELECT u FROM user_state u WHERE u.user_id = ANY (p_users) AND u.token_generation = ANY (p_generations) FOR NO KEY UPDATE) l;
+    ELSE
+        SELECT array_agg(l.u) INTO states FROM (
+            SELECT u FROM user_state u WHERE u.user_id = ANY (p_users) AND u.token_generation = ANY (p_generations) FOR NO KEY UPDATE SKIP LOCKED) l;
+    END IF;
+    clock := clock_timestamp();  -- now() would precede the wait
+    FOR m IN  -- a statement of its own: it sees what those have done who were waited for
+        SELECT a.n, a.id, a.if_match::bigint[] AS if_match, a.change, s.place, t AS old
+          FROM unnest(p_users, p_generations, p_ids, p_if_match, p_changes) WITH ORDINALITY a (user_id, generation, id, if_match, change, n)
+               LEFT JOIN (SELECT u.user_id, u.token_generation, row_number() OVER () AS place FROM unnest(states) u) s
+                      ON s.user_id = a.user_id AND s.token_generation = a.generation
+               LEFT JOIN task t ON t.user_id = s.user_id AND t.id = a.id AND (t.deleted_at IS NULL OR p_anywhere OR a.change @> '{"deleted": false}')
+         ORDER BY a.n
+    LOOP
+        n := m.n; refused := NULL; user_revision := NULL; after := m.old;
+        IF m.place IS NULL THEN
+            refused := no_state(p_wait);
+        ELSE
+            s := states[m.place];
+            moment := coalesce(p_moment, greatest(clock, s.changed_at + interval '1 microsecond'));
+            wanted := jsonb_populate_record(m.old, m.change);
+            IF m.change ? 'deleted' THEN
+                wanted.deleted_at := CASE WHEN (m.change -> 'deleted')::boolean THEN coalesce((m.old).deleted_at, moment) END;
+            END IF;
+            differs := wanted IS DISTINCT FROM m.old;
+            refused := CASE WHEN m.id IS NULL THEN NULL
+                            WHEN m.old IS NULL THEN 'not_found'
+                            WHEN s.user_id || '/' || m.id = ANY (touched) THEN 'busy'
+                            WHEN differs AND (m.old).revision <> ALL (m.if_match) THEN 'changed_meanwhile' END;
+            IF differs AND refused IS NULL THEN
+                s.revision := s.revision + 1;
+                s.last_task_id := s.last_task_id + (m.id IS NULL)::int;
+                s.changed_at := moment;
+                states[m.place] := s;
+                after := task_changed(m.old, wanted, s);
+                IF m.id IS NULL THEN
+                    created := created || after;
+                ELSE
+                    changed := changed || ROW(m.old, after)::task_change;
+                    IF p_moment IS NULL THEN
+                        touched := touched || (s.user_id || '/' || m.id);
+                    END IF;
+                END IF;
+            END IF;
+            user_revision := s.revision;
+        END IF;
+        id := after.id; revision := after.revision; body := task_shown(after);
+        RETURN NEXT;
+    END LOOP;
+    IF created IS NOT NULL THEN
+        PERFORM task_insert(created);
+    END IF;
+    IF changed IS NOT NULL THEN
+        UPDATE task t
+           SET (name, description, status, completion_at, completed_at, deleted_at, revision, updated_at, look, body)
+             = ROW ((c.new).name, (c.new).description, (c.new).status, (c.new).completion_at, (c.new).completed_at, (c.new).deleted_at,
+                    (c.new).revision, (c.new).updated_at, (c.new).look, (c.new).body)
+          FROM unnest(changed) c
+         WHERE t.user_id = (c.new).user_id AND t.id = (c.new).id;
+        INSERT INTO task_log (user_id, task_id, revision, field, old, new, changed_at)
+        SELECT (c.new).user_id, (c.new).id, (c.new).revision, f.field, f.old, f.new, (c.new).updated_at
+          FROM unnest(changed) c CROSS JOIN LATERAL unnest(task_field_names(), task_field_values(c.old), task_field_values(c.new)) f (field, old, new)
+         WHERE f.old IS DISTINCT FROM f.new;
+    END IF;
+    IF created IS NOT NULL OR changed IS NOT NULL THEN
+        UPDATE user_state u SET revision = s.revision, last_task_id = s.last_task_id, changed_at = s.changed_at
+          FROM unnest(states) s
+         WHERE u.user_id = s.user_id AND s.revision > u.revision;
+    END IF;
+END $$;
