@@ -1,6 +1,5 @@
 """Read me first: what there is, who guards it, and how it starts. `python app.py` runs one process for development."""
 
-import asyncio
 from functools import cache
 
 import orjson
@@ -12,13 +11,17 @@ import settings
 import views
 from accounts import passwords, rate_limits
 from accounts import views as account_views
+from accounts.values import AccountLimits
 from history import event_watcher
 from history import views as history_views
-from postgres import database
 from postgres.housekeeping import Chore, keep_house
-from rest import cors, docs_pages, errors, openapi, overload, values
+from rest import cors, docs_pages, errors, openapi, operation, overload, values
 from server import aiohttp_fixes, connections
+from server.connections import ConnectionLimits
+from service import SERVICE, make_service
+from settings import Settings
 from telemetry import logs, metrics
+from transfer import imports
 from transfer import views as transfer_views
 
 aiohttp_fixes.apply("task")
@@ -73,60 +76,76 @@ OPERATORS = [web.view("/metrics", views.Metrics)]  # there only with METRICS_TOK
 
 
 ROWS_PER_STEP, TASKS_PER_STEP, PAGES_PER_STEP = 10_000, 200, 20
-CHORES = [  # what goes by itself
-    Chore(0, "account_sweep(%s)", lambda: (ROWS_PER_STEP,)),
-    Chore(1, "leftover_sweep(%s)", lambda: (ROWS_PER_STEP,)),
-    Chore(2, "limits_sweep(%s, %s)", lambda: (settings.load().known_address_seconds, ROWS_PER_STEP)),
-    Chore(
-        3,
-        "trash_sweep(now() - make_interval(secs => %s), %s, %s)",
-        lambda: (settings.load().trash_lifetime_seconds, TASKS_PER_STEP, ROWS_PER_STEP),
-    ),
-    Chore(4, "look_sweep(%s)", lambda: (PAGES_PER_STEP,)),
-]
+
+
+def chores(given: Settings) -> list[Chore]:
+    """Return what goes by itself."""
+    trash = given.trash_lifetime_seconds, TASKS_PER_STEP, ROWS_PER_STEP
+    return [
+        Chore(0, "account_sweep(%s)", (ROWS_PER_STEP,)),
+        Chore(1, "leftover_sweep(%s)", (ROWS_PER_STEP,)),
+        Chore(2, "limits_sweep(%s, %s)", (given.known_address_seconds, ROWS_PER_STEP)),
+        Chore(3, "trash_sweep(now() - make_interval(secs => %s), %s, %s)", trash),
+        Chore(4, "look_sweep(%s)", (PAGES_PER_STEP,)),
+    ]
 
 
 ALWAYS = (views.Live, views.Ready, views.Metrics)  # answered however much there is to do
 REMEDIES = (account_views.Password, account_views.Revocation)  # what ends a stolen token: its thief leaves room for that
 
 
-def middlewares(under_way: overload.UnderWay) -> list[Middleware]:
-    """Give the middlewares, outermost first: whatever happens further in is named, logged and answered, and nothing takes too long."""
-    origins = settings.load().cors_origins
-    preflights = [cors.middleware(origins)] if origins else []
-    counted = [rate_limits.middleware(REMEDIES)] if rate_limits.is_on() else []
-    return [logs.middleware, errors.middleware, *preflights, under_way.middleware, auth.middleware(PRIVATE), *counted]
+def middlewares(given: Settings, under_way: overload.UnderWay) -> list[Middleware]:
+    """Return the middlewares, outermost first: whatever happens further in is named, logged and answered, and nothing takes too long."""
+    preflights = [cors.middleware(given.cors_origins)] if given.cors_origins else []
+    guard = auth.middleware(PRIVATE, given.jwt_secrets)
+    counted = [rate_limits.middleware(REMEDIES, given.user_limit_per_minute)] if given.rate_limit == "on" else []
+    return [logs.middleware, errors.middleware, *preflights, under_way.middleware, guard, *counted]
 
 
 @cache
 def document() -> bytes:
-    """Give the OpenAPI document."""
+    """Return the OpenAPI document."""
     public = [route for route in PUBLIC if route not in docs_pages.PAGES]
     return orjson.dumps(openapi.make(INFO, public, PRIVATE, OPERATORS, PARTICULARS))
 
 
-async def create_app() -> web.Application:
-    """Make the application; gunicorn calls this in each worker."""
-    given = settings.load()
+async def create_app(given: Settings | None = None) -> web.Application:
+    """Make an application with these settings, or with the environment's; gunicorn calls this in each worker."""
+    given = given or settings.load()
+    service = make_service(given)
     under_way = overload.UnderWay(given.max_requests_at_once, given.request_timeout_seconds, ALWAYS)
-    app = web.Application(middlewares=middlewares(under_way), client_max_size=given.max_body_bytes)
+    app = web.Application(middlewares=middlewares(given, under_way), client_max_size=given.max_body_bytes)
     app.add_routes(PUBLIC + PRIVATE)
     if given.cors_origins:
         cors.allow(app, given.cors_origins, ["X-Purged", "X-Revision"])
+    app[SERVICE] = service
     app[overload.UNDER_WAY] = under_way
+    app[operation.CONTEXT] = AccountLimits(given.password_min_length, given.token_lifetime_most_seconds)
+    app[connections.LIMITS] = ConnectionLimits(
+        given.request_timeout_seconds, given.keepalive_seconds, given.max_connections, given.max_header_bytes
+    )
     app[connections.REFUSAL] = overload.refusal()
     app[docs_pages.DOCUMENT] = document()
-    app[transfer_views.TURNS] = asyncio.Semaphore(transfer_views.IMPORTS_AT_ONCE)
     if given.metrics_token:
         app.add_routes(OPERATORS)
         app.cleanup_ctx.append(metrics.writing)
     app.cleanup_ctx.extend(
-        [logs.access_lines, database.pool, rate_limits.door, passwords.hashing, keep_house(CHORES), event_watcher.watching]
+        [
+            logs.access_lines,
+            under_way.measuring,
+            service.database.running,
+            rate_limits.counting,
+            passwords.hashing,
+            imports.importing,
+            keep_house(service.database, chores(given)),
+            event_watcher.watching,
+        ]
     )
     app.on_shutdown.append(event_watcher.end_streams)
     return app
 
 
 if __name__ == "__main__":
-    logs.log_to_stdout(settings.load().log_level)
-    web.run_app(create_app(), host=settings.load().host, port=settings.load().port, access_log=None)
+    environment = settings.load()
+    logs.log_to_stdout(environment.log_level)
+    web.run_app(create_app(environment), host=environment.host, port=environment.port, access_log=None)

@@ -14,14 +14,15 @@ from aiohttp_jwt import JWTMiddleware
 from cachetools import FIFOCache
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-import settings
 from models import Caller
 from rest.errors import EXTRA_HEADERS, InvalidToken, Unauthorized
+from service import SERVICE, Service
+from settings import LONGEST_TOKEN_LIFETIME_SECONDS, Settings
 from telemetry.logs import USER_ID
 
 ALGORITHM = "HS256"
-MOST_REMEMBERED = 10_000  # verified tokens per worker, at some 600 bytes
-LONGEST_REMEMBERED = 300  # as it was sent: a token of ours with its scheme has some 200 bytes, and may come with thousands of spaces
+MAX_REMEMBERED = 10_000  # verified tokens per worker, at some 600 bytes
+MAX_REMEMBERED_LENGTH = 300  # as it was sent: a token of ours with its scheme has some 200 bytes, and may come with thousands of spaces
 GENERATIONS = 2**53  # the largest that every JSON parser reads exactly
 PRIVATE_HEADERS: dict[str, str] = {hdrs.CACHE_CONTROL: "private, no-cache", hdrs.VARY: "Authorization, Accept"}
 
@@ -49,11 +50,11 @@ class Token(BaseModel):
     expires_in: int = Field(description="seconds", examples=[2592000])
 
 
-def issue_token(caller: Caller, lifetime_seconds: int | None = None) -> Token:
+def issue_token(settings: Settings, caller: Caller, lifetime_seconds: int | None = None) -> Token:
     """Sign a token for the caller; one that lives as long as the operator says, unless another lifetime is given."""
-    now, lifetime = int(time.time()), lifetime_seconds or settings.load().token_lifetime_seconds
+    now, lifetime = int(time.time()), lifetime_seconds or settings.token_lifetime_seconds
     claims = {"sub": str(caller.user_id), "iat": now, "exp": now + lifetime, "gen": caller.generation}
-    return Token(access_token=jwt.encode(claims, settings.load().jwt_secret.get_secret_value(), ALGORITHM), expires_in=lifetime)
+    return Token(access_token=jwt.encode(claims, settings.jwt_secret.get_secret_value(), ALGORITHM), expires_in=lifetime)
 
 
 class Claims(BaseModel):
@@ -67,9 +68,9 @@ class Claims(BaseModel):
     gen: int
 
     def caller(self) -> Caller:
-        """Give who it is. Raises InvalidToken where it would live longer than we ever said, or names nobody."""
+        """Return who it is. Raises InvalidToken where it would live longer than we ever said, or names nobody."""
         user_id = int(self.sub)
-        if self.exp - self.iat > settings.LONGEST_TOKEN_LIFETIME_SECONDS or user_id >= 2**63 or not 0 <= self.gen < GENERATIONS:
+        if self.exp - self.iat > LONGEST_TOKEN_LIFETIME_SECONDS or user_id >= 2**63 or not 0 <= self.gen < GENERATIONS:
             raise InvalidToken()
         return Caller(user_id, self.gen)
 
@@ -80,7 +81,7 @@ BEARER = re.compile(rf"(?i:bearer) +({HEADER}\.[A-Za-z0-9_-]{{1,1000}}\.[A-Za-z0
 
 
 def bearer_token(request: web.Request) -> str:
-    """Give the token that was sent. aiohttp-jwt's own way takes `BearerXYZ` for a scheme and fails at bytes beyond ASCII."""
+    """Return the token that was sent. aiohttp-jwt's own way takes `BearerXYZ` for a scheme and fails at bytes beyond ASCII."""
     sent = request.headers.getall(hdrs.AUTHORIZATION, [])
     if not sent or (len(sent) == 1 and sent[0].split(" ")[0].lower() != "bearer"):
         raise Unauthorized()
@@ -93,15 +94,14 @@ def bearer_token(request: web.Request) -> str:
 class _Verification:
     """The verifying of tokens, which aiohttp-jwt does, mostly once for each, under the present secret or the one before."""
 
-    def __init__(self) -> None:
+    def __init__(self, secrets: Sequence[str]) -> None:
         self._verified, *self._verified_before = (
-            JWTMiddleware(secret, request_property="claims", algorithms=[ALGORITHM], token_getter=bearer_token)
-            for secret in settings.load().jwt_secrets
+            JWTMiddleware(secret, request_property="claims", algorithms=[ALGORITHM], token_getter=bearer_token) for secret in secrets
         )
-        self._remembered: FIFOCache[str, Access] = FIFOCache(MOST_REMEMBERED)  # by what was sent
+        self._remembered: FIFOCache[str, Access] = FIFOCache(MAX_REMEMBERED)  # by what was sent
 
     def known(self, sent: Sequence[str]) -> Access | None:
-        """Give what was found out before, while it is true."""
+        """Return what was found out before, while it is true."""
         try:
             access = self._remembered[sent[0]] if len(sent) == 1 else None
         except KeyError:
@@ -121,14 +121,14 @@ class _Verification:
         except (web.HTTPUnauthorized, ValidationError):
             raise InvalidToken() from None
         access = Access(claims.caller(), claims.exp)
-        if len(sent[0]) <= LONGEST_REMEMBERED:
+        if len(sent[0]) <= MAX_REMEMBERED_LENGTH:
             self._remembered[sent[0]] = access
         return access
 
 
-def middleware(private: Iterable[web.RouteDef]) -> Middleware:
+def middleware(private: Iterable[web.RouteDef], secrets: Sequence[str]) -> Middleware:
     """Make the middleware that guards these routes. What needs a token stands in that list; nothing else does."""
-    guarded, verification = {route.handler for route in private}, _Verification()
+    guarded, verification = {route.handler for route in private}, _Verification(secrets)
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -151,6 +151,11 @@ class Resource(web.View):
             cls.head = cls.get  # type: ignore[attr-defined]
 
     @property
+    def service(self) -> Service:
+        """What all rooms share."""
+        return self.request.app[SERVICE]
+
+    @property
     def caller(self) -> Caller:
         """Whose data it is."""
         return self.request[ACCESS].caller
@@ -158,7 +163,7 @@ class Resource(web.View):
 
 def check_operator(request: web.Request) -> None:
     """Let only in who sends METRICS_TOKEN. Raises Unauthorized."""
-    sent, given = request.headers.getall(hdrs.AUTHORIZATION, []), settings.load().metrics_token
+    sent, given = request.headers.getall(hdrs.AUTHORIZATION, []), request.app[SERVICE].settings.metrics_token
     scheme, _, token = sent[0].partition(" ") if sent else ("", "", "")
     if scheme.lower() != "bearer":
         raise Unauthorized()

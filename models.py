@@ -21,14 +21,16 @@ from playhouse.postgres_ext import ArrayField, BinaryJSONField, DateTimeTZField
 
 import settings
 from postgres import migrate
-from postgres.database import MIGRATIONS, connection_parameters, database
+from postgres.database import MIGRATIONS, DatabaseConfiguration
+from postgres.queries import DIALECT
+from service import database_configuration
 
 
 class Stored(AioModel):
-    """A table of ours."""
+    """A table of ours. What is written with it runs on a database of an application's: `await database.aio_execute(query)`."""
 
     class Meta:
-        database = database
+        database = DIALECT
 
 
 class User(Stored):
@@ -183,10 +185,10 @@ class Caller(NamedTuple):
 CALLER_TYPES = {"user_id": "bigint", "generation": "bigint"}
 
 
-def upgrade() -> None:
+def upgrade(configuration: DatabaseConfiguration) -> None:
     """Make the database and bring its schema up to date, and say so. Exits where that can't be done."""
     try:
-        schema = migrate.upgrade(settings.load().db, connection_parameters(), MIGRATIONS)
+        schema = migrate.upgrade(configuration.name, configuration.parameters, MIGRATIONS)
     except psycopg2.Error as error:
         raise SystemExit(f"The schema can't be brought up to date: {str(error).strip()}") from None
     if schema.fault:
@@ -197,10 +199,10 @@ def upgrade() -> None:
 if __name__ == "__main__":
     match sys.argv[1:]:
         case []:
-            upgrade()
+            upgrade(database_configuration(settings.load()))
         case ["verify"]:
             from history import verify
 
-            verify.verify()
+            verify.verify(database_configuration(settings.load()))
         case _:
             raise SystemExit("Either `python models.py`, or `python models.py verify`.")

@@ -1,7 +1,7 @@
-"""The environment, read once and checked: what is wrong or missing stops the start with the variable's name."""
+"""The environment, read by whoever starts and checked: what is wrong or missing stops the start with the variable's name."""
 
 import re
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -118,9 +118,8 @@ class Settings(BaseSettings):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-@cache
 def load() -> Settings:
-    """Give the settings; exit with a sentence for each variable that is missing or wrong."""
+    """Read the settings; exit with a sentence for each variable that is missing or wrong."""
     try:
         return Settings()  # type: ignore[call-arg]  # its values come from the environment
     except ValidationError as error:

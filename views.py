@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict
 
 import auth
 from auth import Resource
-from postgres.database import database
 from rest import conditions, idempotency, negotiation, streamed_response
 from rest.errors import NotFound, Unavailable
 from rest.idempotency import KeyReused
@@ -48,11 +47,11 @@ class TaskList(TaskResource):
 
         Where more follow, the header Link has the address of the next page, of which a client needs the parameter `cursor`.
         """
-        query = await listing.settled(self.caller, query)
+        query = await listing.resolve_moment(self.service, self.caller, query)
         if form := exports.form_of(query, partial(negotiation.preferred, self.request)):
             return await self._answer_in_form(query, form)
-        thing = self.caller, query
-        return await self.page_answer(query, partial(listing.account_state, *thing), partial(listing.list_tasks, *thing))
+        asked = self.service, self.caller, query
+        return await self.page_answer(query, partial(listing.get_state, *asked), partial(listing.list_tasks, *asked))
 
     @operation("create_task", CREATED_TASK, KeyReused, TaskPurged, tag="Tasks", takes=(idempotency.HEADER,))
     async def post(self, task: TaskNew) -> web.Response:
@@ -60,16 +59,16 @@ class TaskList(TaskResource):
 
         Sent again with the same Idempotency-Key within 24 hours, it creates nothing more and gets the same answer.
         """
-        created = await store.create_task(self.caller, task, idempotency.key(self.request))
+        created = await store.create_task(self.service, self.caller, task, idempotency.key(self.request))
         response = self.task_answer(created, HTTPStatus.CREATED)
         response.headers[hdrs.LOCATION] = f"/task/{created.id}"
         return response
 
     async def _answer_in_form(self, query: TaskQuery, form: Form) -> web.StreamResponse:
         whole = "limit" not in query.model_fields_set
-        if known := await self._known(query, partial(listing.account_state, self.caller, query), form.media_type, whole):
+        if known := await self._known(query, partial(listing.get_state, self.service, self.caller, query), form.media_type, whole):
             return known
-        first, body = await exports.list_in_form(self.caller, query, form, whole=whole)
+        first, body = await exports.list_in_form(self.service, self.caller, query, form, whole=whole)
         tag = self._page_tag(query, first.state, form.media_type, whole)
         if conditions.is_known(self.request, tag):
             return with_purged(conditions.not_modified(tag), first.state)
@@ -85,8 +84,8 @@ class TaskItem(TaskResource):
     @operation("get_task", TASK, NotFound, tag="Tasks")
     async def get(self, query: TaskMatch) -> web.Response:
         """Show a task as it is, or as it was, if it is as asked for."""
-        query = await listing.settled(self.caller, query)
-        return self.task_answer(await listing.find_task(self.caller, self.task_id, query))
+        query = await listing.resolve_moment(self.service, self.caller, query)
+        return self.task_answer(await listing.find_task(self.service, self.caller, self.task_id, query))
 
     @operation("update_task", TASK, NotFound, TaskChangedMeanwhile, tag="Tasks")
     async def patch(self, change: TaskChange) -> web.Response:
@@ -121,11 +120,11 @@ class TaskItem(TaskResource):
 
         From the trash it can be restored for as long as the operator set, by default 30 days.
         """
-        deleted = await store.delete_task(self.caller, self.task_id, self.if_match, forever=query.forever)
+        deleted = await store.delete_task(self.service, self.caller, self.task_id, self.if_match, forever=query.forever)
         return web.Response(status=HTTPStatus.NO_CONTENT, headers={X_REVISION: str(deleted.user_revision)})
 
     async def _change(self, change: TaskChange) -> web.Response:
-        return self.task_answer(await store.update_task(self.caller, self.task_id, change, self.if_match))
+        return self.task_answer(await store.update_task(self.service, self.caller, self.task_id, change, self.if_match))
 
 
 class Live(Resource):
@@ -155,6 +154,6 @@ class Ready(Resource):
     @operation("check_readiness", HEALTH, Unavailable, tag="Service")
     async def get(self) -> web.Response:
         """Say that the database answers and has this version's schema."""
-        if trouble := await database.check():
+        if trouble := await self.service.database.check():
             raise Unavailable(trouble)
         return web.json_response(Health().model_dump())

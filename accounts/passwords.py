@@ -3,7 +3,7 @@
 import asyncio
 import hmac
 import importlib.util
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import NamedTuple, ParamSpec, TypeVar
@@ -13,8 +13,9 @@ from argon2 import PasswordHasher, extract_parameters
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 from argon2.low_level import Type, hash_secret_raw
 
-import settings
 from rest.errors import Overloaded
+from service import SERVICE
+from settings import Settings
 from telemetry import metrics
 
 P = ParamSpec("P")
@@ -29,20 +30,20 @@ OURS = frozenset(
 )  # "context-specific words"
 
 
-def is_common(password: str) -> bool:
-    """Tell whether a guesser would try this one early."""
+def is_common(password: str, min_length: int) -> bool:
+    """Tell whether a guesser would try this one early, of those that are long enough."""
     folded = password.casefold()
-    return folded in OURS or folded in _common(settings.load().password_min_length)
+    return folded in OURS or folded in _common(min_length)
 
 
 @cache
-def _common(least_characters: int) -> frozenset[str]:
-    """Give zxcvbn's list. Its file is run alone: the package would make tables of all its lists, and keep them (13 MB)."""
+def _common(min_length: int) -> frozenset[str]:
+    """Return zxcvbn's list. Its file is run alone: the package would make tables of all its lists, and keep them (13 MB)."""
     package = importlib.util.find_spec("zxcvbn")
     spec = importlib.util.spec_from_file_location("frequency_lists", f"{package.submodule_search_locations[0]}/frequency_lists.py")  # type: ignore[union-attr,index]
     lists = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     spec.loader.exec_module(lists)  # type: ignore[union-attr]
-    return frozenset(word for word in lists.FREQUENCY_LISTS["passwords"] if len(word) >= least_characters)
+    return frozenset(word for word in lists.FREQUENCY_LISTS["passwords"] if len(word) >= min_length)
 
 
 # What is stored: the pepper's name and argon2's hash, as `pepper=5f3a9c1e$argon2id$...`. At first there was no name.
@@ -55,29 +56,26 @@ class Pepper(NamedTuple):
     key: bytes
 
     def season(self, password: str) -> bytes:
-        """Give what argon2 is to hash."""
+        """Return what argon2 is to hash."""
         return hmac.digest(self.key, password.encode(), "sha256")
 
 
-@cache
-def peppers(given: settings.Settings) -> list[Pepper]:
-    """Give the pepper of new hashes, and the one before it if that is still good."""
-    keys = [salt.get_secret_value().encode() for salt in (given.pass_salt, given.pass_salt_previous) if salt]
+def peppers_of(settings: Settings) -> list[Pepper]:
+    """Return the pepper of new hashes, and the one before it if that is still good."""
+    keys = [salt.get_secret_value().encode() for salt in (settings.pass_salt, settings.pass_salt_previous) if salt]
     return [Pepper(f"pepper={hmac.digest(key, b'name', 'sha256')[:4].hex()}", key) for key in keys]
 
 
-def hash_password(password: str) -> str:
-    """Give what is stored for a password: argon2id over an HMAC with PASS_SALT, and which that was."""
-    pepper = peppers(settings.load())[0]
+def hash_password(password: str, pepper: Pepper) -> str:
+    """Return what is stored for a password: argon2id over an HMAC with PASS_SALT, and which that was."""
     return pepper.name + hasher.hash(pepper.season(password))
 
 
-def verify_password(password: str, stored: str | None) -> bool:
+def verify_password(password: str, stored: str | None, peppers: Sequence[Pepper]) -> bool:
     """Tell whether this is the password. A no takes the same work whatever is stored, and where nothing is (None)."""
     name, _, rest = (stored or "").partition("$")
-    password_hash, known = f"${rest}", peppers(settings.load())
-    work = 0
-    for pepper in known:
+    password_hash, work = f"${rest}", 0
+    for pepper in peppers:
         if name in ("", pepper.name):
             try:
                 return hasher.verify(password_hash, pepper.season(password))
@@ -85,14 +83,14 @@ def verify_password(password: str, stored: str | None) -> bool:
                 work += _work(password_hash)
             except (VerificationError, InvalidHashError):
                 break  # nobody can have made it
-    _waste(hasher.time_cost * hasher.memory_cost * len(known) - work)
+    _waste(hasher.time_cost * hasher.memory_cost * len(peppers) - work)
     return False
 
 
-def is_outdated(stored: str) -> bool:
+def is_outdated(stored: str, pepper: Pepper) -> bool:
     """Tell whether the hash was made in another way than today's."""
     name, _, rest = stored.partition("$")
-    return name != peppers(settings.load())[0].name or hasher.check_needs_rehash(f"${rest}")
+    return name != pepper.name or hasher.check_needs_rehash(f"${rest}")
 
 
 def _work(password_hash: str) -> int:
@@ -112,17 +110,32 @@ def _waste(work: int) -> None:
 # Where it is worked out
 
 PASSWORDS_WAITING = metrics.Gauge("passwords_waiting", "Passwords that wait to be hashed.")
-MOST_PASSWORDS_WAITING = metrics.Gauge("passwords_waiting_most", "Passwords that may wait to be hashed.")
+MAX_PASSWORDS_WAITING = metrics.Gauge("passwords_waiting_most", "Passwords that may wait to be hashed.")
 
 
 class Hashing:
     """A few threads in which passwords are hashed, so that the event loop goes on; the queue before them is short."""
 
-    def __init__(self, threads: int, queue: int) -> None:
+    def __init__(self, threads: int, queue: int, peppers: Sequence[Pepper]) -> None:
+        self.peppers, self.max_waiting = peppers, queue
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="hashing")
         self._free = threads + queue
-        PASSWORDS_WAITING.ask(lambda: max(0, queue - self._free))
-        MOST_PASSWORDS_WAITING.ask(lambda: queue)
+
+    async def hash(self, password: str) -> str:
+        """Return what is to be stored for a password. Raises Unavailable where too many wait already."""
+        return await self.run(hash_password, password, self.peppers[0])
+
+    async def verify(self, password: str, stored: str | None) -> bool:
+        """Tell whether this is the password. Raises Unavailable where too many wait already."""
+        return await self.run(verify_password, password, stored, self.peppers)
+
+    def is_outdated(self, stored: str) -> bool:
+        """Tell whether the hash was made in another way than today's."""
+        return is_outdated(stored, self.peppers[0])
+
+    def waiting(self) -> int:
+        """Tell how many wait."""
+        return max(0, self.max_waiting - self._free)
 
     async def run(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         """Run the function in one of the threads. Raises Unavailable where too many wait already."""
@@ -144,6 +157,8 @@ HASHING = web.AppKey("hashing", Hashing)
 
 async def hashing(app: web.Application) -> AsyncIterator[None]:
     """Hold the hashing threads while the application runs."""
-    app[HASHING] = Hashing(settings.load().hashing_threads, settings.load().hashing_queue)
-    yield
-    app[HASHING].close()
+    settings = app[SERVICE].settings
+    hashing = app[HASHING] = Hashing(settings.hashing_threads, settings.hashing_queue, peppers_of(settings))
+    with PASSWORDS_WAITING.measuring(hashing.waiting), MAX_PASSWORDS_WAITING.measuring(lambda: hashing.max_waiting):
+        yield
+    hashing.close()

@@ -4,89 +4,109 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from cachetools import FIFOCache, LRUCache
 
-import settings
 from accounts.values import login_key
-from postgres.database import Statement, database
+from postgres.queries import Statement
 from rest import addresses, overload
 from rest.errors import EXTRA_HEADERS, InvalidToken, Overloaded, Unavailable
 from rest.quotas import USERS, Quota, QuotaExceeded, headers
+from service import SERVICE, Service
 from telemetry.logs import USER_ID
 
 log = logging.getLogger(__name__)
 
-MOST_REMEMBERED = 10_000  # users, and refused keys, per worker
-AT_ONCE = 2  # of a worker's connections: a flood of attempts leaves the others to those who are in
+MAX_REMEMBERED = 10_000  # users, and refused keys, per worker
+MAX_AT_ONCE = 2  # of a worker's connections: a flood of attempts leaves the others to those who are in
 DIGEST_BYTES = 16
 
-_BEGIN = Statement("SELECT * FROM attempt_begin(%s::bytea[], %s::bigint[], %s::float8[], %s::bytea, %s::float8)", 5, ())
-_SUCCEEDED = Statement("SELECT attempt_succeeded(%s::bytea, %s::bytea, %s::timestamptz)", 3, ())
+_BEGIN = Statement("SELECT * FROM attempt_begin(%s::bytea[], %s::bigint[], %s::float8[], %s::bytea, %s::float8)", 5)
+_SUCCEEDED = Statement("SELECT attempt_succeeded(%s::bytea, %s::bytea, %s::timestamptz)", 3)
 
 
-class Door:
-    """What counts attempts. It asks PostgreSQL, and remembers for how long what it refused can't be allowed."""
+class Count(NamedTuple):
+    """What an attempt counts for: a quota, and the key of whose it is."""
 
-    def __init__(self) -> None:
-        given = settings.load()
-        self.quotas = [
-            Quota("address", given.address_limit_per_minute, 60, "Too many have tried to get in from your address"),
-            Quota("login", given.login_limit_per_minute, 60, "This login has been tried too often from your address"),
-            Quota("failures", given.login_failures_per_hour, 3600, "This login has failed too often, from unknown addresses"),
-        ]
-        self._secret = given.pass_salt.get_secret_value().encode()
-        self._places = asyncio.Semaphore(AT_ONCE)
-        self._refused: LRUCache[bytes, tuple[Quota, float]] = LRUCache(MOST_REMEMBERED)  # until when, in the loop's seconds
+    quota: Quota
+    key: bytes
+
+
+class Counted(NamedTuple):
+    """How an attempt was counted for one of its quotas, from 1: what is left for how long, and when; or, with no moment, refused."""
+
+    number: int
+    remaining: int
+    seconds: float
+    moment: datetime | None
+
+
+class Attempts:
+    """Counts attempts to get in. It asks PostgreSQL, and remembers for how long what it refused can't be allowed."""
+
+    def __init__(self, service: Service) -> None:
+        self._settings, self._database = service.settings, service.database
+        self.address = Quota("address", self._settings.address_limit_per_minute, 60, "Too many have tried to get in from your address")
+        self.login = Quota("login", self._settings.login_limit_per_minute, 60, "This login has been tried too often from your address")
+        self.failures = Quota(
+            "failures", self._settings.login_failures_per_hour, 3600, "This login has failed too often, from unknown addresses"
+        )
+        self._secret = self._settings.pass_salt.get_secret_value().encode()
+        self._turns = asyncio.Semaphore(MAX_AT_ONCE)
+        self._refused: LRUCache[bytes, tuple[Quota, float]] = LRUCache(MAX_REMEMBERED)  # by key: until when, in the loop's seconds
 
     def key(self, *parts: str) -> bytes:
-        """Give the key of whatever these name: nobody who has only the tables finds out what. With another PASS_SALT all begins anew."""
+        """Return the key of whatever these name: nobody who has only the tables finds out what. With another PASS_SALT all begins anew."""
         return hmac.digest(self._secret, "\0".join(("limit", *parts)).encode(), "sha256")[:DIGEST_BYTES]
 
-    async def begin(self, quotas: list[Quota], keys: list[bytes], pair: bytes) -> list[tuple[int, int, float, datetime]]:
+    def site(self, request: web.Request) -> str:
+        """Return where the request comes from."""
+        return addresses.site(addresses.client(request, self._settings.trusted_proxies))
+
+    async def begin(self, counts: Sequence[Count], pair: bytes) -> list[Counted]:
         """Count an attempt. Raises QuotaExceeded where it is one too many, and then it isn't counted."""
         now = asyncio.get_running_loop().time()
-        for key in keys:
-            if (refused := self._refused.get(key)) and refused[1] > now:
+        for count in counts:
+            if (refused := self._refused.get(count.key)) and refused[1] > now:
                 raise QuotaExceeded(refused[0], refused[1] - now)
-        most, seconds = [quota.most for quota in quotas], [quota.seconds for quota in quotas]
-        rows = await self.ask(_BEGIN, keys, most, seconds, pair, settings.load().known_address_seconds)
-        place, _, wait, moment = rows[-1]
-        if moment is None:
-            quota = quotas[place - 1]
-            if place < 3:  # a login's failures may turn out to be none
-                self._refused[keys[place - 1]] = quota, asyncio.get_running_loop().time() + wait
-            raise QuotaExceeded(quota, wait)
+        keys, quotas = [count.key for count in counts], [count.quota for count in counts]
+        limits = [quota.most for quota in quotas], [quota.seconds for quota in quotas]
+        rows = [Counted(*row) for row in await self._ask(_BEGIN, keys, *limits, pair, self._settings.known_address_seconds)]
+        last = rows[-1]
+        if last.moment is None:
+            quota, key = counts[last.number - 1]
+            if quota != self.failures:  # which may turn out to be none
+                self._refused[key] = quota, asyncio.get_running_loop().time() + last.seconds
+            raise QuotaExceeded(quota, last.seconds)
         return rows
 
-    async def ask(self, statement: Statement, *values: Any) -> list[tuple[Any, ...]]:
+    async def succeed(self, pair: bytes, login: bytes, failed_at: datetime | None) -> None:
+        """Note that an attempt succeeded: it was no failure of the login's, and the address is known for it."""
+        await self._ask(_SUCCEEDED, pair, login, failed_at)
+
+    async def _ask(self, statement: Statement, *values: Any) -> list[tuple[Any, ...]]:
         """Run a statement on one of the few connections that there are for it."""
         refusal = Overloaded("Too many are trying to get in at this moment: try again.")
-        async with overload.in_turn(self._places, settings.load().db_wait_seconds, refusal):
-            return await database.run(statement, values)
+        async with overload.in_turn(self._turns, self._settings.db_wait_seconds, refusal):
+            return await self._database.run(statement, values)
 
 
-DOOR = web.AppKey("door", Door)
+ATTEMPTS = web.AppKey("attempts", Attempts)
 
 
-async def door(app: web.Application) -> AsyncIterator[None]:
+async def counting(app: web.Application) -> AsyncIterator[None]:
     """Hold what counts attempts while the application runs."""
-    if is_on():
-        app[DOOR] = Door()
+    if app[SERVICE].settings.rate_limit == "on":
+        app[ATTEMPTS] = Attempts(app[SERVICE])
     else:
         log.warning("RATE_LIMIT is off: anybody may try as many passwords as they like. That is for tests and benchmarks only.")
     yield
-
-
-def is_on() -> bool:
-    """Tell whether anything is counted."""
-    return settings.load().rate_limit == "on"
 
 
 @asynccontextmanager
@@ -98,23 +118,28 @@ async def attempt(request: web.Request, login: str, *, registers: bool = False, 
     Where it can't be counted nobody gets in: that needs the database in any case, and who brings it into trouble isn't to have tries
     for free. Raises QuotaExceeded, Unavailable.
     """
-    if DOOR not in request.app:
+    if ATTEMPTS not in request.app:
         yield
         return
-    door, login = request.app[DOOR], login_key(login)
-    site = addresses.site(addresses.client(request, settings.load().trusted_proxies))
-    pair, by_login = door.key("login", site, login), door.key("failures", login)
-    quotas = door.quotas[:2] if registers else door.quotas  # to register isn't to guess
-    keys = [door.key("address", site), door.key("register", site, login) if registers else pair, by_login][: len(quotas)]
-    rows = await door.begin(quotas, keys, pair)
-    own = zip(quotas[:2], rows, strict=False)  # how often others have failed with this login is their business
-    left = (quota.left(remaining, wait) for quota, (_, remaining, wait, _) in own)
-    request[EXTRA_HEADERS].update(headers(quotas, left))
+    attempts, login = request.app[ATTEMPTS], login_key(login)
+    site = attempts.site(request)
+    pair = attempts.key("login", site, login)
+    own = [
+        Count(attempts.address, attempts.key("address", site)),
+        Count(attempts.login, attempts.key("register", site, login) if registers else pair),
+    ]
+    failures = Count(attempts.failures, attempts.key("failures", login))
+    counts = own if registers else [*own, failures]  # to register isn't to guess
+    rows = await attempts.begin(counts, pair)
+    told = zip(own, rows, strict=False)  # how often others have failed with this login is their business
+    left = (quota.left(row.remaining, row.seconds) for (quota, _), row in told)
+    request[EXTRA_HEADERS].update(headers([count.quota for count in counts], left))
     yield
     if is_last:
         return
+    failed_at = next((row.moment for row in rows if counts[row.number - 1] == failures), None)
     with suppress(Unavailable):  # what was done stays done, whatever can be put down about it
-        await door.ask(_SUCCEEDED, pair, by_login, rows[2][3] if len(rows) > 2 else None)
+        await attempts.succeed(pair, failures.key, failed_at)
 
 
 class _Minute:
@@ -126,13 +151,13 @@ class _Minute:
         self.requests, self.ends_at = 0, ends_at
 
 
-def middleware(remedies: Collection[Any]) -> Middleware:
+def middleware(remedies: Collection[Any], max_per_minute: int) -> Middleware:
     """Make the middleware that counts the requests of whoever auth has let in, in minutes that begin with a user's first request.
 
     Of the handlers `remedies`, which end a stolen token, there may be as many again: who has that token isn't to use up the owner's.
     """
-    quota = USERS._replace(most=settings.load().user_limit_per_minute)
-    minutes: FIFOCache[int, _Minute] = FIFOCache(MOST_REMEMBERED)
+    quota = USERS._replace(most=max_per_minute)
+    minutes: FIFOCache[int, _Minute] = FIFOCache(MAX_REMEMBERED)
 
     @web.middleware
     async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -6,8 +6,8 @@ import peewee
 
 from accounts.values import login_key
 from models import Caller, User, UserState
-from postgres.database import database
 from rest.errors import Conflict, InvalidToken
+from service import Service
 
 CLOSED = -1  # the token generation of an account whose rows are yet to go: no token has it
 
@@ -21,79 +21,79 @@ class LoginTaken(Conflict):
 
 
 class Account(NamedTuple):
-    """What the door needs to know of a user."""
+    """What whoever lets a user in needs to know."""
 
     caller: Caller
     password_hash: str
 
 
-async def create_user(login: str, password_hash: str, generation: int) -> Caller:
+async def create_user(service: Service, login: str, password_hash: str, generation: int) -> Caller:
     """Make an account, with no tasks. Raises LoginTaken."""
     try:
-        async with database.aio_atomic():
-            user = await User.aio_create(login=login, login_key=login_key(login), password_hash=password_hash)
-            await UserState.aio_create(user=user.id, token_generation=generation)
+        async with service.database.aio_atomic():
+            user_id = await service.database.aio_execute(User.insert(login=login, login_key=login_key(login), password_hash=password_hash))
+            await service.database.aio_execute(UserState.insert(user=user_id, token_generation=generation))
     except peewee.IntegrityError as error:
         raise LoginTaken() from error
-    return Caller(user.id, generation)
+    return Caller(user_id, generation)
 
 
-async def find_account(login: str) -> Account | None:
-    """Give the account of this login, or None."""
+async def find_account(service: Service, login: str) -> Account | None:
+    """Return the account of this login, or None."""
     query = (
         User.select(User.id, User.password_hash, UserState.token_generation)
         .join(UserState)
         .where(User.login_key == login_key(login), UserState.token_generation >= 0)
         .tuples()
     )
-    for user_id, password_hash, generation in await database.rows(*query.sql(), read=True):
+    for user_id, password_hash, generation in await service.database.rows(*query.sql(), read=True):
         return Account(Caller(user_id, generation), password_hash)
     return None
 
 
-async def get_login(caller: Caller) -> str:
-    """Give the caller's login. Raises InvalidToken."""
-    return await _get(User.login, caller)
+async def get_login(service: Service, caller: Caller) -> str:
+    """Return the caller's login. Raises InvalidToken."""
+    return await _get(service, User.login, caller)
 
 
-async def get_password_hash(caller: Caller) -> str:
-    """Give the hash of the caller's password. Raises InvalidToken."""
-    return await _get(User.password_hash, caller)
+async def get_password_hash(service: Service, caller: Caller) -> str:
+    """Return the hash of the caller's password. Raises InvalidToken."""
+    return await _get(service, User.password_hash, caller)
 
 
-async def _get(field: peewee.Field, caller: Caller) -> str:
+async def _get(service: Service, field: peewee.Field, caller: Caller) -> str:
     query = (
         User.select(field).join(UserState).where(UserState.user == caller.user_id, UserState.token_generation == caller.generation).tuples()
     )
-    for (value,) in await database.rows(*query.sql(), read=True):
+    for (value,) in await service.database.rows(*query.sql(), read=True):
         return str(value)
     raise InvalidToken()
 
 
-async def renew_password_hash(account: Account, password_hash: str) -> None:
+async def renew_password_hash(service: Service, account: Account, password_hash: str) -> None:
     """Store the same password in another way, unless another one has been stored meanwhile."""
     whose = User.id == account.caller.user_id, User.password_hash == account.password_hash
-    await User.update(password_hash=password_hash).where(*whose).aio_execute()
+    await service.database.aio_execute(User.update(password_hash=password_hash).where(*whose))
 
 
-async def renew_account(caller: Caller, generation: int, password_hash: str | None = None) -> Caller:
+async def renew_account(service: Service, caller: Caller, generation: int, password_hash: str | None = None) -> Caller:
     """Give the account another token generation, which ends all tokens up to now, and another password if given. Raises InvalidToken."""
-    async with database.in_line(caller.user_id), database.aio_atomic():
-        await _set_generation(caller, generation)
+    async with service.database.locked(caller.user_id), service.database.aio_atomic():
+        await _set_generation(service, caller, generation)
         if password_hash is not None:
-            await User.update(password_hash=password_hash).where(User.id == caller.user_id).aio_execute()
+            await service.database.aio_execute(User.update(password_hash=password_hash).where(User.id == caller.user_id))
     return Caller(caller.user_id, generation)
 
 
-async def close_account(caller: Caller) -> None:
+async def close_account(service: Service, caller: Caller) -> None:
     """End the account: its tokens are dead and its login is free; housekeeping removes its rows. Raises InvalidToken."""
     nobody = f" closed {caller.user_id}"  # no login has a space
-    async with database.in_line(caller.user_id), database.aio_atomic():
-        await _set_generation(caller, CLOSED)
-        await User.update(login=nobody, login_key=nobody, password_hash="").where(User.id == caller.user_id).aio_execute()
+    async with service.database.locked(caller.user_id), service.database.aio_atomic():
+        await _set_generation(service, caller, CLOSED)
+        await service.database.aio_execute(User.update(login=nobody, login_key=nobody, password_hash="").where(User.id == caller.user_id))
 
 
-async def _set_generation(caller: Caller, generation: int) -> None:
+async def _set_generation(service: Service, caller: Caller, generation: int) -> None:
     whose = UserState.user == caller.user_id, UserState.token_generation == caller.generation
-    if not await UserState.update(token_generation=generation).where(*whose).aio_execute():  # somebody was faster
+    if not await service.database.aio_execute(UserState.update(token_generation=generation).where(*whose)):  # somebody was faster
         raise InvalidToken()

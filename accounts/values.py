@@ -1,17 +1,29 @@
 """The values of which an account's fields are made: how each is written, read and limited, and how the document describes it."""
 
 import unicodedata
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
-import settings
 from accounts import passwords
 from rest.values import CLEAN, WIDE, Number, Text
+from settings import Settings
+
+
+class AccountLimits(NamedTuple):
+    """What the operator sets for these values: the validators find it as `info.context["app"]`."""
+
+    password_min_length: int
+    token_lifetime_most_seconds: int
+
+
+def _limits(info: ValidationInfo) -> AccountLimits:
+    limits: AccountLimits = (info.context or {})["app"]
+    return limits
 
 
 def login_key(login: str) -> str:
-    """Give what two logins of one account have in common: neither case nor Unicode form (Unicode 16, D147; RFC 8265 in spirit)."""
+    """Return what two logins of one account have in common: neither case nor Unicode form (Unicode 16, D147; RFC 8265 in spirit)."""
     folded = unicodedata.normalize("NFD", login).casefold()
     folded = unicodedata.normalize("NFKC", folded).casefold()
     return unicodedata.normalize("NFKC", folded)
@@ -29,21 +41,23 @@ def _unspaced(value: str) -> str:
     return value
 
 
-def _long_enough(value: str) -> str:
-    if len(value) < settings.load().password_min_length:
-        raise ValueError(f"must have at least {settings.load().password_min_length} characters")
+def _long_enough(value: str, info: ValidationInfo) -> str:
+    min_length = _limits(info).password_min_length
+    if len(value) < min_length:
+        raise ValueError(f"must have at least {min_length} characters")
     return value
 
 
-def _uncommon(value: str) -> str:
-    if passwords.is_common(value):
+def _uncommon(value: str, info: ValidationInfo) -> str:
+    if passwords.is_common(value, _limits(info).password_min_length):
         raise ValueError("is too common: guessers try it first")
     return value
 
 
-def _not_too_long(seconds: int) -> int:
-    if seconds > settings.load().token_lifetime_most_seconds:
-        raise ValueError(f"must be at most {settings.load().token_lifetime_most_seconds} seconds")
+def _not_too_long(seconds: int, info: ValidationInfo) -> int:
+    max_seconds = _limits(info).token_lifetime_most_seconds
+    if seconds > max_seconds:
+        raise ValueError(f"must be at most {max_seconds} seconds")
     return seconds
 
 
@@ -60,22 +74,22 @@ Login = Annotated[
     AfterValidator(_unspaced),
 ]
 Password = Annotated[Text, Field(min_length=1, max_length=128, description="any characters", examples=["correct horse battery"])]
-_LEAST = settings.Settings.model_fields["password_min_length"].default
+_MIN_LENGTH = Settings.model_fields["password_min_length"].default
 NewPassword = Annotated[
     Password,
     AfterValidator(_long_enough),
     AfterValidator(_uncommon),
     Field(
-        description=f"any characters; at least {_LEAST} unless the operator set another number; not a common password, nor the login",
-        json_schema_extra={"minLength": _LEAST} | CLEAN,
+        description=f"any characters; at least {_MIN_LENGTH} unless the operator set another number; not a common password, nor the login",
+        json_schema_extra={"minLength": _MIN_LENGTH} | CLEAN,
     ),
 ]
-_MOST = settings.Settings.model_fields["token_lifetime_most_seconds"].default
+_MAX_SECONDS = Settings.model_fields["token_lifetime_most_seconds"].default
 TokenLifetime = Annotated[
     Number,
     AfterValidator(_not_too_long),
     Field(
-        description=f"for how many seconds the token is good; at most {_MOST} unless the operator set another number",
-        json_schema_extra={"maximum": _MOST, "examples": [86400]},
+        description=f"for how many seconds the token is good; at most {_MAX_SECONDS} unless the operator set another number",
+        json_schema_extra={"maximum": _MAX_SECONDS, "examples": [86400]},
     ),
 ]

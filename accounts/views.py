@@ -43,7 +43,7 @@ class Accounts(AccountResource):
         The token is sent as `Authorization: Bearer <access_token>`.
         """
         async with rate_limits.attempt(self.request, registration.login, registers=True):
-            token = await sign_in.register(self.hashing, registration)
+            token = await sign_in.register(self.service, self.hashing, registration)
         return self.token_answer(token, HTTPStatus.CREATED)
 
 
@@ -54,7 +54,7 @@ class Tokens(AccountResource):
     async def post(self, credentials: Credentials) -> web.Response:
         """Get a token."""
         async with rate_limits.attempt(self.request, credentials.login):
-            token = await sign_in.get_token(self.hashing, credentials)
+            token = await sign_in.get_token(self.service, self.hashing, credentials)
         return self.token_answer(token)
 
 
@@ -64,9 +64,9 @@ class Password(AccountResource):
     @operation("change_password", COUNTED_TOKEN, tag="Accounts")
     async def post(self, change: PasswordChange) -> web.Response:
         """Change the password, and get a new token: all tokens up to now end."""
-        login = await users.get_login(self.caller)
+        login = await users.get_login(self.service, self.caller)
         async with rate_limits.attempt(self.request, login):
-            token = await sign_in.change_password(self.hashing, self.caller, login, change)
+            token = await sign_in.change_password(self.service, self.hashing, self.caller, login, change)
         return self.token_answer(token)
 
 
@@ -76,7 +76,7 @@ class Revocation(AccountResource):
     @operation("revoke_tokens", TOKEN, tag="Accounts")
     async def post(self) -> web.Response:
         """Log out everywhere, and get a new token: all tokens up to now end."""
-        return self.token_answer(await sign_in.revoke_tokens(self.caller))
+        return self.token_answer(await sign_in.revoke_tokens(self.service, self.caller))
 
 
 class AccountClosure(AccountResource):
@@ -85,6 +85,6 @@ class AccountClosure(AccountResource):
     @operation("delete_account", CLOSED, tag="Accounts")
     async def post(self, closure: Closure) -> web.Response:
         """Delete the account with all that is in it; its login is free at once."""
-        async with rate_limits.attempt(self.request, await users.get_login(self.caller), is_last=True):
-            await sign_in.delete_account(self.hashing, self.caller, closure)
+        async with rate_limits.attempt(self.request, await users.get_login(self.service, self.caller), is_last=True):
+            await sign_in.delete_account(self.service, self.hashing, self.caller, closure)
         return web.Response(status=HTTPStatus.NO_CONTENT)

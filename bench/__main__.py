@@ -1,7 +1,6 @@
 """`make bench`: measure, check, and write docs/performance.md with its pictures. What is chosen, or quick, is only printed."""
 
 import argparse
-import os
 import signal
 import sys
 import tempfile
@@ -16,7 +15,6 @@ from bench.data import Size
 from bench.jobs import JOBS
 from bench.load import Refused
 from bench.rounds import NAMES, Plan
-from bench.systems import SECRETS
 
 
 def arguments() -> argparse.Namespace:
@@ -63,7 +61,6 @@ def main() -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
         with ExitStack() as stack:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-            os.environ |= SECRETS | {"DB_HOST": "unused: the settings are read for the tokens"}
             server = stack.enter_context(cluster.running(given.data_dir or directory / "data"))
             is_for_the_page = measure(server, given, directory)
         if not is_for_the_page:

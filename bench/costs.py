@@ -13,12 +13,13 @@ from unittest.mock import patch
 from aiohttp import streams, web
 from aiohttp.test_utils import make_mocked_request
 
-import settings
 from bench.data import GENERATION, LISTED, seeded_task
 from bench.jobs import JOBS, REQUESTS, body
 from bench.peers.hello import hello
 from bench.results import Record
-from bench.systems import SECRETS
+from bench.systems import given
+from postgres.queries import Query
+from settings import Settings
 
 TURNS = 5
 REQUESTS_PER_TURN = 100
@@ -35,11 +36,9 @@ LAYERS = {
 
 def run() -> list[Record]:
     """Ask each application, in turn, and give the CPU time of a request, in microseconds."""
-    environment = SECRETS | {"DB_HOST": "nowhere", "RATE_LIMIT": "off"}
-    with patch.dict(os.environ, environment), Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
         logging.getLogger().setLevel(logging.INFO)
-        settings.load.cache_clear()  # the rounds have read others
-        return asyncio.run(_measure())
+        return asyncio.run(_measure(given()))
 
 
 class _Nobody:
@@ -55,23 +54,23 @@ class _Nobody:
 NOBODY: Any = _Nobody()
 
 
-async def _measure() -> list[Record]:
+async def _measure(given: Settings) -> list[Record]:
     import app
     import auth
     from models import Caller
-    from postgres.batching import Batched
+    from postgres.database import Database
     from rest import errors, overload
     from telemetry import logs
 
     routes = [web.route(request.method, request.path.split("?")[0], hello) for request in REQUESTS.values()]
     under_way = overload.UnderWay(256, 10, ())
-    middlewares = [logs.middleware, errors.middleware, under_way.middleware, auth.middleware(routes)]
+    middlewares = [logs.middleware, errors.middleware, under_way.middleware, auth.middleware(routes, given.jwt_secrets)]
     applications = [web.Application(middlewares=middlewares[:count]) for count in range(5)]
     for application in applications:
         application.add_routes(routes)
-    applications.append(await app.create_app())
-    token = f"Bearer {auth.issue_token(Caller(USER, GENERATION)).access_token}"
-    with patch.object(Batched, "__call__", _answer):
+    applications.append(await app.create_app(given))
+    token = f"Bearer {auth.issue_token(given, Caller(USER, GENERATION)).access_token}"
+    with patch.object(Database, "ask", _answer):
         for application in applications:
             application.freeze()
         return [
@@ -112,9 +111,9 @@ TASK_AS_STORED = json.dumps(seeded_task(USER, TASK), separators=(",", ":"))
 PAGE = ",".join([TASK_AS_STORED] * (LISTED + 1)).encode()
 
 
-async def _answer(statement: Any, *_: Any) -> list[tuple[Any, ...]]:
+async def _answer(_: Any, query: Query[Any], *__: Any) -> list[tuple[Any, ...]]:
     """Answer as PostgreSQL would: a page, a change, or a task."""
     task = (TASK, TASK, TASK_AS_STORED, TASK)
-    if "string_agg" in statement.alone.text:
-        return [(TASK, TASK, 0, 0, b'[null, "%d"]' % TASK, len(",") + len(TASK_AS_STORED), PAGE)]
-    return [(None, *task) if "task_" in statement.alone.text else task]
+    if query.is_heavy:
+        return [query.make_row((TASK, TASK, 0, 0, b'[null, "%d"]' % TASK, len(",") + len(TASK_AS_STORED), PAGE))]
+    return [query.make_row((None, *task) if query.may_be_busy else task)]

@@ -14,7 +14,7 @@ from bench.data import GENERATION, LISTED, LISTED_STATUS, TASKS_PER_USER, Part, 
 from bench.generators import pgbench
 from bench.jobs import REQUESTS, Answer, Ask
 from bench.load import Meter, Run
-from postgres.batching import Batched
+from postgres.queries import Query
 from tasks.listing import _matching_task, _task_page
 
 WALK = f"""
@@ -47,10 +47,10 @@ def _write(task: str, turn: str) -> str:
     return f"SELECT * FROM task_write({whose}, ARRAY[{task}]::bigint[], '{{}}', ARRAY[:body{turn}]::jsonb[], true)"
 
 
-def _as_sent(read: Batched, *values: Any) -> str:
+def _as_sent(query: Query[Any], *values: Any) -> str:
     """Give a read's text with its values in their places; those that begin with a colon are pgbench's variables."""
-    texts = (value if f"{value}".startswith(":") else adapt(value).getquoted().decode() for value in (*values, True, *read.alone.constants))
-    return re.sub("%s", lambda _: next(texts), read.alone.text)
+    texts = (value if f"{value}".startswith(":") else adapt(value).getquoted().decode() for value in (*values, True, *query.one.constants))
+    return re.sub("%s", lambda _: next(texts), query.one.text)
 
 
 def _script(job: str) -> str:

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import jwt
 
@@ -21,6 +22,7 @@ from bench.cluster import Cluster, Store
 from bench.data import GENERATION, Size
 from bench.jobs import REQUESTS, Ask, by_http
 from bench.load import Request, Target
+from settings import Settings
 
 HOUSE = Path(__file__).parent.parent
 WORKERS = 2
@@ -59,12 +61,18 @@ class System:
         return _running(self, cluster, database, size, directory)
 
 
+def given() -> Settings:
+    """Return the service's settings, where no database is asked."""
+    secret: dict[str, Any] = {name.lower(): value for name, value in SECRETS.items()}
+    return Settings(**secret, db_host="nowhere", rate_limit="off")
+
+
 def our_tokens(size: Size) -> list[str]:
     """Sign a token for each user, as the service does."""
     import auth
     from models import Caller
 
-    return [f"Bearer {auth.issue_token(Caller(user_id, GENERATION)).access_token}" for user_id in range(1, size.users + 1)]
+    return [f"Bearer {auth.issue_token(given(), Caller(user_id, GENERATION)).access_token}" for user_id in range(1, size.users + 1)]
 
 
 def twin_tokens(size: Size) -> list[str]:

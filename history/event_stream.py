@@ -11,22 +11,16 @@ from typing import NamedTuple
 from peewee import fn
 
 from models import Caller
-from postgres.batching import Batched, q
+from postgres.database import Database
+from postgres.queries import Query, q
 
 log = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_COMMENTS = 15  # for proxies, which cut what is silent, and to find out who isn't there any more
 SECONDS_OF_PATIENCE = 13  # with a client that takes or acknowledges nothing: one that dies just after a comment is gone within 30
-MOST_OF_ONE_USER, MOST_OF_ALL = 50, 500  # changes that one question brings
-MOST_WAITING = 4 * 1024 * 1024  # characters, for a client that reads slowly; what one question brings fits
+MAX_OF_ONE_USER, MAX_OF_ALL = 50, 500  # changes that one question brings
+MAX_WAITING = 4 * 1024 * 1024  # characters, for a client that reads slowly; what one question brings fits
 NO_REVISION = -1  # what an id names that is none of ours
-
-_AFTER = Batched(
-    fn.events_after(q.user_ids, q.generations, q.since, q.reach, MOST_OF_ONE_USER, MOST_OF_ALL),
-    {"user_ids": "bigint[]", "generations": "bigint[]", "since": "bigint[]", "reach": "bigint"},
-    read=True,
-    alone=True,
-)
 
 
 class Event(NamedTuple):
@@ -46,30 +40,39 @@ class News(NamedTuple):
     body: str | None  # None: there are more than were to be reached
 
 
-async def ask(since: Mapping[Caller, int], reach: int | None = None) -> list[News]:
+_AFTER = Query(
+    News,
+    fn.events_after(q.user_ids, q.generations, q.since, q.reach, MAX_OF_ONE_USER, MAX_OF_ALL),
+    {"user_ids": "bigint[]", "generations": "bigint[]", "since": "bigint[]", "reach": "bigint"},
+    read=True,
+    alone=True,
+)
+
+
+async def ask(database: Database, since: Mapping[Caller, int], reach: int | None = None) -> list[News]:
     """Ask what is new to each caller after a revision, all in one statement. Nothing comes of those to whom nothing is.
 
     Of a caller who lacks more than `reach` changes none comes, but word of that.
     """
     user_ids, generations = zip(*since, strict=True)
-    return [News(*row) for row in await _AFTER(array(user_ids), array(generations), array(since.values()), reach)]
+    return await database.ask(_AFTER, array(user_ids), array(generations), array(since.values()), reach)
 
 
 def array(plain: Iterable[int | str]) -> str:
-    """Give an array, of numbers or of words without blanks, as PostgreSQL reads it."""
+    """Return an array, of numbers or of words without blanks, as PostgreSQL reads it."""
     return "{" + ",".join(map(str, plain)) + "}"
 
 
 def revision_of(event_id: str) -> int:
-    """Give the revision that a Last-Event-ID names."""
+    """Return the revision that a Last-Event-ID names."""
     return int(event_id) if re.fullmatch("[0-9]{1,19}", event_id) else NO_REVISION
 
 
 class Stream:
     """An open stream. Iterate over it for its events."""
 
-    def __init__(self, caller: Caller, expires_at: int, transport: asyncio.Transport) -> None:
-        self.caller = caller
+    def __init__(self, database: Database, caller: Caller, expires_at: int, transport: asyncio.Transport) -> None:
+        self._database, self.caller = database, caller
         self.revision = NO_REVISION  # of the last event that it took
         self.user_revision = NO_REVISION  # when it began
         self.is_live = False  # it has caught up, and is told what happens
@@ -88,7 +91,7 @@ class Stream:
         self.is_live = self.revision == user_revision
 
     async def __aiter__(self) -> AsyncIterator[Event]:
-        """Give what was missed, at the client's pace, then what happens, until the stream is over."""
+        """Yield what was missed, at the client's pace, then what happens, until the stream is over."""
         while not self._is_over:
             if self._waiting:
                 event = self._waiting.popleft()
@@ -102,7 +105,7 @@ class Stream:
 
     async def _catch_up(self) -> None:
         since, present = self.revision, self.revision
-        for news in await ask({self.caller: since}):
+        for news in await ask(self._database, {self.caller: since}):
             self.take(since, news)
             present = news.user_revision or present
         self.is_live = self.revision == present
@@ -126,7 +129,7 @@ class Stream:
         self._waiting.append(event)
         self._length += len(event.data)
         self._news.set()
-        if self._length > MOST_WAITING:
+        if self._length > MAX_WAITING:
             log.info("a stream was dropped: its client reads too slowly")
             self.end()
 

@@ -13,10 +13,11 @@ from peewee import fn
 from history import event_stream
 from history.event_stream import Stream, array
 from models import CALLER_TYPES, Caller
-from postgres import batching
-from postgres.batching import Batched, q
+from postgres.database import Database
+from postgres.queries import Query, q
 from rest.errors import InvalidToken, TooManyRequests, Unavailable
 from rest.values import LARGEST_ID
+from service import SERVICE
 from telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -29,14 +30,28 @@ SECONDS_BETWEEN_HOLDS = 15
 
 OPEN_STREAMS = metrics.Gauge("event_streams", "Streams of events that are open.")
 
+
+class _Taken(NamedTuple):
+    refused: str | None
+    number: int
+    holder: str
+    user_revision: int
+    kept_from: int
+
+
+class _Nothing(NamedTuple):
+    nothing: None
+
+
 _HELD = f"{SECONDS_OF_A_PLACE} seconds"
-_TAKE = Batched(fn.event_place_take(q.user_id, q.generation, STREAMS_PER_USER, _HELD), CALLER_TYPES)
-_HOLD = Batched(
+_TAKE = Query(_Taken, fn.event_place_take(q.user_id, q.generation, STREAMS_PER_USER, _HELD), CALLER_TYPES)
+_HOLD = Query(
+    _Nothing,
     fn.event_places_hold(q.user_ids, q.places, q.holders, _HELD),
     {"user_ids": "bigint[]", "places": "int[]", "holders": "uuid[]"},
     alone=True,
 )
-_FREE = Batched(fn.event_place_free(q.user_id, q.place, q.holder), {"user_id": "bigint", "place": "int", "holder": "uuid"})
+_FREE = Query(_Nothing, fn.event_place_free(q.user_id, q.place, q.holder), {"user_id": "bigint", "place": "int", "holder": "uuid"})
 
 
 class Place(NamedTuple):
@@ -59,7 +74,8 @@ class TooManyStreams(TooManyRequests):
 class Watcher:
     """What asks PostgreSQL, for all streams of this worker together, what is new; while there are none it asks nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._streams: dict[int, dict[Stream, Place]] = {}  # by user; and the place that each holds
         self._changed: set[int] = set()  # users of whom there may be news
         self._wake = asyncio.Event()
@@ -75,19 +91,19 @@ class Watcher:
         """Hold a stream open, from the revision `since` or from now on. Raises InvalidToken, TooManyStreams, Unavailable."""
         if self._is_closing or transport is None:  # the worker is stopping, or the client went before its turn came
             raise Unavailable()
-        refused, *place, user_revision, kept_from = await _take(caller)
-        if refused:
-            raise TooManyStreams() if refused == "too_many" else InvalidToken()
-        stream = Stream(caller, expires_at, transport)
-        stream.begin(since, kept_from, user_revision)
-        self._add(stream, Place(*place))
+        taken = await self._take_place(caller)
+        if taken.refused:
+            raise TooManyStreams() if taken.refused == "too_many" else InvalidToken()
+        stream, place = Stream(self._database, caller, expires_at, transport), Place(taken.number, taken.holder)
+        stream.begin(since, taken.kept_from, taken.user_revision)
+        self._add(stream, place)
         try:
             yield stream
         finally:
             self._remove(stream)
             await self._is_steady.wait()  # or else the place might be taken again for a stream that is no more
             with suppress(Unavailable):  # then it gets free by itself
-                await _FREE(caller.user_id, *place)
+                await self._database.ask(_FREE, caller.user_id, *place)
 
     def _add(self, stream: Stream, place: Place) -> None:
         self._streams.setdefault(stream.caller.user_id, {})[stream] = place
@@ -106,7 +122,7 @@ class Watcher:
     def _of(self, user_ids: Iterable[int]) -> list[Stream]:
         return [stream for user_id in user_ids for stream in self._streams.get(user_id, ())]
 
-    def open_streams(self) -> int:
+    def count_streams(self) -> int:
         """Tell how many streams this worker has open."""
         return sum(map(len, self._streams.values()))
 
@@ -115,6 +131,14 @@ class Watcher:
         if user_id in self._streams:
             self._changed.add(user_id)
             self._wake.set()
+
+    async def _take_place(self, caller: Caller) -> _Taken:
+        """Ask for a place. Where all are taken, one whose client has just gone, and comes back, is missed soon: ask once more."""
+        [taken] = await self._database.ask(_TAKE, *caller)
+        if taken.refused == "too_many":
+            await asyncio.sleep(2 * SECONDS_BETWEEN_QUESTIONS)
+            [taken] = await self._database.ask(_TAKE, *caller)
+        return taken
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -152,8 +176,8 @@ class Watcher:
         if not since:
             return
         callers = list(since)
-        found = await event_stream.ask(since, reach=event_stream.MOST_OF_ONE_USER)
-        more = dict.fromkeys(callers if len(found) >= event_stream.MOST_OF_ALL else (), True)
+        found = await event_stream.ask(self._database, since, reach=event_stream.MAX_OF_ONE_USER)
+        more = dict.fromkeys(callers if len(found) >= event_stream.MAX_OF_ALL else (), True)
         for news in found:
             caller = callers[news.n - 1]
             more[caller] = news.revision != news.user_revision and news.revision is not None
@@ -170,7 +194,7 @@ class Watcher:
             return
         self._is_steady.clear()
         try:
-            await _HOLD(*map(array, zip(*held, strict=True)))
+            await self._database.ask(_HOLD, *map(array, zip(*held, strict=True)))
         finally:
             self._is_steady.set()
 
@@ -188,25 +212,17 @@ class Watcher:
                 await self._task
 
 
-async def _take(caller: Caller) -> tuple[Any, ...]:
-    """Ask for a place. Where all are taken, one whose client has just gone, and comes back, is missed soon: ask once more."""
-    [row] = await _TAKE(*caller)
-    if row[0] == "too_many":
-        await asyncio.sleep(2 * SECONDS_BETWEEN_QUESTIONS)
-        [row] = await _TAKE(*caller)
-    return row
-
-
 WATCHER = web.AppKey("watcher", Watcher)
 
 
 async def watching(app: web.Application) -> AsyncIterator[None]:
     """Hold the watcher while the application runs, and let it hear of what this worker changes."""
-    watcher = app[WATCHER] = Watcher()
-    OPEN_STREAMS.ask(watcher.open_streams)
-    batching.listeners.add(watcher.hear)
-    yield
-    batching.listeners.discard(watcher.hear)
+    database = app[SERVICE].database
+    watcher = app[WATCHER] = Watcher(database)
+    database.listeners.add(watcher.hear)
+    with OPEN_STREAMS.measuring(watcher.count_streams):
+        yield
+    database.listeners.discard(watcher.hear)
     await watcher.close()
 
 

@@ -4,9 +4,8 @@ from contextlib import closing
 
 import psycopg2
 
-import settings
 from postgres import migrate
-from postgres.database import MIGRATIONS, connection_parameters
+from postgres.database import MIGRATIONS, DatabaseConfiguration
 
 USERS_AT_ONCE = 100
 CHECK = """
@@ -20,18 +19,18 @@ SELECT u.user_id,
 """  # in one snapshot for each user; of closed accounts some rows are gone already
 
 
-def verify() -> None:
+def verify(configuration: DatabaseConfiguration) -> None:
     """Check all users' tasks and logs, and say how many. Exits with the first thing that is wrong."""
     try:
-        print(_checked(), "Every log leads to its task.")
+        print(_check(configuration), "Every log leads to its task.")
     except psycopg2.Error as error:
         raise SystemExit(f"The database can't be checked: {str(error).strip()}") from None
 
 
-def _checked() -> str:
+def _check(configuration: DatabaseConfiguration) -> str:
     users = tasks = entries = last = 0
     options = f"-c search_path={migrate.search_path(MIGRATIONS)} -c enable_seqscan=off"
-    reached = psycopg2.connect(dbname=settings.load().db, options=options, **connection_parameters())
+    reached = psycopg2.connect(dbname=configuration.name, options=options, **configuration.parameters)
     with closing(reached) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         while True:

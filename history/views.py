@@ -34,7 +34,7 @@ class TaskRestoration(TaskResource):
 
         At most one of `revision` and `at` may be sent.
         """
-        return self.task_answer(await past.restore_task(self.caller, self.task_id, restoration, self.if_match))
+        return self.task_answer(await past.restore_task(self.service, self.caller, self.task_id, restoration, self.if_match))
 
 
 class TaskUndo(TaskResource):
@@ -46,7 +46,7 @@ class TaskUndo(TaskResource):
 
         Either `since` or `at` must be sent, and not both. An undo can be undone: its answer says `since` when, in `before`.
         """
-        undone = await past.undo(self.caller, undo)
+        undone = await past.undo(self.service, self.caller, undo)
         return json_answer(undone.json, {X_REVISION: str(undone.user_revision)})
 
 
@@ -56,8 +56,8 @@ class AccountHistory(TaskResource):
     @operation("get_log", ACCOUNT_LOG, tag="History")
     async def get(self, query: Page) -> web.Response:
         """List what was changed in all tasks, by revision."""
-        thing = self.caller, query
-        return await self.page_answer(query, partial(listing.account_state, *thing), partial(past.list_account_log, *thing))
+        asked = self.service, self.caller, query
+        return await self.page_answer(query, partial(listing.get_state, *asked), partial(past.list_account_log, *asked))
 
 
 class Events(Resource):
@@ -99,5 +99,5 @@ class TaskHistory(TaskResource):
     @operation("get_task_log", LOG, NotFound, tag="History")
     async def get(self, query: LogQuery) -> web.Response:
         """List what was changed, oldest entry first."""
-        thing = self.caller, self.task_id, query
-        return await self.page_answer(query, partial(past.log_state, *thing), partial(past.list_log, *thing))
+        asked = self.service, self.caller, self.task_id, query
+        return await self.page_answer(query, partial(past.get_log_state, *asked), partial(past.list_log, *asked))

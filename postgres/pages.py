@@ -4,7 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 from peewee import SQL, Case, ColumnBase, EnclosedNodeList, Expression, NodeList, Select, Tuple, Window, fn
 
-from postgres.batching import HEAVY_BYTES, q
+from postgres.queries import MAX_SHARED_BYTES, q
 
 After = Literal["the start", "a key", "a null key"]  # where a page begins; with no key but the tie it counts as null
 
@@ -68,7 +68,7 @@ def page_of(entries: Select, order: Order, after: After, short: bool) -> Select:
     """Give the page of `entries` (a `body` each) that begins after the place.
 
     Its columns: the `last` place (JSON; NULL where nothing follows); how many bytes at the end of json are `spare`, being of the entry that
-    follows; and `json` itself, NULL where it is too heavy to travel with others (see Batched). A `short` page can't grow too long, and so
+    follows; and `json` itself, NULL where it is too heavy to travel with others (see Query). A `short` page can't grow too long, and so
     needn't be measured.
     """
     if after != "the start":
@@ -77,7 +77,7 @@ def page_of(entries: Select, order: Order, after: After, short: bool) -> Select:
     entries = entries.select_extend(key.alias("key"), order.tie.alias("tie")).order_by(*order.terms()).limit(SQL("q.most + 1"))
     page = (_short_page if short else _long_page)(entries.alias("entry"))
     json = fn.coalesce(page.json, "")
-    may_travel = q.wait | (fn.octet_length(json) <= HEAVY_BYTES)
+    may_travel = q.wait | (fn.octet_length(json) <= MAX_SHARED_BYTES)
     columns = [page.last.alias("last"), page.spare.alias("spare"), Case(None, [(may_travel, json)]).alias("json")]
     return Select([page.rows], columns).alias("page")
 

@@ -1,4 +1,7 @@
-"""ETag, If-Match and If-None-Match, as RFC 9110, sections 8.8.3 and 13.1, has them."""
+"""ETag, If-Match and If-None-Match, as RFC 9110, sections 8.8.3 and 13.1, has them.
+
+werkzeug reads them, and aiohttp (`request.if_match`); but let what is malformed pass, and a change with it.
+"""
 
 import hashlib
 import re

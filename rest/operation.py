@@ -18,6 +18,11 @@ Method = Callable[..., Awaitable[web.StreamResponse]]
 Model = TypeVar("Model", bound=BaseModel)
 
 
+CONTEXT: web.AppKey[Any] = web.AppKey(
+    "validation_context"
+)  # what the validators of an application need, as `info.context["app"]`; hashable
+
+
 class Answer(NamedTuple):
     """What a success looks like: the model of its body (None where it has none), and the headers that matter: always, or sometimes.
 
@@ -67,10 +72,12 @@ def operation(
 
         @wraps(method)
         async def operate(view: web.View) -> web.StreamResponse:
-            asked = _asked(query or Nothing, view.request.rel_url.raw_query_string)
+            request = view.request
+            context = request.app.get(CONTEXT)
+            asked = _asked(query or Nothing, request.rel_url.raw_query_string, context)
             arguments: dict[str, BaseModel] = {"query": asked} if query else {}
             if body:
-                arguments[body_name] = validate(body, await read_body(view.request))
+                arguments[body_name] = validate(body, await read_body(request), context)
             return await method(view, **arguments)
 
         operate.operation = declared  # type: ignore[attr-defined]
@@ -80,23 +87,26 @@ def operation(
 
 
 @lru_cache(256)  # nobody changes what is asked, and many ask the same
-def _asked(model: type[Model], query_string: str) -> Model:
-    return validate(model, read_query(query_string))
+def _asked(model: type[Model], query_string: str, context: Any) -> Model:
+    return validate(model, read_query(query_string), context)
 
 
 class Nothing(BaseModel, extra="forbid"):
     """The query of an operation that takes none."""
 
 
-def validate(model: type[Model], fields: Fields) -> Model:
-    """Make the model of the fields. Raises InvalidInput that names each that is missing, unknown, repeated or wrong."""
+def validate(model: type[Model], fields: Fields, context: Any = None) -> Model:
+    """Make the model of the fields. Raises InvalidInput that names each that is missing, unknown, repeated or wrong.
+
+    Its validators find the `context` as `info.context["app"]`.
+    """
     values = {printable(name): value for name, value in fields.pairs}
     errors = []
     if len(values) < len(fields.pairs):
         times = Counter(name for name, _ in fields.pairs)
         errors = [FieldError(printable(name), "must not be sent more than once") for name, n in times.items() if n > 1]
     try:
-        made = model.model_validate(values, context={"textual": fields.textual})
+        made = model.model_validate(values, context={"textual": fields.textual, "app": context})
     except ValidationError as error:
         errors += [explain(fault) for fault in error.errors(include_url=False, include_input=False)]
     if errors:

@@ -1,4 +1,7 @@
-"""How much is under way: what is more than can be served is refused at once, and what takes too long is given up."""
+"""How much is under way: what is more than can be served is refused at once, and what takes too long is given up.
+
+`asyncio.timeout` around each request would do the latter: it costs a request 24 us, a timer and a context manager; this costs 1.3.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
@@ -14,7 +17,7 @@ from server.connections import Refusal
 from telemetry import metrics
 
 AT_WORK = metrics.Gauge("http_requests_at_work", "Requests that are being answered.")
-MOST_AT_WORK = metrics.Gauge("http_requests_at_work_most", "Requests that may be answered at once.")
+MAX_AT_WORK = metrics.Gauge("http_requests_at_work_most", "Requests that may be answered at once.")
 FULL = "The service has as much to do as it can at this moment: try again."
 
 
@@ -54,8 +57,6 @@ class UnderWay:
         self._arriving = 0  # of them: their bodies are on the way, so they cost no more than their connections do
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()  # to ask for it costs a system call in Python 3.11
-        AT_WORK.ask(self._at_work)
-        MOST_AT_WORK.ask(lambda: most)
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -76,6 +77,11 @@ class UnderWay:
         finally:
             self._since.pop(handling, None)
             self._given_up.discard(handling)
+
+    async def measuring(self, app: web.Application) -> AsyncIterator[None]:
+        """Let it be measured while the application runs."""
+        with AT_WORK.measuring(self._at_work), MAX_AT_WORK.measuring(lambda: self._most):
+            yield
 
     def _at_work(self) -> int:
         return len(self._since) - self._arriving
@@ -108,7 +114,7 @@ class UnderWay:
         self._since.pop(self._handling(), None)
 
     def _handling(self) -> asyncio.Task[Any]:
-        """Give what handles the present request: aiohttp makes one for each."""
+        """Return what handles the present request: aiohttp makes one for each."""
         return cast("asyncio.Task[Any]", asyncio.current_task(self._loop))
 
 
@@ -119,24 +125,24 @@ def _too_late(request: web.Request) -> Failure:
 
 
 @asynccontextmanager
-async def in_turn(line: asyncio.Lock | asyncio.Semaphore, seconds: float, refusal: Failure) -> AsyncIterator[None]:
+async def in_turn(lock: asyncio.Lock | asyncio.Semaphore, seconds: float, refusal: Failure) -> AsyncIterator[None]:
     """Run what is inside when its turn comes. Raises the refusal where that takes longer."""
     try:
         async with asyncio.timeout(seconds):
-            await line.acquire()
+            await lock.acquire()
     except TimeoutError:
         raise refusal from None
     try:
         yield
     finally:
-        line.release()
+        lock.release()
 
 
 UNDER_WAY = web.AppKey("under_way", UnderWay)
 
 
 async def read(request: web.Request) -> bytes:
-    """Give a request's body, which may be long in coming: others don't wait for that. Raises Unavailable."""
+    """Return a request's body, which may be long in coming: others don't wait for that. Raises Unavailable."""
     if request.content.is_eof():  # it is there already: aiohttp would come back to see whether there is more, and copy it twice
         body = request.content.read_nowait()
         if len(body) > request.client_max_size:

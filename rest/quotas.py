@@ -1,4 +1,7 @@
-"""Quotas: how much may be asked for in a while, and the headers that tell (draft-ietf-httpapi-ratelimit-headers-11)."""
+"""Quotas: how much may be asked for in a while, and the headers that tell (draft-ietf-httpapi-ratelimit-headers-11).
+
+The package limits counts in memory or in servers such as Redis, which would be one more thing to run, and writes no headers.
+"""
 
 from collections.abc import Iterable
 from math import ceil

@@ -1,4 +1,8 @@
-"""How connections are held: none for ever, not too many, and to an end that loses no request."""
+"""How connections are held: none for ever, not too many, and to an end that loses no request.
+
+A proxy in front, such as nginx, would do most of it, and aiohttp does a part: it has no limit to how many connections there are or how
+slowly a client reads, no deadline for a head but the one for idleness, and an end that breaks requests off. `make run` has no proxy.
+"""
 
 import asyncio
 import fcntl
@@ -6,7 +10,7 @@ import socket
 import sys
 import termios
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from http import HTTPStatus
 from typing import Any, NamedTuple, cast
 
@@ -15,7 +19,6 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-import settings
 from telemetry import metrics
 
 BACKLOG = 2048  # connections that wait to be taken, as gunicorn has it; aiohttp would make it 128, which a burst outgrows
@@ -35,10 +38,22 @@ SECONDS_TO_BREAK_OFF = 1  # what goes on beyond its time when the service stops
 web_protocol.MAX_MSG_QUEUE_SIZE = REQUESTS_AHEAD
 
 CONNECTIONS = metrics.Gauge("http_connections", "Connections of clients.")
-MOST_CONNECTIONS = metrics.Gauge("http_connections_most", "Connections of clients that there may be.")
+MAX_CONNECTIONS = metrics.Gauge("http_connections_most", "Connections of clients that there may be.")
 
 NO_HTTP = metrics.Counter("http_malformed_total", "What came and was no HTTP: the parser's own 400.")
 NO_HTTP.count(amount=0)
+
+
+class ConnectionLimits(NamedTuple):
+    """How long what concerns connections may take, how many there are, and how long a line of a request's head is, at most."""
+
+    request_timeout_seconds: float
+    keepalive_seconds: float
+    max_connections: int
+    max_header_bytes: int
+
+
+LIMITS = web.AppKey("connection_limits", ConnectionLimits)
 
 
 class Refusal(NamedTuple):
@@ -55,12 +70,13 @@ REFUSAL = web.AppKey("refusal", Refusal)
 class Connection(RequestHandler):
     """A client's connection."""
 
-    __slots__ = ("_ahead", "_begun", "_body", "_is_refused", "_look", "_wire", "kept_bytes", "slow_since")
+    __slots__ = ("_ahead", "_begun", "_body", "_is_refused", "_look", "_timeout_seconds", "_wire", "kept_bytes", "slow_since")
     _manager: "Server | None"
     _wire: asyncio.Transport  # also when aiohttp has closed it, and it waits until the client reads the rest
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._timeout_seconds = self._manager.limits.request_timeout_seconds if self._manager else 0.0
         self._begun = 0  # bytes of a head that is arriving
         self._ahead = 0  # and of it before, while another request was at work
         self._body: StreamReader = EMPTY_PAYLOAD  # of the request that came last
@@ -102,7 +118,7 @@ class Connection(RequestHandler):
     def _expect_head(self) -> None:
         if self._keepalive_handle is not None:
             self._keepalive_handle.cancel()
-        self._next_keepalive_close_time = self._loop.time() + settings.load().request_timeout_seconds
+        self._next_keepalive_close_time = self._loop.time() + self._timeout_seconds
         self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
 
     def _refuse_heads_over(self, most: int) -> None:
@@ -160,7 +176,7 @@ class Connection(RequestHandler):
         return self.kept_bytes + self._wire.get_write_buffer_size() + int.from_bytes(number, sys.byteorder)
 
     def _look_again(self) -> None:
-        self._look = self._loop.call_later(settings.load().request_timeout_seconds, self._look_whether_it_reads, self.unread)
+        self._look = self._loop.call_later(self._timeout_seconds, self._look_whether_it_reads, self.unread)
 
     def _look_whether_it_reads(self, unread_before: int) -> None:
         if unread_before - self.unread < LEAST_READ_BYTES:
@@ -169,7 +185,7 @@ class Connection(RequestHandler):
             self._look_again()
 
     def abort(self) -> None:
-        """Give the client up."""
+        """Abandon the client."""
         self._wire.abort()
 
     # The end
@@ -205,7 +221,7 @@ def _last(message: Any) -> Any:
 
 
 def pieces(connection: RequestHandler, body: bytes) -> Iterator[bytes]:
-    """Give what is to be written piece by piece, and let the connection know how much of it is kept meanwhile."""
+    """Yield what is to be written piece by piece, and let the connection know how much of it is kept meanwhile."""
     for start in range(0, len(body), BYTES_PER_PIECE):
         if isinstance(connection, Connection):
             connection.kept_bytes = len(body) - start
@@ -217,13 +233,14 @@ def pieces(connection: RequestHandler, body: bytes) -> Iterator[bytes]:
 class Server(web.Server):
     """What holds the connections of a worker."""
 
-    def __init__(self, *arguments: Any, refusal: Refusal, **options: Any) -> None:
+    def __init__(self, *arguments: Any, limits: ConnectionLimits, refusal: Refusal, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.refusal = refusal
+        self.limits, self.refusal = limits, refusal
         self.slow: dict[Connection, None] = {}  # whose clients don't read, slowest first
         self._is_retiring = False
-        CONNECTIONS.ask(lambda: len(self._connections))
-        MOST_CONNECTIONS.ask(lambda: settings.load().max_connections)
+        self._measuring = ExitStack()
+        self._measuring.enter_context(CONNECTIONS.measuring(lambda: len(self._connections)))
+        self._measuring.enter_context(MAX_CONNECTIONS.measuring(lambda: limits.max_connections))
 
     def __call__(self) -> Connection:
         return Connection(self, loop=self._loop, **self._kwargs)
@@ -231,7 +248,7 @@ class Server(web.Server):
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """Take a connection; where there are too many, in the place of the one that is idle and would be closed next."""
         super().connection_made(handler, transport)
-        if len(self._connections) > settings.load().max_connections:
+        if len(self._connections) > self.limits.max_connections:
             idle = [connection for connection in self._ours() if connection.is_idle]
             if idle:
                 min(idle, key=lambda connection: connection.closes_at).force_close()
@@ -259,13 +276,17 @@ class Server(web.Server):
         for connection in self._ours():
             connection.retire()
 
-    async def ended(self, seconds: float, seconds_of_idleness: float) -> None:
+    async def wait_until_ended(self, seconds: float, seconds_of_idleness: float) -> None:
         """Wait until no connections are left, or, after some time, only idle ones."""
         began_at = self._loop.time()
         while self._connections and (passed := self._loop.time() - began_at) < seconds:
             if passed >= seconds_of_idleness and all(connection.is_idle for connection in self._ours()):
                 break
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+
+    def close(self) -> None:
+        """Be measured no more."""
+        self._measuring.close()
 
     def _ours(self) -> list[Connection]:
         return [connection for connection in self._connections if isinstance(connection, Connection)]
@@ -275,24 +296,30 @@ class Runner(web.AppRunner):
     """What runs an application: on connections of ours, and to an end that loses no request."""
 
     def __init__(self, app: web.Application, **options: Any) -> None:
-        given = settings.load()
+        self._limits = app[LIMITS]
         super().__init__(
             app,
             **options,
             access_log=None,
             auto_decompress=False,  # rest/bodies.py refuses what is coded
-            keepalive_timeout=given.keepalive_seconds,
+            keepalive_timeout=self._limits.keepalive_seconds,
             lingering_time=SECONDS_OF_LINGERING,
-            max_field_size=given.max_header_bytes,
-            max_line_size=given.max_header_bytes,
+            max_field_size=self._limits.max_header_bytes,
+            max_line_size=self._limits.max_header_bytes,
             shutdown_timeout=SECONDS_TO_BREAK_OFF,
         )
         self._is_shut_down = False
 
     async def _make_server(self) -> Server:
         made = await super()._make_server()
-        refusal = self.app.get(REFUSAL) or Refusal()
-        return Server(made.request_handler, request_factory=made.request_factory, loop=made._loop, refusal=refusal, **made._kwargs)
+        return Server(
+            made.request_handler,
+            request_factory=made.request_factory,
+            loop=made._loop,
+            limits=self._limits,
+            refusal=self.app.get(REFUSAL) or Refusal(),
+            **made._kwargs,
+        )
 
     def _reg_site(self, site: web.BaseSite) -> None:
         super()._reg_site(site)
@@ -305,10 +332,15 @@ class Runner(web.AppRunner):
         if isinstance(self._server, Server):
             await self.shutdown()
             self._server.retire()
-            await self._server.ended(SECONDS_FOR_SUCCESSORS, SECONDS_FOR_SUCCESSORS)
+            await self._server.wait_until_ended(SECONDS_FOR_SUCCESSORS, SECONDS_FOR_SUCCESSORS)
             await self._close_listeners(self._server)
-            await self._server.ended(settings.load().request_timeout_seconds, SECONDS_FOR_A_LAST_REQUEST - SECONDS_FOR_SUCCESSORS)
+            await self._server.wait_until_ended(self._limits.request_timeout_seconds, SECONDS_FOR_A_LAST_REQUEST - SECONDS_FOR_SUCCESSORS)
         await super().cleanup()
+
+    async def _cleanup_server(self) -> None:
+        if isinstance(self._server, Server):
+            self._server.close()
+        await super()._cleanup_server()
 
     async def _close_listeners(self, server: Server) -> None:
         """Take no more connections, but those that wait to be taken: if no other process has the listener, the system would reset them."""
@@ -330,7 +362,7 @@ class Runner(web.AppRunner):
 
 
 def _second(site: web.BaseSite) -> socket.socket | None:
-    """Give the site's listener once more, so that it outlives the site; None where that can't be."""
+    """Return the site's listener once more, so that it outlives the site; None where that can't be."""
     if isinstance(site, web.SockSite) and site._ssl_context is None:
         with suppress(OSError):  # there is no descriptor left
             return site._sock.dup()

@@ -78,8 +78,8 @@ class TaskPurged(Gone):
     detail = "The task that was created under this Idempotency-Key has been purged, and is not created again: choose a new key."
 
 
-def to_come(field: str, user_revision: int) -> InvalidInput:
-    """Give the refusal of a revision that there hasn't been yet."""
+def refuse_future(field: str, user_revision: int) -> InvalidInput:
+    """Return the refusal of a revision that there hasn't been yet."""
     return InvalidInput(
         FieldError(field, f"must be one that there has been: the latest is {user_revision}"), headers=at_revision(user_revision)
     )

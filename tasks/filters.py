@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 from peewee import SQL, ColumnBase, Expression, fn
 
 from models import Task
-from postgres.batching import q
 from postgres.pages import Key
+from postgres.queries import q
 from tasks.values import STATUSES
 
 

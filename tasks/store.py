@@ -1,18 +1,18 @@
-"""The door to tasks: the functions through which they are stored and found. Knows nothing of HTTP."""
+"""How tasks are stored and found. Knows nothing of HTTP."""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import orjson
-from peewee import (
-    fn,
-)
+from peewee import fn
 from pydantic import MISSING
 
 from models import CALLER_TYPES, Caller
-from postgres.batching import Batched, q
+from postgres.queries import Query, SetQuery, q
 from rest.errors import Failure, FieldError, InvalidInput, InvalidToken, NotFound
 from rest.idempotency import KeyReused, digest
-from tasks.errors import TaskChangedMeanwhile, TaskPurged, at_revision, to_come
+from service import Service
+from tasks.errors import TaskChangedMeanwhile, TaskPurged, at_revision, refuse_future
 from tasks.schemas import TaskChange, TaskNew
 
 
@@ -25,70 +25,105 @@ class TaskAsStored(NamedTuple):
     user_revision: int
 
 
-_WRITE = Batched(fn.task_write(), CALLER_TYPES | {"id": "bigint", "if_match": "text", "change": "jsonb"}, set_based=True)
-_CREATE_ONCE = Batched(
+class Written(NamedTuple):
+    """What a change was refused for, or None; and the task that it left."""
+
+    refused: str | None
+    id: int
+    revision: int
+    json: str
+    user_revision: int
+
+
+class _Conflict(NamedTuple):
+    id: int
+    revision: int
+    json: str | None
+    user_revision: int
+    changed: str | None
+
+
+_WRITE = SetQuery(Written, "task_write", CALLER_TYPES | {"id": "bigint", "if_match": "text", "change": "jsonb"})
+_CREATE_ONCE = Query(
+    Written,
     fn.task_create_once(q.user_id, q.generation, q.wait, q.new, q.key, q.digest),
     CALLER_TYPES | {"new": "jsonb", "key": "text", "digest": "text"},
 )
-_ERASE = Batched(fn.task_erase(q.user_id, q.generation, q.wait, q.id, q.if_match), CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]"})
-_CONFLICT = Batched(
-    fn.task_conflict(q.user_id, q.generation, q.id, q.if_match), CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]"}, read=True
+_ERASE = Query(
+    Written, fn.task_erase(q.user_id, q.generation, q.wait, q.id, q.if_match), CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]"}
+)
+_CONFLICT = Query(
+    _Conflict,
+    fn.task_conflict(q.user_id, q.generation, q.id, q.if_match),
+    CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]"},
+    read=True,
 )
 
 
 DELETION = '{"deleted": true}'
 
 
-async def create_task(caller: Caller, task: TaskNew, key: str | None = None) -> TaskAsStored:
+async def create_task(service: Service, caller: Caller, task: TaskNew, key: str | None = None) -> TaskAsStored:
     """Make a task; its creation is its first revision and has no log entry. Under a key it is made once. Raises KeyReused, TaskPurged."""
     new = task.model_dump_json()
     if key is None:
-        return await done(caller, await _WRITE(*caller, None, None, new))
-    return await done(caller, await _CREATE_ONCE(*caller, new, key, digest("POST /task", task.said)))
+        return await unwrap_change(service, caller, await service.database.ask(_WRITE, *caller, None, None, new))
+    rows = await service.database.ask(_CREATE_ONCE, *caller, new, key, digest("POST /task", task.said))
+    return await unwrap_change(service, caller, rows)
 
 
-async def update_task(caller: Caller, task_id: int, change: TaskChange, if_match: list[int] | None) -> TaskAsStored:
+async def update_task(service: Service, caller: Caller, task_id: int, change: TaskChange, if_match: list[int] | None) -> TaskAsStored:
     """Change the fields that were sent and log each that differs. Raises InvalidInput, NotFound, TaskChangedMeanwhile."""
     if change.id is not MISSING and change.id != task_id:
         raise InvalidInput(FieldError("id", "must be the one in the address, or not be sent"))
     if change.revision is not MISSING:
         if_match = [change.revision] if if_match is None or change.revision in if_match else []
-    return await done(caller, await _WRITE(*caller, task_id, _array(if_match), change.model_dump_json()), task_id, if_match)
+    rows = await service.database.ask(_WRITE, *caller, task_id, _array(if_match), change.model_dump_json())
+    return await unwrap_change(service, caller, rows, task_id, if_match)
 
 
-async def delete_task(caller: Caller, task_id: int, if_match: list[int] | None, *, forever: bool = False) -> TaskAsStored:
+async def delete_task(service: Service, caller: Caller, task_id: int, if_match: list[int] | None, *, forever: bool = False) -> TaskAsStored:
     """Put a task into the trash; `forever`: erase it, be it there already or not. Raises NotFound, TaskChangedMeanwhile."""
-    rows = await (_ERASE(*caller, task_id, if_match) if forever else _WRITE(*caller, task_id, _array(if_match), DELETION))
-    return await done(caller, rows, task_id, if_match, in_trash=forever)
+    if forever:
+        rows = await service.database.ask(_ERASE, *caller, task_id, if_match)
+    else:
+        rows = await service.database.ask(_WRITE, *caller, task_id, _array(if_match), DELETION)
+    return await unwrap_change(service, caller, rows, task_id, if_match, in_trash=forever)
 
 
 def _array(revisions: list[int] | None) -> str | None:
     return None if revisions is None else f"{{{','.join(map(str, revisions))}}}"
 
 
-def found(rows: list[tuple[Any, ...]]) -> TaskAsStored:
-    """Give the task that a read found. No row: the token is of the past; a row of nothing: there is no such task."""
+def unwrap_task(rows: Sequence[TaskAsStored]) -> TaskAsStored:
+    """Return the task that a read found. No row: the token is of the past; a row of nothing: there is no such task."""
     if not rows:
         raise InvalidToken()
-    task = TaskAsStored(*rows[0])
+    [task] = rows
     if task.json is None:
         raise NotFound(headers=at_revision(task.user_revision))
     return task
 
 
-async def done(
-    caller: Caller, rows: list[tuple[Any, ...]], task_id: int = 0, if_match: list[int] | None = None, *, in_trash: bool = False
+async def unwrap_change(
+    service: Service,
+    caller: Caller,
+    rows: Sequence[Written],
+    task_id: int = 0,
+    if_match: list[int] | None = None,
+    *,
+    in_trash: bool = False,
 ) -> TaskAsStored:
-    """Give the task that a change left, which may be one of those `in_trash`. Raises what the change was refused for."""
-    refused, *row = rows[0]
-    task = TaskAsStored(*row)
-    match refused:
+    """Return the task that a change left, which may be one of those `in_trash`. Raises what the change was refused for."""
+    [written] = rows
+    task = TaskAsStored(written.id, written.revision, written.json, written.user_revision)
+    match written.refused:
         case None:
             return task
         case "not_found":
             raise NotFound(headers=at_revision(task.user_revision))
         case "changed_meanwhile":
-            raise await _conflict(caller, task_id, if_match, in_trash=in_trash)
+            raise await _explain_conflict(service, caller, task_id, if_match, in_trash=in_trash)
         case "key_reused":
             raise KeyReused(headers=at_revision(task.user_revision))
         case "purged":
@@ -96,13 +131,14 @@ async def done(
         case "unauthorized":
             raise InvalidToken()
         case "to_come":
-            raise to_come("revision", task.user_revision)
-    raise AssertionError(refused)
+            raise refuse_future("revision", task.user_revision)
+    raise AssertionError(written.refused)
 
 
-async def _conflict(caller: Caller, task_id: int, if_match: list[int] | None, *, in_trash: bool) -> Failure:
-    for _, _, task, user_revision, changed in await _CONFLICT(*caller, task_id, if_match):
+async def _explain_conflict(service: Service, caller: Caller, task_id: int, if_match: list[int] | None, *, in_trash: bool) -> Failure:
+    for conflict in await service.database.ask(_CONFLICT, *caller, task_id, if_match):
+        task = conflict.json
         if not task or (not in_trash and orjson.loads(task)["deleted_at"]):  # it went after the change was refused: 404 goes before 412
-            return NotFound(headers=at_revision(user_revision))
-        return TaskChangedMeanwhile(task, changed, user_revision)
+            return NotFound(headers=at_revision(conflict.user_revision))
+        return TaskChangedMeanwhile(task, conflict.changed, conflict.user_revision)
     return InvalidToken()

@@ -1,4 +1,8 @@
-"""What is measured: counted in plain dicts, and written every second to prometheus-client's files, where all workers' counts meet."""
+"""What is measured: counted in plain dicts, and written every second to prometheus-client's files, where all workers' counts meet.
+
+prometheus-client alone would do: its counters write to the files at each event, which costs a request 26 us; this costs 2.
+What is measured is of the process: two applications in it count together.
+"""
 
 import asyncio
 import itertools
@@ -8,11 +12,11 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import prometheus_client
 from aiohttp import web
@@ -43,10 +47,10 @@ class Family(ABC):
 
     @abstractmethod
     def write(self) -> None:
-        """Give the library what was counted since the last time."""
+        """Pass on to the library what was counted since the last time."""
 
     def child(self, labels: Labels) -> Any:
-        """Give the library's metric for these labels."""
+        """Return the library's metric for these labels."""
         return self.library.labels(*labels) if labels else self.library
 
 
@@ -107,24 +111,36 @@ class _Histogram(prometheus_client.Histogram):
 
 
 class Gauge(Family):
-    """How much of it there is at this moment, in all workers together or in the one that has most."""
+    """How much of it there is at this moment, in all workers together. Of several functions, as of two applications, the sum."""
 
-    def __init__(self, name: str, words: str, *labels: str, over_workers: Literal["livesum", "livemax"] = "livesum") -> None:
+    def __init__(self, name: str, words: str, *labels: str) -> None:
         super().__init__(name, words, *labels)
-        self._over_workers = over_workers
-        self._questions: dict[Labels, Callable[[], float]] = {}
+        self._functions: dict[Labels, list[Callable[[], float]]] = {}
 
-    def ask(self, question: Callable[[], float], labels: Labels = ()) -> None:
-        """Say how to find out."""
-        self._questions[labels] = question
+    def add_function(self, function: Callable[[], float], labels: Labels = ()) -> None:
+        """Let this function, too, say how much there is."""
+        self._functions.setdefault(labels, []).append(function)
+
+    def remove_function(self, function: Callable[[], float], labels: Labels = ()) -> None:
+        """Ask this function no more."""
+        self._functions[labels].remove(function)
+
+    @contextmanager
+    def measuring(self, function: Callable[[], float], labels: Labels = ()) -> Iterator[None]:
+        """Let this function say how much there is while what is inside runs."""
+        self.add_function(function, labels)
+        try:
+            yield
+        finally:
+            self.remove_function(function, labels)
 
     @cached_property
     def library(self) -> Any:
-        return prometheus_client.Gauge(*self.description, registry=self.registry, multiprocess_mode=self._over_workers)
+        return prometheus_client.Gauge(*self.description, registry=self.registry, multiprocess_mode="livesum")
 
     def write(self) -> None:
-        for labels, question in self._questions.items():
-            self.child(labels).set(question())
+        for labels, functions in self._functions.items():
+            self.child(labels).set(sum(function() for function in functions))
 
 
 # Writing and showing
@@ -141,7 +157,7 @@ def write() -> None:
 
 
 def show() -> bytes:
-    """Give what all workers have written, as Prometheus reads it. It reads files: not for the event loop."""
+    """Return what all workers have written, as Prometheus reads it. Not for the event loop: this reads files."""
     registry = Family.registry
     if _Files.directory:
         registry = CollectorRegistry()
@@ -188,7 +204,7 @@ def share() -> None:
 
 
 def free_place(taken: Iterable[int]) -> int:
-    """Give the first place that nobody has."""
+    """Return the first place that nobody has."""
     places = set(taken)
     return next(place for place in itertools.count() if place not in places)
 
@@ -212,9 +228,9 @@ def unshare() -> None:
 # The workers themselves
 
 WORKERS = Gauge("workers", "Processes that serve.")
-WORKERS.ask(lambda: 1)
+WORKERS.add_function(lambda: 1)
 MEMORY_IN_USE = Gauge("process_resident_memory_bytes", "Memory of all workers; what they share is counted in each.")
-MEMORY_IN_USE.ask(lambda: int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
+MEMORY_IN_USE.add_function(lambda: int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"))
 PROCESSOR = Counter("process_cpu_seconds_total", "Processor time that the workers have spent.")
 LAG = Histogram(
     "event_loop_lag_seconds",

@@ -19,14 +19,33 @@ from dotenv import load_dotenv
 import app
 import auth
 import models
-import settings
 from accounts import passwords, users
 from postgres import migrate
-from postgres.database import MIGRATIONS, connection_parameters, database, pool
+from postgres.database import MIGRATIONS, Database
+from postgres.queries import Query
+from service import SERVICE, Service, database_configuration
+from settings import Settings
 from tests import document
 
 PASSWORD = "correct horse battery"  # everybody's
-Running = Callable[..., AbstractAsyncContextManager[None]]
+Start = Callable[..., Awaitable[TestClient[Any, Any]]]
+Running = Callable[..., AbstractAsyncContextManager[Database]]
+
+
+def configured(**overrides: Any) -> Settings:
+    """Return the run's settings, but for these."""
+    return Settings(**overrides)
+
+
+def connection_parameters() -> dict[str, Any]:
+    """Return what libpq needs to find the run's PostgreSQL."""
+    return database_configuration(configured()).parameters
+
+
+def service_of(client: TestClient[Any, Any]) -> Service:
+    """Return the service whose client this is."""
+    assert client.app
+    return client.app[SERVICE]
 
 
 class Server(NamedTuple):
@@ -70,7 +89,6 @@ def server() -> Iterator[Server]:
         theirs = os.environ.get("DB") or "postgres"
         ours = f"{theirs}_test_{secrets.token_hex(4)}"
         environment.setenv("DB", ours)
-        settings.load.cache_clear()
         before = contents(theirs)
         migrate.upgrade(ours, connection_parameters(), MIGRATIONS)
         yield Server(theirs, before, ours)
@@ -156,7 +174,12 @@ class Person:
 
     def __init__(self, client: TestClient[Any, Any], login: str = "", caller: models.Caller | None = None) -> None:
         self.client, self.login, self.caller = client, login, caller
-        self.token = auth.issue_token(caller).access_token if caller else None
+        self.token = auth.issue_token(self.service.settings, caller).access_token if caller else None
+
+    @property
+    def service(self) -> Service:
+        """What serves them."""
+        return service_of(self.client)
 
     async def __call__(self, method: str, path: str, *, headers: dict[str, str] | None = None, **body: Any) -> Answer:
         """Send a request; `data` (form), `json` or `params` as aiohttp's client takes them. Of a stream of events only the first is read."""
@@ -193,46 +216,50 @@ class Person:
 @pytest.fixture(scope="module")
 async def client() -> AsyncIterator[TestClient[Any, Any]]:
     """A client of an application that runs for a whole module: a start costs more than most tests."""
-    async with TestClient(TestServer(await app.create_app())) as client:
+    async with TestClient(TestServer(await app.create_app(configured()))) as client:
         yield client
 
 
 @pytest.fixture
-def own_pool() -> Iterator[None]:
-    """Let a test hold the one pool that a process has; the module's application gets its own back afterwards."""
-    kept = database.__dict__.copy()
-    yield
-    database.__dict__.update(kept)
+def service(client: TestClient[Any, Any]) -> Service:
+    """What serves the client."""
+    return service_of(client)
 
 
 @pytest.fixture
-def running(monkeypatch: pytest.MonkeyPatch, own_pool: None) -> Running:
-    """Give a function that holds the pool under some settings."""
+def start(aiohttp_client: Any) -> Start:
+    """A function that starts an application of a test's own, with the run's settings but for those given, and returns its client."""
 
-    @asynccontextmanager
-    async def run(**environment: str) -> AsyncIterator[None]:
-        try:
-            with monkeypatch.context() as patched:
-                for name, value in environment.items():
-                    patched.setenv(name, value)
-                settings.load.cache_clear()
-                holding = pool(web.Application())
-                await anext(holding)
-                try:
-                    yield
-                finally:
-                    with pytest.raises(StopAsyncIteration):
-                        await anext(holding)
-        finally:
-            settings.load.cache_clear()
+    async def run(**overrides: Any) -> TestClient[Any, Any]:
+        client: TestClient[Any, Any] = await aiohttp_client(await app.create_app(configured(**overrides)))
+        return client
 
     return run
 
 
 @pytest.fixture
-def aiohttp_client(own_pool: None, aiohttp_client: Any) -> Any:
-    """pytest-aiohttp's, for an application of a test's own."""
-    return aiohttp_client
+def running() -> Running:
+    """A function that holds a database open, with the run's settings but for those given."""
+
+    @asynccontextmanager
+    async def run(**overrides: Any) -> AsyncIterator[Database]:
+        database = Database(database_configuration(configured(**overrides)))
+        async with database.running():
+            yield database
+
+    return run
+
+
+def let_happen_before(monkeypatch: pytest.MonkeyPatch, query: Query[Any], happen: Callable[[], Awaitable[None]]) -> None:
+    """Let something happen before each time that a query is asked."""
+    ask = Database.ask
+
+    async def ask_later(database: Database, asked: Query[Any], *arguments: Any) -> Any:
+        if asked is query:
+            await happen()
+        return await ask(database, asked, *arguments)
+
+    monkeypatch.setattr(Database, "ask", ask_later)
 
 
 @pytest.fixture
@@ -243,7 +270,7 @@ async def stranger(client: TestClient[Any, Any]) -> Person:
 
 def cheap_hash(password: str) -> str:
     """Give a hash of the password that takes next to no work to make or to verify."""
-    pepper = passwords.peppers(settings.load())[0]
+    pepper = passwords.peppers_of(configured())[0]
     return pepper.name + PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(pepper.season(password))
 
 
@@ -253,7 +280,9 @@ async def newcomer(client: TestClient[Any, Any]) -> Callable[[str], Awaitable[Pe
 
     async def make(name: str) -> Person:
         login = f"{name}-{secrets.token_hex(6)}"
-        return Person(client, login, await users.create_user(login, cheap_hash(PASSWORD), secrets.randbelow(auth.GENERATIONS)))
+        return Person(
+            client, login, await users.create_user(service_of(client), login, cheap_hash(PASSWORD), secrets.randbelow(auth.GENERATIONS))
+        )
 
     return make
 

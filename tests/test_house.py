@@ -21,6 +21,7 @@ from rest import errors, overload
 from settings import EXAMPLE_SECRET, Settings
 from tasks import schemas, values
 from telemetry import logs
+from tests.conftest import configured
 
 HOUSE = Path(app.__file__).parent
 ROOMS = [  # what stands on one line imports only what stands on lines above it
@@ -28,6 +29,7 @@ ROOMS = [  # what stands on one line imports only what stands on lines above it
     {"server"},
     {"rest"},
     {"postgres"},
+    {"service"},
     {"models"},
     {"auth"},
     {"accounts", "tasks"},
@@ -37,13 +39,8 @@ ROOMS = [  # what stands on one line imports only what stands on lines above it
     {"run"},
 ]
 LEVELS = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
-EXCEPTIONS = {  # to become fewer; none is to be added
-    ("models", "history.verify"),  # what `python models.py verify` runs
-    ("postgres.batching", "settings"),
-    ("postgres.database", "settings"),
-    ("server.connections", "settings"),
-}
 GENERAL = {"telemetry", "server", "rest", "postgres"}  # what they need is handed to them
+READERS_OF_SETTINGS = {"app.py", "gunicorn.conf.py", "models.py", "run.py"}  # whoever starts; all others are handed what they need
 OTHERS = {"bench", "torture", "tests", "migrations"}  # no part of the service
 
 
@@ -57,11 +54,17 @@ def room_of(module: str) -> str:
     return module.partition(".")[0]
 
 
+def is_program(statement: ast.stmt) -> bool:
+    """Tell whether this is what a module does as a program, which stands above all rooms."""
+    return isinstance(statement, ast.If) and ast.unparse(statement.test) == "__name__ == '__main__'"
+
+
 @cache
 def imports(module: str) -> set[str]:
     """Give the modules of the house that one imports, wherever in it."""
     names = set()
-    for node in ast.walk(ast.parse((HOUSE / f"{module.replace('.', '/')}.py").read_text())):
+    statements = ast.parse((HOUSE / f"{module.replace('.', '/')}.py").read_text()).body
+    for node in (node for statement in statements if not is_program(statement) for node in ast.walk(statement)):
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
@@ -83,12 +86,21 @@ def test_a_module_imports_only_what_stands_above_it() -> None:
         if room_of(module) != room_of(other)
         and (LEVELS[room_of(other)] >= LEVELS[room_of(module)] or (other == "settings" and room_of(module) in GENERAL))
     }
-    assert wrong == EXCEPTIONS
+    assert wrong == set()
 
 
 def test_no_modules_import_one_another_in_a_circle() -> None:
-    graph = {module: {other for other in imports(module) if (module, other) not in EXCEPTIONS} for module in modules()}
+    graph = {module: imports(module) for module in modules()}
     assert len(list(TopologicalSorter(graph).static_order())) == len(graph)
+
+
+def test_only_whoever_starts_reads_the_settings() -> None:
+    paths = [HOUSE / f"{module.replace('.', '/')}.py" for module in modules()] + [HOUSE / "gunicorn.conf.py"]
+    calls = {
+        path: {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)} for path in paths
+    }
+    readers = {f"{path.relative_to(HOUSE)}" for path, called in calls.items() if called & {"settings.load", "load", "Settings"}}
+    assert readers - {"settings.py"} == READERS_OF_SETTINGS
 
 
 def test_every_room_says_what_it_is_for() -> None:
@@ -123,9 +135,8 @@ def test_production_never_imports_the_embedded_postgresql() -> None:
     assert [module for module in modules() if "postgres.embedded" in imports(module)] == ["run"]
 
 
-async def test_the_middlewares_stand_in_this_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rate_limits, "is_on", lambda: True)
-    first, second, *others = (await app.create_app()).middlewares
+async def test_the_middlewares_stand_in_this_order() -> None:
+    first, second, *others = (await app.create_app(configured(rate_limit="on"))).middlewares
     assert (first, second) == (logs.middleware, errors.middleware)
     assert [(each.__module__, getattr(each, "__name__", "")) for each in others] == [
         (overload.__name__, "middleware"),

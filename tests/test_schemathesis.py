@@ -26,9 +26,11 @@ from accounts import passwords, users
 from accounts.values import login_key
 from history import event_stream
 from postgres import housekeeping
+from service import SERVICE
 from tasks import store
 from tasks.schemas import TaskNew
 from tests import document
+from tests.conftest import configured
 from transfer import exports
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))  # 0: those of `make test`, always the same; `make fuzz` says how many
@@ -64,7 +66,7 @@ class Service(NamedTuple):
 
 
 @pytest.fixture
-def service(own_pool: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     """Run an application in a thread of its own, with somebody who has many tasks."""
     monkeypatch.setattr(passwords, "hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
     monkeypatch.setattr(housekeeping, "SECONDS_BETWEEN_ROUNDS", 3600)  # an account that was deleted is mended, below
@@ -79,23 +81,25 @@ def service(own_pool: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service
 
     @asynccontextmanager
     async def running() -> AsyncIterator[Service]:
-        async with TestServer(await app.create_app()) as server:
-            password_hash = passwords.hash_password(EXAMPLE["password"])
+        application = await app.create_app(configured())
+        given = application[SERVICE]
+        async with TestServer(application) as server:
+            password_hash = passwords.hash_password(EXAMPLE["password"], passwords.peppers_of(given.settings)[0])
             try:
-                await users.create_user(EXAMPLE["login"], password_hash, 1)
+                await users.create_user(given, EXAMPLE["login"], password_hash, 1)
             except users.LoginTaken:  # another test, with another password
                 whose = models.User.login_key == EXAMPLE["login"]
-                await models.User.update(password_hash=password_hash).where(whose).aio_execute()
-            caller = await users.create_user(f"owner-{secrets.token_hex(6)}", password_hash, 1)
+                await given.database.aio_execute(models.User.update(password_hash=password_hash).where(whose))
+            caller = await users.create_user(given, f"owner-{secrets.token_hex(6)}", password_hash, 1)
             task = TaskNew(name="Buy milk", description="", status="new")
-            await asyncio.gather(*(store.create_task(caller, task) for _ in range(TASKS)))
+            await asyncio.gather(*(store.create_task(given, caller, task) for _ in range(TASKS)))
 
             async def mend() -> None:
                 whose = models.UserState.user == caller.user_id
-                await models.UserState.update(token_generation=caller.generation).where(whose).aio_execute()
-                await models.User.update(password_hash=password_hash).where(models.User.id == caller.user_id).aio_execute()
+                await given.database.aio_execute(models.UserState.update(token_generation=caller.generation).where(whose))
+                await given.database.aio_execute(models.User.update(password_hash=password_hash).where(models.User.id == caller.user_id))
 
-            yield Service(str(server.make_url("")).rstrip("/"), auth.issue_token(caller).access_token, lambda: wait(mend()))
+            yield Service(str(server.make_url("")).rstrip("/"), auth.issue_token(given.settings, caller).access_token, lambda: wait(mend()))
 
     server = running()
     yield wait(server.__aenter__())

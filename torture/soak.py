@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import psycopg2
 
-import settings
+from settings import Settings
 from torture.server import Server
 from torture.service import WORKERS, Service
 
 SECONDS_BETWEEN_SAMPLES = 10
 MOST_GROWTH = 0.05  # of a worker's memory, from the second sixth of the time, when all has been done once, to the last
-MOST_CONNECTIONS = WORKERS * settings.Settings.model_fields["db_pool_size"].default
+MOST_CONNECTIONS = WORKERS * Settings.model_fields["db_pool_size"].default
 
 
 class Sample(NamedTuple):

@@ -8,9 +8,10 @@ import orjson
 from peewee import JOIN, SQL, Select, fn
 
 from models import Caller, User, UserState
-from postgres.batching import Batched, q
+from postgres.queries import Query, Row, q
 from rest.bodies import JSON
 from rest.errors import Conflict, InvalidToken
+from service import Service
 from tasks import listing
 from tasks.errors import HistoryGone
 from tasks.listing import Listed, State
@@ -36,50 +37,54 @@ _OFFERED = (JSON, *_BY_MEDIA_TYPE)
 
 
 def form_of(query: TaskQuery, preferred: Callable[[tuple[str, ...]], str]) -> Form | None:
-    """Give the form in which a listing is asked for, and None for JSON: the query says it, or else of the media types that is preferred."""
+    """Return the form in which a listing is asked for, None for JSON: the query says it, or the preferred media type."""
     if query.format or query.since is not None:
         return FORMS.get(query.format or "json")
     return _BY_MEDIA_TYPE.get(preferred(_OFFERED))
 
 
-async def list_in_form(caller: Caller, query: TaskQuery, form: Form, *, whole: bool) -> tuple[Listed, AsyncGenerator[bytes]]:
-    """Give what is known of a listing's first page, and the body that has it in another form.
+async def list_in_form(
+    service: Service, caller: Caller, query: TaskQuery, form: Form, *, whole: bool
+) -> tuple[Listed, AsyncGenerator[bytes]]:
+    """Return what is known of a listing's first page, and the body that has it in another form.
 
     The `whole` listing is as of that page's revision. Of the JSON, which may be some MiB, nothing is kept while a client reads.
     """
-    uid = await account_uid(caller)
-    first = await listing.list_tasks(caller, query)
-    return _emptied(first), _in_form(caller, query, form, uid, first, whole)
+    uid = await get_uid(service, caller)
+    first = await listing.list_tasks(service, caller, query)
+    return _empty(first), _write_form(service, caller, query, form, uid, first, whole)
 
 
-def _emptied(page: Listed) -> Listed:
+def _empty(page: Listed) -> Listed:
     return page._replace(json=b"")
 
 
-async def _in_form(caller: Caller, query: TaskQuery, form: Form, uid: str, page: Listed, whole: bool) -> AsyncGenerator[bytes]:
+async def _write_form(
+    service: Service, caller: Caller, query: TaskQuery, form: Form, uid: str, page: Listed, whole: bool
+) -> AsyncGenerator[bytes]:
     asked, begun = query, page.state
     yield form.head
     while True:
-        writing = asyncio.to_thread(_written, form, page.json, uid)  # a page takes up to 0.2 s
-        page = _emptied(page)
+        writing = asyncio.to_thread(_write, form, page.json, uid)  # a page takes up to 0.2 s
+        page = _empty(page)
         yield await writing
         if not whole or page.cursor is None:
             break
         asked = asked.model_copy(update={"cursor": page.cursor})
-        page = await listing.list_tasks(caller, asked, query)
-        if asked.revision is None and _moved_on(page.state, begun):
+        page = await listing.list_tasks(service, caller, asked, query)
+        if asked.revision is None and _has_moved_on(page.state, begun):
             if asked.deleted:
                 raise Conflict("What is in the trash has changed meanwhile.")
             asked = asked.model_copy(update={"revision": begun.user_revision})
-            page = await listing.list_tasks(caller, asked, query)
+            page = await listing.list_tasks(service, caller, asked, query)
     yield form.end
 
 
-def _moved_on(state: State, begun: State) -> bool:
+def _has_moved_on(state: State, begun: State) -> bool:
     return (state.user_revision, state.purged) != (begun.user_revision, begun.purged)
 
 
-def _written(form: Form, json: bytes, uid: str) -> bytes:
+def _write(form: Form, json: bytes, uid: str) -> bytes:
     return form.tasks(task | {"uid": f"{task['id']}-{uid}"} for task in orjson.loads(b"[%b]" % json))
 
 
@@ -91,65 +96,101 @@ class Account(NamedTuple):
     json: str
 
 
-async def account_of(caller: Caller) -> Account:
-    """Give what the caller's account counts. Raises InvalidToken."""
-    for row in await _ACCOUNT(*caller):
-        return Account(*row)
+class _TasksPart(NamedTuple):
+    purged: int
+    kept_from: int
+    revision: int
+    lines: str | None
+    last_id: int | None
+
+    @property
+    def last(self) -> Sequence[object]:
+        """After what the next part begins."""
+        return (self.last_id,)
+
+
+class _LogPart(NamedTuple):
+    purged: int
+    kept_from: int
+    revision: int
+    lines: str | None
+    last_revision: int | None
+    last_field: str | None
+
+    @property
+    def last(self) -> Sequence[object]:
+        """After what the next part begins."""
+        return self.last_revision, self.last_field
+
+
+class _Uid(NamedTuple):
+    uid: str
+
+
+async def get_account(service: Service, caller: Caller) -> Account:
+    """Return what the caller's account counts. Raises InvalidToken."""
+    for account in await service.database.ask(_ACCOUNT, *caller):
+        return account
     raise InvalidToken()
 
 
-async def export(caller: Caller, account: Account) -> AsyncGenerator[bytes]:
-    """Give the whole account as of then, every task and every log entry.
+async def export(service: Service, caller: Caller, account: Account) -> AsyncGenerator[bytes]:
+    """Yield the whole account as of then, every task and every log entry.
 
     No transaction is held open meanwhile. Raises InvalidToken, HistoryGone in the middle of it, if the account is closed or a task purged.
     """
     yield json_format.HEAD.format(account=account.json).encode()
-    async for part in _parts(_EXPORTED_TASKS, caller, account, 0):
+    async for part in _parts(service, _EXPORTED_TASKS, caller, account, 0):
         yield part
     yield json_format.BETWEEN.encode()
-    async for part in _parts(_EXPORTED_LOG, caller, account, 0, ""):
+    async for part in _parts(service, _EXPORTED_LOG, caller, account, 0, ""):
         yield part
     yield json_format.END.encode()
 
 
-async def _parts(statement: Batched, caller: Caller, account: Account, *start: object) -> AsyncGenerator[bytes]:
+async def _parts(service: Service, query: Query[Any], caller: Caller, account: Account, *start: object) -> AsyncGenerator[bytes]:
     after: Sequence[object] = start
     separator = ""
-    while rows := await statement(*caller, account.revision, *after):
-        [(purged, kept_from, revision, lines, *after)] = rows
-        if purged != account.purged:
-            raise HistoryGone(kept_from, revision)
-        if lines is None:
+    while rows := await service.database.ask(query, *caller, account.revision, *after):
+        [part] = rows
+        if part.purged != account.purged:
+            raise HistoryGone(part.kept_from, part.revision)
+        if part.lines is None:
             return
-        yield (separator + lines).encode()
+        yield (separator + part.lines).encode()
+        after = part.last
         separator = ",\n"
     raise InvalidToken()
 
 
-async def account_uid(caller: Caller) -> str:
-    """Give what stands in the UIDs of an account's tasks and of no other's. Raises InvalidToken."""
-    for (uid,) in await _ACCOUNT_UID(*caller):
-        return str(uid)
+async def get_uid(service: Service, caller: Caller) -> str:
+    """Return what stands in the UIDs of an account's tasks and of no other's. Raises InvalidToken."""
+    for row in await service.database.ask(_ACCOUNT_UID, *caller):
+        return row.uid
     raise InvalidToken()
 
 
 EXAMPLES = {
-    form.media_type: (form.head + _written(form, EXAMPLE_TASK.encode(), "6fa459ea-ee8a-4ca4-894e-db77e160355e") + form.end).decode(
+    form.media_type: (form.head + _write(form, EXAMPLE_TASK.encode(), "6fa459ea-ee8a-4ca4-894e-db77e160355e") + form.end).decode(
         "utf-8-sig"
     )
     for form in FORMS.values()
 }
-_ACCOUNT = listing.of_caller("account_export", UserState.select(UserState.revision, UserState.purged, fn.account_json(UserState)), {})
 
 
-def _part(function: Any, types: dict[str, str]) -> Batched:
+_ACCOUNT = listing.query_of_caller(
+    Account, "account_export", UserState.select(UserState.revision, UserState.purged, fn.account_json(UserState)), {}
+)
+
+
+def _part(row: type[Row], function: Any, types: dict[str, str]) -> Query[Row]:
     part = Select([function], [SQL("*")]).alias("part")
     state = UserState.select(UserState.purged, UserState.kept_from, UserState.revision, SQL("part.*")).join(part, JOIN.CROSS)
-    return listing.of_caller(function.name, state, {"as_of": "bigint"} | types)
+    return listing.query_of_caller(row, function.name, state, {"as_of": "bigint"} | types)
 
 
-_EXPORTED_TASKS = _part(fn.export_tasks(q.user_id, q.as_of, q.after), {"after": "bigint"})
+_EXPORTED_TASKS = _part(_TasksPart, fn.export_tasks(q.user_id, q.as_of, q.after), {"after": "bigint"})
 _EXPORTED_LOG = _part(
-    fn.export_log(q.user_id, q.as_of, q.after_revision, q.after_field), {"after_revision": "bigint", "after_field": "text"}
+    _LogPart, fn.export_log(q.user_id, q.as_of, q.after_revision, q.after_field), {"after_revision": "bigint", "after_field": "text"}
 )
-_ACCOUNT_UID = listing.of_caller("account_uid", UserState.select(User.uid).join(User), {})
+_ACCOUNT_UID = listing.query_of_caller(_Uid, "account_uid", UserState.select(User.uid).join(User), {})

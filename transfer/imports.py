@@ -1,25 +1,27 @@
 """Files on their way in: read line by line, put aside, checked as a whole and then done, all of it or nothing."""
 
+import asyncio
 import hashlib
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from itertools import groupby
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 from uuid import uuid4
 
 import orjson
+from aiohttp import web
 from peewee import fn
 
 from models import CALLER_TYPES, Caller
-from postgres.batching import Batched, q
-from postgres.database import database
+from postgres.queries import Query, q
 from rest.bodies import JSON, Fields
 from rest.errors import Conflict, FieldError, InvalidInput, InvalidToken, RequestTimeout, TooManyRequests, Unavailable
 from rest.idempotency import KeyReused
 from rest.operation import validate
 from rest.values import LARGEST_ID, Strict
+from service import Service
 from tasks.errors import at_revision
 from tasks.schemas import TaskChange, TaskNew
 from transfer import csv_format, exports, ics_format
@@ -32,8 +34,8 @@ Part = TypeVar("Part")  # of a file: a Line or an Item
 BYTES_PER_PART = 64 * 1024  # of what is put aside at once
 NOTHING_DONE = "Some lines can't be taken, so nothing was imported."
 SECONDS_TO_DO_IT = 600  # once all lines have come: a million of them take half a minute
-IMPORTS_PER_USER = 2  # at a time, in a worker: each may take its time, and put IMPORT_MAX_BYTES aside
-_under_way: Counter[int] = Counter()  # by user
+MAX_IMPORTS_PER_USER = 2  # at a time, in a worker: each may take its time, and put IMPORT_MAX_BYTES aside
+MAX_IMPORTS_AT_ONCE = 2  # of a worker: each takes one of its connections while it is done
 
 
 class AccountInUse(Conflict):
@@ -48,7 +50,7 @@ class TooManyImports(TooManyRequests):
     """As many files of a user's are on their way in as may be."""
 
     kind = "too-many-imports"
-    detail = f"You have {IMPORTS_PER_USER} imports under way, which is the most: send this one when one of them has ended."
+    detail = f"You have {MAX_IMPORTS_PER_USER} imports under way, which is the most: send this one when one of them has ended."
 
     def __init__(self) -> None:
         super().__init__(retry_after_seconds=15)
@@ -71,51 +73,67 @@ class Reader(Protocol[Part_contra]):
         """Give the row that the end of the file completes, if it does."""
 
 
+class Imports:
+    """The imports of an application that are under way."""
+
+    def __init__(self) -> None:
+        self.turns = asyncio.Semaphore(MAX_IMPORTS_AT_ONCE)  # to do what has come, which takes a connection for long
+        self._by_user: Counter[int] = Counter()
+
+    @contextmanager
+    def count(self, user_id: int) -> Iterator[None]:
+        """Count one of a user's. Raises TooManyImports."""
+        if self._by_user[user_id] >= MAX_IMPORTS_PER_USER:
+            raise TooManyImports()
+        self._by_user[user_id] += 1
+        try:
+            yield
+        finally:
+            self._by_user[user_id] -= 1
+            if not self._by_user[user_id]:
+                del self._by_user[user_id]
+
+
+IMPORTS = web.AppKey("imports", Imports)
+
+
+async def importing(app: web.Application) -> AsyncIterator[None]:
+    """Hold what counts imports while the application runs."""
+    app[IMPORTS] = Imports()
+    yield
+
+
 async def import_file(
-    caller: Caller, media_type: str, pieces: AsyncIterator[bytes], key: str | None, turn: AbstractAsyncContextManager[Any]
+    service: Service, imports: Imports, caller: Caller, media_type: str, pieces: AsyncIterator[bytes], key: str | None
 ) -> Imported:
     """Do what the file says that comes in pieces; under a key, once.
 
-    To do it, once all has come, takes a connection for long, and so waits for its `turn`.
     Raises InvalidInput that names lines, AccountInUse, KeyReused, TooManyImports, and what `pieces` raises.
     """
-    with _counted(caller.user_id):
-        aside = _Aside(caller)
+    with imports.count(caller.user_id):
+        aside = _Aside(service, caller)
         try:
             if media_type == JSON:
-                await _check_that_it_is_new(caller, key)
+                await _check_that_it_is_new(service, caller, key)
                 await aside.put(AccountItems(), read_items(pieces))
             else:
-                await aside.put(await _changes(caller, media_type), read_lines(pieces))
-            async with turn:
-                return await _do(aside, _IMPORT_ACCOUNT if media_type == JSON else _IMPORT_TASKS, key)
+                await aside.put(await _make_changes(service, caller, media_type), read_lines(pieces))
+            async with imports.turns:
+                return await _do(service, aside, _IMPORT_ACCOUNT if media_type == JSON else _IMPORT_TASKS, key)
         finally:
             with suppress(Unavailable):  # housekeeping takes away what is left
-                await _DROP(caller.user_id, aside.import_id)
+                await service.database.ask(_DROP, caller.user_id, aside.import_id)
 
 
-@contextmanager
-def _counted(user_id: int) -> Iterator[None]:
-    if _under_way[user_id] >= IMPORTS_PER_USER:
-        raise TooManyImports()
-    _under_way[user_id] += 1
-    try:
-        yield
-    finally:
-        _under_way[user_id] -= 1
-        if not _under_way[user_id]:
-            del _under_way[user_id]
-
-
-async def _check_that_it_is_new(caller: Caller, key: str | None) -> None:
-    account = await exports.account_of(caller)
+async def _check_that_it_is_new(service: Service, caller: Caller, key: str | None) -> None:
+    account = await exports.get_account(service, caller)
     if account.revision and key is None:  # with a key, this may have been answered already
         raise AccountInUse(headers=at_revision(account.revision))
 
 
-async def _changes(caller: Caller, media_type: str) -> "_Changes":
+async def _make_changes(service: Service, caller: Caller, media_type: str) -> "_Changes":
     entries = csv_format.Rows() if media_type == exports.FORMS["csv"].media_type else ics_format.Todos()
-    return _Changes(entries, await exports.account_uid(caller))
+    return _Changes(entries, await exports.get_uid(service, caller))
 
 
 class _Changes:
@@ -157,7 +175,8 @@ def _placed(entry: Entry, fault: FieldError) -> FieldError:
 class _Aside:
     """What has come of a file, put aside part by part."""
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, service: Service, caller: Caller) -> None:
+        self._database = service.database
         self.caller, self.import_id = caller, str(uuid4())
         self.parts = 0
         self.digest = hashlib.sha256(b"POST /import\n")  # of the values, however they were written
@@ -196,15 +215,15 @@ class _Aside:
         for kind, some in groupby(rows, key=lambda row: row.kind):
             part = list(some)
             content = ",".join(f'{{"line":{row.line},{row.json[1:]}' for row in part)
-            [(kept,)] = await _KEEP(*self.caller, self.import_id, self.parts, kind, f"[{content}]")
-            if not kept:
+            [row] = await self._database.ask(_KEEP, *self.caller, self.import_id, self.parts, kind, f"[{content}]")
+            if not row.is_kept:
                 raise InvalidToken()
             self.parts += 1
 
 
-async def _do(aside: _Aside, statement: str, key: str | None) -> Imported:
+async def _do(service: Service, aside: _Aside, statement: str, key: str | None) -> Imported:
     values = *aside.caller, aside.import_id, aside.parts, key, aside.digest.hexdigest()
-    [(refused, answer, user_revision, faults)] = await database.run_long(statement, values, SECONDS_TO_DO_IT)
+    [(refused, answer, user_revision, faults)] = await service.database.run_long(statement, values, SECONDS_TO_DO_IT)
     match refused:
         case "unauthorized":
             raise InvalidToken()
@@ -223,9 +242,20 @@ async def _do(aside: _Aside, statement: str, key: str | None) -> Imported:
 
 _IMPORT_ACCOUNT = "SELECT * FROM import_account(%s, %s, %s::uuid, %s, %s, %s)"
 _IMPORT_TASKS = "SELECT * FROM import_tasks(%s, %s, %s::uuid, %s, %s, %s)"
-_KEEP = Batched(
+
+
+class _Kept(NamedTuple):
+    is_kept: bool  # or else the account is gone, or the token's generation past
+
+
+class _Dropped(NamedTuple):
+    nothing: None
+
+
+_KEEP = Query(
+    _Kept,
     fn.import_keep(q.user_id, q.generation, q.import_id, q.part, q.kind, q.content),
     CALLER_TYPES | {"import_id": "uuid", "part": "bigint", "kind": "text", "content": "jsonb"},
     alone=True,
 )
-_DROP = Batched(fn.import_drop(q.user_id, q.import_id), {"user_id": "bigint", "import_id": "uuid"}, alone=True)
+_DROP = Query(_Dropped, fn.import_drop(q.user_id, q.import_id), {"user_id": "bigint", "import_id": "uuid"}, alone=True)

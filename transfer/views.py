@@ -1,10 +1,7 @@
 """What takes an account out as a whole, and files in."""
 
-import asyncio
-
 from aiohttp import hdrs, web
 
-import settings
 from auth import Resource
 from rest import bodies, conditions, idempotency, streamed_response
 from rest.bodies import JSON
@@ -24,8 +21,6 @@ from transfer.json_format import Imported
 EXPORT = Answer(ExportShown, headers=SHOWN, sometimes=("Content-Disposition",))
 IMPORTED = Answer(Imported, headers=("X-Revision",))
 FILES = {JSON: ExportShown, **exports.EXAMPLES}
-IMPORTS_AT_ONCE = 2  # of a worker: each takes one of its connections while it is done
-TURNS = web.AppKey("turns", asyncio.Semaphore)
 
 
 class Export(Resource):
@@ -37,7 +32,7 @@ class Export(Resource):
 
         Each task and each log entry stands on a line of its own.
         """
-        account = await exports.account_of(self.caller)
+        account = await exports.get_account(self.service, self.caller)
         self.request[EXTRA_HEADERS][X_REVISION] = str(account.revision)
         tag = conditions.digest_tag("export", LOOK, self.caller.user_id, account.revision, account.purged)
         if conditions.is_known(self.request, tag):
@@ -47,7 +42,9 @@ class Export(Resource):
             hdrs.CONTENT_TYPE: responses.CONTENT_TYPE,
             hdrs.CONTENT_DISPOSITION: 'attachment; filename="tasks.json"',
         }
-        return await streamed_response.send(self.request, web.StreamResponse(headers=headers), exports.export(self.caller, account))
+        return await streamed_response.send(
+            self.request, web.StreamResponse(headers=headers), exports.export(self.service, self.caller, account)
+        )
 
 
 class Import(Resource):
@@ -63,7 +60,7 @@ class Import(Resource):
         bodies.refuse_coding(self.request)
         if media_type not in FILES:
             raise UnsupportedMediaType(f"A file must be of type {', '.join(FILES)}.")
-        pieces = read_pieces(self.request, settings.load().import_max_bytes)
-        turns = self.request.app[TURNS]
-        imported = await imports.import_file(self.caller, media_type, pieces, key, turns)
+        pieces = read_pieces(self.request, self.service.settings.import_max_bytes)
+        under_way = self.request.app[imports.IMPORTS]
+        imported = await imports.import_file(self.service, under_way, self.caller, media_type, pieces, key)
         return web.Response(text=imported.json, content_type=JSON, headers={X_REVISION: str(imported.user_revision)})

@@ -18,12 +18,10 @@ import pytest
 from aiohttp.test_utils import TestClient
 from multidict import CIMultiDict
 
-import app
 import auth
-import settings
 from accounts import passwords
 from telemetry import logs
-from tests.conftest import Answer, Person
+from tests.conftest import Answer, Person, Start, configured
 from tests.rest.test_bodies import exchange
 
 PASSWORD = "correct horse battery"
@@ -44,20 +42,6 @@ def unique() -> str:
 
 def without_the_moment(answer: Answer) -> tuple[int, dict[str, str], Any]:
     return answer.status, {name: value for name, value in answer.headers.items() if name not in ("Date", "X-Request-ID")}, answer.json
-
-
-@pytest.fixture
-def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Give a function that changes settings for this test; to be called before the application starts."""
-
-    def change(**values: object) -> None:
-        for name, value in values.items():
-            monkeypatch.setenv(name.upper(), str(value))
-        settings.load.cache_clear()
-
-    yield change
-    monkeypatch.undo()
-    settings.load.cache_clear()
 
 
 HASHER = passwords.hasher
@@ -133,14 +117,13 @@ async def test_a_token_is_a_jwt_with_exactly_these_claims(stranger: Person, sql:
     [(user_id, generation)] = sql("SELECT id, token_generation FROM users JOIN user_state ON user_id = id WHERE login = %s", login)
     token = answer.json["access_token"]
     assert jwt.get_unverified_header(token) == {"alg": "HS256", "typ": "JWT"}
-    claims = jwt.decode(token, settings.load().jwt_secret.get_secret_value(), ["HS256"])
+    claims = jwt.decode(token, configured().jwt_secret.get_secret_value(), ["HS256"])
     assert before <= claims["iat"] <= time.time()
     assert claims == {"sub": str(user_id), "iat": claims["iat"], "exp": claims["iat"] + answer.json["expires_in"], "gen": generation}
 
 
-async def test_the_lifetime_of_a_token_is_a_setting(given: Callable[..., None], aiohttp_client: Any) -> None:
-    given(token_lifetime_seconds=60)
-    answer = await enter(Person(await aiohttp_client(await app.create_app())), "/register", unique())
+async def test_the_lifetime_of_a_token_is_a_setting(start: Start) -> None:
+    answer = await enter(Person(await start(token_lifetime_seconds=60)), "/register", unique())
     claims = jwt.decode(answer.json["access_token"], options={"verify_signature": False})
     assert (answer.json["expires_in"], claims["exp"] - claims["iat"]) == (60, 60)
 
@@ -233,11 +216,10 @@ async def test_a_password_has_8_to_128_characters_after_nfc(stranger: Person, ch
     assert statuses == [400, 201, 201, 400]
 
 
-async def test_the_shortest_password_is_a_setting_for_new_ones(given: Callable[..., None], aiohttp_client: Any) -> None:
-    given(password_min_length=12)
-    stranger, login = Person(await aiohttp_client(await app.create_app())), unique()
+async def test_the_shortest_password_is_a_setting_for_new_ones(start: Start) -> None:
+    stranger, login = Person(await start(password_min_length=12)), unique()
     assert [(await enter(stranger, "/register", login, "x" * length)).status for length in (11, 12)] == [400, 201]
-    given(password_min_length=20)
+    stranger.client = await start(password_min_length=20)
     assert (await enter(stranger, "/get-token", login, "x" * 12)).status == 200
 
 
@@ -305,13 +287,13 @@ async def test_a_password_is_stored_as_a_salted_hash(stranger: Person, sql: Sql)
             argon2.PasswordHasher().verify(f"${argon2s}", PASSWORD)
 
 
-async def test_a_password_is_worth_nothing_without_the_services_salt(stranger: Person, given: Callable[..., None]) -> None:
+async def test_a_password_is_worth_nothing_without_the_services_salt(stranger: Person, start: Start) -> None:
     login = unique()
     await enter(stranger, "/register", login)
-    salt = settings.load().pass_salt.get_secret_value()
+    salt = configured().pass_salt.get_secret_value()
     statuses = []
     for other in (salt, "x" * 32, salt):
-        given(pass_salt=other)
+        stranger.client = await start(pass_salt=other)
         statuses.append((await enter(stranger, "/get-token", login)).status)
     assert statuses == [200, 401, 200]
 
@@ -397,11 +379,8 @@ async def test_others_are_answered_while_twenty_log_in(alice: Person, stranger: 
 
 
 @pytest.mark.parametrize(("path", "status"), [("/register", 201), ("/get-token", 401)])
-async def test_the_queue_for_hashing_is_bounded(
-    given: Callable[..., None], aiohttp_client: Any, gate: Gate, path: str, status: int
-) -> None:
-    given(hashing_threads=1, hashing_queue=2)
-    stranger = Person(await aiohttp_client(await app.create_app()))
+async def test_the_queue_for_hashing_is_bounded(start: Start, gate: Gate, path: str, status: int) -> None:
+    stranger = Person(await start(hashing_threads=1, hashing_queue=2))
     waiting = {asyncio.create_task(enter(stranger, path, unique())) for _ in range(5)}
     refused: set[asyncio.Task[Answer]] = set()
     while len(refused) < 2:
@@ -430,7 +409,7 @@ def claims_of(person: Person, **changes: Any) -> dict[str, Any]:
 def sign(claims: Any, *, secret: str | None = None, algorithm: str = "HS256", header: dict[str, Any] | None = None) -> str:
     signer = jwt.api_jws.PyJWS()
     payload = json.dumps(claims).encode()
-    return signer.encode(payload, secret or settings.load().jwt_secret.get_secret_value(), algorithm, headers=header)
+    return signer.encode(payload, secret or configured().jwt_secret.get_secret_value(), algorithm, headers=header)
 
 
 async def ask(client: TestClient[Any, Any], *authorization: str) -> Answer:
@@ -644,17 +623,17 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def test_only_so_many_tokens_are_remembered(
-    alice: Person, verified: list[str], monkeypatch: pytest.MonkeyPatch, aiohttp_client: Any
+    alice: Person, verified: list[str], monkeypatch: pytest.MonkeyPatch, start: Start
 ) -> None:
-    monkeypatch.setattr(auth, "MOST_REMEMBERED", 2)
-    alice.client = await aiohttp_client(await app.create_app())
+    monkeypatch.setattr(auth, "MAX_REMEMBERED", 2)
+    alice.client = await start()
     tokens = [sign(claims_of(alice, iat=int(time.time()) - n)) for n in range(3)]
     assert [await lets_in(alice, token) for token in [*tokens, *reversed(tokens)]] == [True] * 6
     assert len(verified) == 4  # the third and the second were known the second time
 
 
-async def test_what_is_sent_with_many_spaces_is_let_in_and_not_remembered(alice: Person, verified: list[str], aiohttp_client: Any) -> None:
-    alice.client = await aiohttp_client(await app.create_app())
+async def test_what_is_sent_with_many_spaces_is_let_in_and_not_remembered(alice: Person, verified: list[str], start: Start) -> None:
+    alice.client = await start()
     for spaces, times in ((1, 1), (7000, 2)):
         verified.clear()
         answers = [await ask(alice.client, f"Bearer{' ' * spaces}{alice.token}") for _ in range(2)]
@@ -714,24 +693,21 @@ async def test_bad_tokens_leave_no_token_and_no_traceback_in_the_log(
 OLD, NEW = "the key before " * 5, "the key after " * 5
 
 
-async def test_tokens_and_cursors_outlive_their_key(alice: Person, given: Callable[..., None], aiohttp_client: Any) -> None:
-    given(jwt_secret=OLD)
-    alice.client, alice.token = await aiohttp_client(await app.create_app()), sign(claims_of(alice))
+async def test_tokens_and_cursors_outlive_their_key(alice: Person, start: Start) -> None:
+    alice.client, alice.token = await start(jwt_secret=OLD), sign(claims_of(alice), secret=OLD)
     for name in ("first", "second"):
         await alice.new_task(name=name)
     link = (await alice.get("/task?limit=1")).headers["Link"]
     next_page = link[1 : link.index(">")]
     await alice.client.close()
-    given(jwt_secret=NEW, jwt_secret_previous=OLD)
-    alice.client = await aiohttp_client(await app.create_app())
+    alice.client = await start(jwt_secret=NEW, jwt_secret_previous=OLD)
     assert [task["name"] for task in (await alice.get(next_page)).json] == ["second"]
     assert await lets_in(alice, sign(claims_of(alice), secret=NEW))
     assert jwt.decode((await alice.post("/revoke-tokens")).json["access_token"], NEW, ["HS256"])  # what signs is the new one
 
 
-async def test_a_key_before_opens_no_more_than_the_present_one(alice: Person, given: Callable[..., None], aiohttp_client: Any) -> None:
-    given(jwt_secret=NEW, jwt_secret_previous=OLD)
-    alice.client = await aiohttp_client(await app.create_app())
+async def test_a_key_before_opens_no_more_than_the_present_one(alice: Person, start: Start) -> None:
+    alice.client = await start(jwt_secret_previous=OLD)
     for forge in FORGED.values():
         assert is_refused(await ask(alice.client, f"Bearer {forge(alice)}"))
     for changes in ({"exp": 1}, {"gen": 5}, {"aud": "x"}, {"sub": 1}):
@@ -740,8 +716,7 @@ async def test_a_key_before_opens_no_more_than_the_present_one(alice: Person, gi
     assert await lets_in(alice, sign(claims_of(alice), secret=OLD))
 
 
-async def test_a_key_that_is_no_more_given_opens_nothing(alice: Person, given: Callable[..., None], aiohttp_client: Any) -> None:
-    given(jwt_secret=NEW)
-    alice.client = await aiohttp_client(await app.create_app())
+async def test_a_key_that_is_no_more_given_opens_nothing(alice: Person, start: Start) -> None:
+    alice.client = await start(jwt_secret=NEW)
     assert is_refused(await ask(alice.client, f"Bearer {sign(claims_of(alice), secret=OLD)}"))
-    assert await lets_in(alice, sign(claims_of(alice)))
+    assert await lets_in(alice, sign(claims_of(alice), secret=NEW))

@@ -11,11 +11,11 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 
 import auth
-import settings
 from accounts import passwords, users
 from rest import errors
+from service import Service
 from tests import document
-from tests.conftest import PASSWORD, Answer, Person
+from tests.conftest import PASSWORD, Answer, Person, Start, configured
 from tests.postgres.test_housekeeping import count, furnish, sweep
 from tests.tasks.test_tasks import blamed, rows
 
@@ -70,7 +70,7 @@ async def test_a_changed_password_is_stored_as_a_hash(alice: Person, sql: Sql) -
     await alice.post("/change-password", json=CALLS["/change-password"])
     [(stored,)] = sql("SELECT password_hash FROM users WHERE id = %s", alice.caller.user_id)
     assert "$argon2id$" in stored
-    assert passwords.verify_password(NEW_PASSWORD, stored)
+    assert passwords.verify_password(NEW_PASSWORD, stored, passwords.peppers_of(configured()))
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ async def test_a_login_that_a_new_password_overtakes_gives_a_token_that_is_dead(
     found, go_on = asyncio.Event(), asyncio.Event()
     find_account = users.find_account
 
-    async def find_slowly(login: str) -> users.Account | None:
-        account = await find_account(login)
+    async def find_slowly(service: Service, login: str) -> users.Account | None:
+        account = await find_account(service, login)
         found.set()
         await go_on.wait()
         return account
@@ -190,7 +190,7 @@ async def test_a_deleted_account_is_not_found_by_any_login(alice: Person, strang
     [(login, key, password_hash)] = sql("SELECT login, login_key, password_hash FROM users WHERE id = %s", alice.caller.user_id)
     assert (login, password_hash) == (key, "")
     assert alice.login not in login
-    assert await users.find_account(login) is None
+    assert await users.find_account(alice.service, login) is None
     assert (await log_in(stranger, login)).status == 400  # no login has a space
 
 
@@ -198,14 +198,14 @@ async def test_no_token_has_a_deleted_accounts_generation(alice: Person, sql: Sq
     await alice.post("/delete-account", json={"password": PASSWORD})
     [(generation,)] = sql("SELECT token_generation FROM user_state WHERE user_id = %s", alice.caller.user_id)
     assert generation < 0
-    token = auth.issue_token(alice.caller._replace(generation=generation)).access_token
+    token = auth.issue_token(configured(), alice.caller._replace(generation=generation)).access_token
     assert not await is_let_in(alice, token)
 
 
 async def test_of_a_deleted_account_no_row_is_left(alice: Person, sql: Sql) -> None:
     await furnish(alice, sql)
     await alice.post("/delete-account", json={"password": PASSWORD})
-    await sweep()
+    await sweep(alice.service)
     assert not any(count(sql, alice).values())
 
 
@@ -247,9 +247,8 @@ async def test_a_lifetime_that_is_none_or_too_long_is_refused(alice: Person, str
     assert blamed(await log_in(stranger, alice.login, expires_in=seconds)) == ["expires_in"]
 
 
-async def test_the_longest_lifetime_is_a_setting(alice: Person, stranger: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    patched = settings.load().model_copy(update={"token_lifetime_most_seconds": 100})
-    monkeypatch.setattr(settings, "load", lambda: patched)
+async def test_the_longest_lifetime_is_a_setting(alice: Person, stranger: Person, start: Start) -> None:
+    stranger.client = await start(token_lifetime_most_seconds=100)
     assert [(await log_in(stranger, alice.login, expires_in=seconds)).status for seconds in (100, 101)] == [200, 400]
     assert (await log_in(stranger, alice.login)).json["expires_in"] == 30 * 86400
 
@@ -260,7 +259,7 @@ async def test_a_request_knows_when_its_token_expires(alice: Person, aiohttp_cli
             return web.json_response(self.request[auth.ACCESS].expires_at)
 
     route = web.view("/told", Told)
-    told = web.Application(middlewares=[errors.middleware, auth.middleware([route])])
+    told = web.Application(middlewares=[errors.middleware, auth.middleware([route], alice.service.settings.jwt_secrets)])
     told.add_routes([route])
     client = await aiohttp_client(told)
     assert alice.token

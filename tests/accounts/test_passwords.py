@@ -1,17 +1,16 @@
 """Passwords: how they are kept while peppers and parameters change, which are too common, and that a no always takes the same work."""
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import argon2
 import pytest
 
-import settings
 from accounts import passwords, users
 from rest.errors import Unavailable
 from tests.accounts.test_credentials import is_let_in, log_in
-from tests.conftest import PASSWORD, Person, cheap_hash
+from tests.conftest import PASSWORD, Person, Start, cheap_hash, configured
 from tests.tasks.test_tasks import blamed
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -26,20 +25,6 @@ def hasher(monkeypatch: pytest.MonkeyPatch) -> argon2.PasswordHasher:
     return passwords.hasher
 
 
-@pytest.fixture
-def given(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Give a function that changes settings for this test."""
-
-    def change(**values: str) -> None:
-        for name, value in values.items():
-            monkeypatch.setenv(name.upper(), value)
-        settings.load.cache_clear()
-
-    yield change
-    monkeypatch.undo()
-    settings.load.cache_clear()
-
-
 def stored(sql: Sql, person: Person) -> str:
     assert person.caller
     [(password_hash,)] = sql("SELECT password_hash FROM users WHERE id = %s", person.caller.user_id)
@@ -51,9 +36,14 @@ def store(sql: Sql, person: Person, password_hash: str) -> None:
     sql("UPDATE users SET password_hash = %s WHERE id = %s", password_hash, person.caller.user_id)
 
 
-def turn(given: Callable[..., None]) -> None:
-    """Let the present pepper be the one before."""
-    given(pass_salt=OTHER, pass_salt_previous=settings.load().pass_salt.get_secret_value())
+def turned() -> dict[str, str]:
+    """Return the settings in which the run's pepper is the one before."""
+    return {"pass_salt": OTHER, "pass_salt_previous": configured().pass_salt.get_secret_value()}
+
+
+def pepper_of(person: Person) -> passwords.Pepper:
+    """Return the pepper with which new passwords are hashed where this person is."""
+    return passwords.peppers_of(person.service.settings)[0]
 
 
 def nameless(password_hash: str) -> str:
@@ -65,43 +55,43 @@ def nameless(password_hash: str) -> str:
 
 
 async def test_a_password_outlives_its_pepper_and_moves_to_the_new_one_at_the_next_login(
-    alice: Person, stranger: Person, sql: Sql, given: Callable[..., None]
+    alice: Person, stranger: Person, sql: Sql, start: Start
 ) -> None:
     before = stored(sql, alice)
-    turn(given)
+    stranger.client = await start(**turned())
     assert (await log_in(stranger, alice.login, "wrong password")).status == 401
     assert stored(sql, alice) == before
     assert (await log_in(stranger, alice.login)).status == 200
     after = stored(sql, alice)
-    assert after.startswith(passwords.peppers(settings.load())[0].name)
-    given(pass_salt_previous="neither of the two peppers")
+    assert after.startswith(pepper_of(stranger).name)
+    stranger.client = await start(pass_salt=OTHER, pass_salt_previous="neither of the two peppers")
     assert (await log_in(stranger, alice.login)).status == 200
     assert stored(sql, alice) == after
     assert await is_let_in(alice, alice.token)  # it is the same password, so all tokens live on
 
 
-@pytest.mark.parametrize("turned", [True, False])
+@pytest.mark.parametrize("is_turned", [True, False])
 async def test_a_hash_without_its_pepper_s_name_is_good_with_either(
-    alice: Person, stranger: Person, sql: Sql, given: Callable[..., None], turned: bool
+    alice: Person, stranger: Person, sql: Sql, start: Start, is_turned: bool
 ) -> None:
     store(sql, alice, nameless(stored(sql, alice)))
-    if turned:
-        turn(given)
+    if is_turned:
+        stranger.client = await start(**turned())
     assert (await log_in(stranger, alice.login, "wrong password")).status == 401
     assert (await log_in(stranger, alice.login)).status == 200
-    assert stored(sql, alice).startswith(passwords.peppers(settings.load())[0].name)
+    assert stored(sql, alice).startswith(pepper_of(stranger).name)
 
 
-async def test_a_pepper_that_is_no_more_given_is_no_good(alice: Person, stranger: Person, sql: Sql, given: Callable[..., None]) -> None:
+async def test_a_pepper_that_is_no_more_given_is_no_good(alice: Person, stranger: Person, sql: Sql, start: Start) -> None:
     before = stored(sql, alice)
-    given(pass_salt=OTHER, pass_salt_previous="neither of the two peppers")
+    stranger.client = await start(pass_salt=OTHER, pass_salt_previous="neither of the two peppers")
     for password_hash in before, nameless(before):
         store(sql, alice, password_hash)
         assert (await log_in(stranger, alice.login)).status == 401
 
 
 async def test_a_hash_names_its_pepper_and_does_not_hold_it(alice: Person, sql: Sql) -> None:
-    pepper = settings.load().pass_salt.get_secret_value()
+    pepper = configured().pass_salt.get_secret_value()
     assert not [n for n in range(len(pepper) - 7) if pepper[n : n + 8] in stored(sql, alice)]
     assert pepper.encode().hex() not in stored(sql, alice)
 
@@ -116,18 +106,18 @@ async def test_old_parameters_are_left_at_the_next_login(alice: Person, stranger
 
 
 async def test_a_password_that_was_changed_meanwhile_is_not_put_back(alice: Person, sql: Sql) -> None:
-    account = await users.find_account(alice.login)
+    account = await users.find_account(alice.service, alice.login)
     assert account
     store(sql, alice, cheap_hash("another horse"))
     changed = stored(sql, alice)
-    await users.renew_password_hash(account, passwords.hash_password(PASSWORD))
+    await users.renew_password_hash(alice.service, account, passwords.hash_password(PASSWORD, pepper_of(alice)))
     assert stored(sql, alice) == changed
 
 
 async def test_a_login_does_not_fail_where_there_is_no_room_to_hash_anew(
     alice: Person, stranger: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(password: str) -> str:
+    def full(*_: object) -> str:
         raise Unavailable()
 
     before = stored(sql, alice)
@@ -139,14 +129,15 @@ async def test_a_login_does_not_fail_where_there_is_no_room_to_hash_anew(
 # The time of a no
 
 
-@pytest.mark.parametrize("turned", [False, True])
-async def test_a_no_takes_the_same_work_whatever_is_stored(
-    given: Callable[..., None], monkeypatch: pytest.MonkeyPatch, hasher: argon2.PasswordHasher, turned: bool
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_a_no_takes_the_same_work_whatever_is_stored(
+    monkeypatch: pytest.MonkeyPatch, hasher: argon2.PasswordHasher, is_turned: bool
 ) -> None:
-    hashes = [passwords.hash_password(PASSWORD), cheap_hash(PASSWORD)]
-    if turned:
-        turn(given)
-        hashes += [passwords.hash_password(PASSWORD)]
+    peppers = passwords.peppers_of(configured())
+    hashes = [passwords.hash_password(PASSWORD, peppers[0]), cheap_hash(PASSWORD)]
+    if is_turned:
+        peppers = passwords.peppers_of(configured(**turned()))
+        hashes += [passwords.hash_password(PASSWORD, peppers[0])]
     hashes += [nameless(each) for each in hashes] + [f"pepper=00000000{nameless(each)}" for each in hashes]
     work: list[int] = []
     verify, raw = argon2.PasswordHasher.verify, argon2.low_level.hash_secret_raw
@@ -165,15 +156,16 @@ async def test_a_no_takes_the_same_work_whatever_is_stored(
     done = []
     for password_hash in [None, *hashes]:
         work.clear()
-        assert not passwords.verify_password("wrong password", password_hash)
+        assert not passwords.verify_password("wrong password", password_hash, peppers)
         done.append(sum(work))
-    expected = hasher.time_cost * hasher.memory_cost * (2 if turned else 1)
+    expected = hasher.time_cost * hasher.memory_cost * (2 if is_turned else 1)
     assert all(0.95 * expected <= each <= expected for each in done), done
 
 
-async def test_the_parameters_are_owasp_s(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_parameters_are_owasp_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    parameters = argon2.extract_parameters(nameless(passwords.hash_password(PASSWORD)))
+    [pepper] = passwords.peppers_of(configured())
+    parameters = argon2.extract_parameters(nameless(passwords.hash_password(PASSWORD, pepper)))
     assert parameters.type == argon2.Type.ID
     assert (parameters.memory_cost, parameters.time_cost, parameters.parallelism) >= (19_456, 2, 1)
 
@@ -200,7 +192,7 @@ async def test_the_login_is_no_password(stranger: Person, alice: Person) -> None
 
 
 async def test_who_has_a_common_password_can_still_log_in(alice: Person, stranger: Person, sql: Sql) -> None:
-    store(sql, alice, passwords.hash_password("password"))
+    store(sql, alice, passwords.hash_password("password", pepper_of(alice)))
     assert (await log_in(stranger, alice.login, "password")).status == 200
 
 

@@ -9,18 +9,17 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 import app
-import settings
 from accounts import rate_limits
-from postgres.database import database
+from service import Service
+from settings import Settings
 from tests import conftest
-from tests.conftest import Answer, Person, Server, connection_to
+from tests.conftest import Answer, Person, Server, Start, configured, connection_to
 from tests.postgres.test_housekeeping import sweep
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -36,24 +35,21 @@ def somewhere() -> str:
     return f"198.18.{number // 256}.{number % 256}"
 
 
-@contextmanager
-def set_to(**environment: str) -> Iterator[None]:
-    """Let settings be otherwise for a while."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        settings.load.cache_clear()
-        yield
-    settings.load.cache_clear()
+GIVEN = {
+    "rate_limit": "on",
+    "trusted_proxies": "127.0.0.0/8",
+    "lock_timeout_seconds": 2,
+    "db_wait_seconds": 1,
+    "login_failures_per_hour": FAILURES,
+    "user_limit_per_minute": REQUESTS,
+}
 
 
 @pytest.fixture(scope="module")
 async def client() -> AsyncIterator[TestClient[Any, Any]]:
     """A client of an application that counts, and that takes the client for the proxy of all the world."""
-    given = {"RATE_LIMIT": "on", "TRUSTED_PROXIES": "127.0.0.0/8", "LOCK_TIMEOUT_SECONDS": "2", "DB_WAIT_SECONDS": "1"}
-    with set_to(**given, LOGIN_FAILURES_PER_HOUR=str(FAILURES), USER_LIMIT_PER_MINUTE=str(REQUESTS)):
-        async with TestClient(TestServer(await app.create_app())) as client:
-            yield client
+    async with TestClient(TestServer(await app.create_app(configured(**GIVEN)))) as client:
+        yield client
 
 
 @pytest.fixture
@@ -231,7 +227,7 @@ async def test_an_account_that_is_deleted_leaves_no_address_behind(visitor: Visi
 
 
 async def test_an_address_is_known_for_its_time_only(visitor: Visitor, sql: Sql) -> None:
-    home, door = somewhere(), visitor.person.client.app[rate_limits.DOOR]
+    home, door = somewhere(), visitor.person.client.app[rate_limits.ATTEMPTS]
     await visitor.register(home)
     pair = door.key("login", bytes(map(int, home.split("."))).hex(), visitor.login)
     sql("UPDATE known_address SET succeeded_at = now() - interval '29 days 23 hours' WHERE key = %s", pair)
@@ -261,7 +257,7 @@ async def test_where_nothing_can_be_counted_nobody_gets_in(visitor: Visitor, sql
     sql("BEGIN")
     sql("LOCK TABLE rate_limit")
     attempts = [asyncio.create_task(visitor.log_in(somewhere())) for _ in range(20)]
-    while not visitor.person.client.app[rate_limits.DOOR]._places.locked():
+    while not visitor.person.client.app[rate_limits.ATTEMPTS]._turns.locked():
         await asyncio.sleep(0.01)
     assert (await alice.get("/task")).status == 200  # the other connections are for those who are in
     assert not any(attempt.done() for attempt in attempts)
@@ -285,7 +281,7 @@ async def test_what_was_refused_is_refused_without_the_database(visitor: Visitor
     address = somewhere()
     for _ in range(6):
         await visitor.guess(address)
-    monkeypatch.setattr(database, "is_usable", False)
+    monkeypatch.setattr(visitor.person.service.database, "is_usable", False)
     assert violated(await visitor.guess(address)) == ["login"]
     assert (await visitor.guess(somewhere())).status == 503
 
@@ -296,7 +292,7 @@ async def test_what_was_refused_is_allowed_when_its_time_is_over(visitor: Visito
         answer = await visitor.guess(address)
     sql("UPDATE rate_limit SET hits = ARRAY(SELECT hit - interval '61 seconds' FROM unnest(hits) hit)")
     assert violated(await visitor.guess(address)) == ["login"]  # it is remembered for as long as it was said to last
-    remembered = client.app[rate_limits.DOOR]._refused
+    remembered = client.app[rate_limits.ATTEMPTS]._refused
     [*_, (quota, until)] = remembered.values()
     assert (quota.name, 0 < until - asyncio.get_running_loop().time() <= int(answer.headers["Retry-After"])) == ("login", True)
     remembered.clear()
@@ -358,11 +354,11 @@ def test_a_count_that_is_in_use_is_not_swept(sql: Sql, other_sql: Sql) -> None:
     assert not hit(other_sql, b"used", 1, 60)
 
 
-async def test_housekeeping_removes_what_decides_nothing_any_more(client: TestClient[Any, Any], sql: Sql) -> None:
+async def test_housekeeping_removes_what_decides_nothing_any_more(service: Service, sql: Sql) -> None:
     sql("DELETE FROM known_address")
     sql("INSERT INTO rate_limit VALUES ('over', '{}', now() - interval '1 second'), ('counts', '{}', now() + interval '1 minute')")
     sql("INSERT INTO known_address VALUES ('old', now() - interval '30 days 1 second'), ('known', now() - interval '29 days')")
-    await sweep()
+    await sweep(service)
     assert sql("SELECT encode(key, 'escape') FROM rate_limit WHERE key IN ('over', 'counts')") == [("counts",)]
     assert sql("SELECT encode(key, 'escape') FROM known_address") == [("known",)]
 
@@ -420,39 +416,34 @@ async def test_to_end_ones_tokens_has_a_limit_too(alice: Person) -> None:
 
 
 async def test_as_many_users_are_remembered_as_there_is_room_for(
-    alice: Person, mallory: Person, own_pool: None, monkeypatch: pytest.MonkeyPatch
+    alice: Person, mallory: Person, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rate_limits, "MOST_REMEMBERED", 1)
-    async with TestClient(TestServer(await app.create_app())) as client:
-        alice.client = mallory.client = client
-        answers = [await alice.get("/task") for _ in range(REQUESTS + 1)]
-        assert [answer.status for answer in answers] == [200] * REQUESTS + [429]
-        await mallory.get("/task")
-        assert (await alice.get("/task")).status == 200  # who is forgotten begins anew
+    monkeypatch.setattr(rate_limits, "MAX_REMEMBERED", 1)
+    alice.client = mallory.client = await start(**GIVEN)
+    answers = [await alice.get("/task") for _ in range(REQUESTS + 1)]
+    assert [answer.status for answer in answers] == [200] * REQUESTS + [429]
+    await mallory.get("/task")
+    assert (await alice.get("/task")).status == 200  # who is forgotten begins anew
 
 
 # On and off
 
 
 def test_it_is_on_unless_it_is_said_to_be_off() -> None:
-    given = settings.Settings.model_fields
+    given = Settings.model_fields
     assert given["rate_limit"].default == "on"
     numbers = ["address_limit_per_minute", "login_limit_per_minute", "login_failures_per_hour", "user_limit_per_minute"]
     assert [given[name].default for name in numbers] == [10, 5, 100, 600]
 
 
-async def test_off_counts_nothing_and_says_so(own_pool: None, caplog: pytest.LogCaptureFixture) -> None:
-    with (
-        set_to(RATE_LIMIT="off", ADDRESS_LIMIT_PER_MINUTE="1", USER_LIMIT_PER_MINUTE="1"),
-        caplog.at_level(logging.WARNING, "accounts.rate_limits"),
-    ):
-        async with TestClient(TestServer(await app.create_app())) as client:
-            visitor = Visitor(client)
-            answers = [await visitor.register(somewhere())] + [await visitor.log_in("") for _ in range(3)]
-            assert [answer.status for answer in answers] == [201, 200, 200, 200]
-            assert not any("RateLimit" in answer.headers for answer in answers)
-            visitor.person.token = answers[0].json["access_token"]
-            assert [(await visitor.person.get("/task")).status for _ in range(3)] == [200] * 3
+async def test_off_counts_nothing_and_says_so(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "accounts.rate_limits"):
+        visitor = Visitor(await start(rate_limit="off", address_limit_per_minute=1, user_limit_per_minute=1))
+    answers = [await visitor.register(somewhere())] + [await visitor.log_in("") for _ in range(3)]
+    assert [answer.status for answer in answers] == [201, 200, 200, 200]
+    assert not any("RateLimit" in answer.headers for answer in answers)
+    visitor.person.token = answers[0].json["access_token"]
+    assert [(await visitor.person.get("/task")).status for _ in range(3)] == [200] * 3
     assert [record.message for record in caplog.records if record.name == "accounts.rate_limits"] == [
         "RATE_LIMIT is off: anybody may try as many passwords as they like. That is for tests and benchmarks only."
     ]

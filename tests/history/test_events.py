@@ -16,11 +16,10 @@ from aiohttp.test_utils import TestClient, TestServer
 
 import app
 import auth
-import settings
 from history import event_stream, event_watcher
 from postgres.database import Database
 from rest import errors
-from tests.conftest import Person, create_tasks, write_task
+from tests.conftest import Person, Start, configured, create_tasks, write_task
 
 LONG = "ж" * 10_000  # of this, some hundred fill what a connection holds
 
@@ -169,7 +168,7 @@ async def test_what_changes_nothing_sends_nothing(alice: Person) -> None:
 
 async def test_an_undo_of_many_comes_whole_and_at_once(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_watcher, "SECONDS_BETWEEN_QUESTIONS", 60)
-    count = event_stream.MOST_OF_ALL + event_stream.MOST_OF_ONE_USER + 7
+    count = event_stream.MAX_OF_ALL + event_stream.MAX_OF_ONE_USER + 7
     async with followed(alice) as stream:
         many_tasks_elsewhere(sql, alice, count, "x")
         undone = await alice.post("/task/undo", json={"since": 3})
@@ -247,7 +246,7 @@ async def test_streams_at_different_places_get_what_each_lacks(alice: Person, sq
 async def test_an_answer_to_a_question_before_it_came_is_no_news_to_a_stream(alice: Person) -> None:
     """Between its place and what was asked about there may be changes that it lacks."""
     assert alice.caller
-    stream = event_stream.Stream(alice.caller, 2**62, asyncio.Transport())
+    stream = event_stream.Stream(alice.service.database, alice.caller, 2**62, asyncio.Transport())
     stream.begin(3, 0, 9)
     for since, revision, then in ((5, 6, 3), (3, 4, 4), (2, 3, 4), (4, 6, 6), (5, 6, 6), (5, 7, 7), (6, None, 7), (7, None, 9)):
         stream.take(since, event_stream.News(1, 9, revision, ""))
@@ -322,7 +321,7 @@ def token_for(person: Person, seconds: float) -> str:
     assert person.caller
     expires_at = int(time.time() + seconds)
     claims = {"sub": str(person.caller.user_id), "iat": expires_at - 60, "exp": expires_at, "gen": person.caller.generation}
-    return jwt.encode(claims, settings.load().jwt_secret.get_secret_value(), auth.ALGORITHM)
+    return jwt.encode(claims, configured().jwt_secret.get_secret_value(), auth.ALGORITHM)
 
 
 async def test_it_ends_when_the_token_does(alice: Person, sql: Sql) -> None:
@@ -371,18 +370,16 @@ async def test_streams_of_an_old_and_of_a_new_token_are_not_mixed_up(alice: Pers
     old = alice.caller
     async with followed(alice) as stream:
         sql("UPDATE user_state SET token_generation = %s WHERE user_id = %s", old.generation + 1, old.user_id)
-        alice.token = auth.issue_token(old._replace(generation=old.generation + 1)).access_token
+        alice.token = auth.issue_token(configured(), old._replace(generation=old.generation + 1)).access_token
         async with followed(alice) as new:
             assert await stream.next(seconds=1) is None
             task = await alice.new_task()
             assert await new.next() == ("task", 1, task)
 
 
-async def test_a_stopping_worker_ends_its_streams_at_once(
-    aiohttp_client: Any, alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(event_stream, "MOST_WAITING", 2**62)
-    alice.client = await aiohttp_client(await app.create_app())
+async def test_a_stopping_worker_ends_its_streams_at_once(start: Start, alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "MAX_WAITING", 2**62)
+    alice.client = await start()
     async with followed(alice) as stream, followed(alice), deaf(alice):
         many_tasks_elsewhere(sql, alice, 400, LONG)
         await stream.take(400, seconds=20)
@@ -395,8 +392,8 @@ async def test_a_stopping_worker_ends_its_streams_at_once(
     assert places(sql, alice) == []
 
 
-async def test_a_stopping_worker_opens_no_stream(aiohttp_client: Any, alice: Person) -> None:
-    alice.client = await aiohttp_client(await app.create_app())
+async def test_a_stopping_worker_opens_no_stream(start: Start, alice: Person) -> None:
+    alice.client = await start()
     await event_watcher.end_streams(alice.client.app)
     answer = await alice.get("/task/events")
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
@@ -478,13 +475,13 @@ async def test_a_head_and_a_refusal_hold_no_place(alice: Person, sql: Sql) -> No
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Give the list of the statements that are run from now on."""
     ran: list[str] = []
-    run = Database.run
+    run = Database._run
 
     async def noted(self: Database, statement: Any, *rest: Any, **options: Any) -> Any:
         ran.append(statement.text)
         return await run(self, statement, *rest, **options)
 
-    monkeypatch.setattr(Database, "run", noted)
+    monkeypatch.setattr(Database, "_run", noted)
     return ran
 
 
@@ -517,7 +514,7 @@ async def test_a_comment_comes_now_and_then(alice: Person, monkeypatch: pytest.M
         assert 4 <= len(stream.comments) <= 5
 
 
-async def test_an_idle_stream_outlives_the_keep_alive(own_pool: None, alice: Person) -> None:
+async def test_an_idle_stream_outlives_the_keep_alive(alice: Person) -> None:
     server = TestServer(await app.create_app())
     await server.start_server(keepalive_timeout=0.1)
     async with TestClient(server) as alice.client, followed(alice) as stream:
@@ -542,16 +539,14 @@ async def deaf(person: Person, path: str = "/task/events") -> AsyncIterator[asyn
 
 async def test_a_slow_reader_is_dropped(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(event_stream, "MOST_WAITING", 1_000_000)
+    monkeypatch.setattr(event_stream, "MAX_WAITING", 1_000_000)
     monkeypatch.setattr(event_watcher, "SECONDS_BETWEEN_QUESTIONS", 0.05)
     async with followed(alice) as stream, deaf(alice):
         assert places(sql, alice) == [1, 2]
         for n in range(12):  # never so many that it would catch up by itself, at its client's pace
-            many_tasks_elsewhere(sql, alice, event_stream.MOST_OF_ONE_USER, LONG)
-            got = await stream.take(event_stream.MOST_OF_ONE_USER, seconds=20)
-            assert [event.id for event in got] == [
-                event_stream.MOST_OF_ONE_USER * n + i for i in range(1, event_stream.MOST_OF_ONE_USER + 1)
-            ]
+            many_tasks_elsewhere(sql, alice, event_stream.MAX_OF_ONE_USER, LONG)
+            got = await stream.take(event_stream.MAX_OF_ONE_USER, seconds=20)
+            assert [event.id for event in got] == [event_stream.MAX_OF_ONE_USER * n + i for i in range(1, event_stream.MAX_OF_ONE_USER + 1)]
         await until(lambda: places(sql, alice) == [1])
         assert [record.message for record in caplog.records if record.name == "history.event_stream"] == [
             "a stream was dropped: its client reads too slowly"
@@ -586,7 +581,7 @@ async def test_nobody_waits_for_what_one_users_many_changes_cost(alice: Person, 
     assert mallory.caller
     async with followed(mallory) as stream, followed(alice) as hers:
         sql("BEGIN")
-        many_tasks_elsewhere(sql, mallory, event_stream.MOST_OF_ONE_USER, "x")
+        many_tasks_elsewhere(sql, mallory, event_stream.MAX_OF_ONE_USER, "x")
         write_task(sql, mallory.caller, 1, {"status": "planned"})
         sql("UPDATE task_log SET field = 'completion_at', old = 'no day' WHERE user_id = %s", mallory.caller.user_id)
         sql("COMMIT")
@@ -600,7 +595,7 @@ async def test_nobody_waits_for_what_one_users_many_changes_cost(alice: Person, 
 
 
 async def test_streams_that_lack_much_catch_up_and_are_live_again(alice: Person, sql: Sql) -> None:
-    count = event_stream.MOST_OF_ONE_USER + 7
+    count = event_stream.MAX_OF_ONE_USER + 7
     async with followed(alice) as stream, followed(alice) as other:
         for n in range(2):
             many_tasks_elsewhere(sql, alice, count, "x")
@@ -639,7 +634,7 @@ async def test_a_log_is_read_once_for_all_the_changes_of_a_question(alice: Perso
 
 
 async def test_none_opens_while_the_database_is_away(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("postgres.database.database.is_usable", False)
+    monkeypatch.setattr(alice.service.database, "is_usable", False)
     answer = await alice.get("/task/events")
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
 
@@ -648,7 +643,7 @@ async def test_those_that_are_open_go_on_when_it_is_back(alice: Person, sql: Sql
     monkeypatch.setattr(event_watcher, "SECONDS_AFTER_TROUBLE", 0.1)
     async with followed(alice) as stream:
         with monkeypatch.context() as away:
-            away.setattr("postgres.database.database.is_usable", False)
+            away.setattr(alice.service.database, "is_usable", False)
             new_task_elsewhere(sql, alice)
             assert await stream.is_silent()
         event = await stream.next()

@@ -3,15 +3,15 @@
 import asyncio
 import re
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-import settings
-from postgres.database import database
+from postgres.database import MAX_HEAVY_AT_ONCE
 from tasks import store
-from tests.conftest import Answer, Person, create_tasks
+from tests.conftest import Answer, Person, Start, create_tasks, let_happen_before
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 OF_A_USER = ("id", "name", "description", "status", "completion_at")
@@ -331,16 +331,13 @@ async def test_undo_does_nothing_where_something_else_has_happened(alice: Person
     assert (await alice.get("/task/1")).json["name"] == "A"
 
 
-async def test_too_much_is_not_undone(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_much_is_not_undone(alice: Person, start: Start) -> None:
     await all_sorts(alice)
     present = await listed(alice)
-    monkeypatch.setenv("UNDO_MOST_TASKS", "2")
-    settings.load.cache_clear()
+    alice.client = await start(undo_most_tasks=2)
     for dry_run in (True, False):
         assert problem(await alice.post("/task/undo", json={"since": 5, "dry_run": dry_run})) == (409, "too-many-tasks")
     assert await listed(alice) == present
-    monkeypatch.undo()
-    settings.load.cache_clear()
 
 
 @pytest.mark.parametrize(("count", "description"), [(1001, ""), (80, "\x01" * 10_000)], ids=["many", "long"])
@@ -358,10 +355,11 @@ async def test_of_all_that_it_altered_an_undo_shows_what_fits(alice: Person, sql
             assert len(shown) == 1000
 
 
-async def test_undos_take_turns_with_other_long_answers(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_undos_take_turns_with_other_long_answers(alice: Person) -> None:
     await all_sorts(alice)
-    monkeypatch.setattr(database, "turns", asyncio.Semaphore(1))
-    async with database.turns:
+    async with AsyncExitStack() as others:
+        for _ in range(MAX_HEAVY_AT_ONCE):
+            await others.enter_async_context(alice.service.database.heavy_turns)
         undoing = asyncio.create_task(alice.post("/task/undo", json={"since": 5}))
         await asyncio.sleep(0.1)
         assert not undoing.done()
@@ -548,15 +546,12 @@ async def test_a_conflict_says_what_is_and_what_has_changed(alice: Person, if_ma
 async def test_a_task_that_goes_before_its_conflict_is_explained_is_404(
     alice: Person, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    explain = store._CONFLICT
-
-    async def later(*arguments: Any) -> Any:
+    async def delete() -> None:
         assert (await alice.delete("/task/1")).status == 204
-        return await explain(*arguments)
 
     await alice.new_task(name="a")
     await alice.patch("/task/1", json={"name": "b"})
-    monkeypatch.setattr(store, "_CONFLICT", later)
+    let_happen_before(monkeypatch, store._CONFLICT, delete)
     answer = await alice(method, "/task/1", headers={"If-Match": '"1"'}, **({"json": {"name": "c"}} if method == "PATCH" else {}))
     assert (problem(answer), answer.headers["X-Revision"]) == ((404, "about:blank"), "3")
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-import settings
 from history import verify
 from postgres import migrate
-from postgres.database import MIGRATIONS, connection_parameters
-from tests.conftest import Person, Server, connection_to
+from postgres.database import MIGRATIONS
+from service import database_configuration
+from tests.conftest import Person, Server, configured, connection_parameters, connection_to
 from tests.tasks.test_functions import Account, rolled_back
 from tests.test_house import HOUSE
 
@@ -162,18 +162,22 @@ async def test_a_break_is_found_and_named(alice: Person, sql: Sql, statement: st
 
 
 @pytest.fixture
-def of_its_own(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sql]:
-    """A database for this test alone, which the settings name."""
+def of_its_own(server: Server) -> Iterator[Sql]:
+    """A database for this test alone."""
     name = f"{server.ours}_{secrets.token_hex(4)}"
     migrate.upgrade(name, connection_parameters(), MIGRATIONS)
-    patched = settings.load().model_copy(update={"db": name})
-    monkeypatch.setattr(settings, "load", lambda: patched)
     try:
         with connection_to(server._replace(ours=name)) as sql:
             yield sql
     finally:
         with connection_to(server) as sql:
             sql(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def check(sql: Sql) -> None:
+    """Check the database of this connection."""
+    [(name,)] = sql("SELECT current_database()")
+    verify.verify(database_configuration(configured(db=name)))
 
 
 def with_tasks(sql: Sql, n: int) -> Account:
@@ -187,11 +191,11 @@ def with_tasks(sql: Sql, n: int) -> Account:
 
 def test_it_says_what_it_has_checked(of_its_own: Sql, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "USERS_AT_ONCE", 2)
-    verify.verify()
+    check(of_its_own)
     assert capsys.readouterr().out == "Checked: 0 user(s), 0 task(s), 0 log entries. Every log leads to its task.\n"
     for n in range(5):
         with_tasks(of_its_own, n)
-    verify.verify()
+    check(of_its_own)
     assert capsys.readouterr().out == "Checked: 5 user(s), 10 task(s), 20 log entries. Every log leads to its task.\n"
 
 
@@ -200,7 +204,7 @@ def test_it_ends_at_the_first_break_and_says_where(of_its_own: Sql, capsys: pyte
     for person, task_id in ((people[2], 3), (people[1], 3), (people[1], 2)):
         of_its_own("UPDATE task SET revision = 1 WHERE user_id = %s AND id = %s", person.user_id, task_id)
     with pytest.raises(SystemExit) as ended:
-        verify.verify()
+        check(of_its_own)
     assert ended.value.code == f"Broken at user {people[1].user_id}, task 2, revision 1: its revision is not that of its last change."
     assert capsys.readouterr().out == "Checked: 2 user(s), 6 task(s), 12 log entries.\n"
 
@@ -209,20 +213,19 @@ def test_a_closed_account_is_not_looked_at(of_its_own: Sql, capsys: pytest.Captu
     closed = with_tasks(of_its_own, 2)
     of_its_own("UPDATE user_state SET token_generation = -1 WHERE user_id = %s", closed.user_id)
     of_its_own("DELETE FROM task_log WHERE user_id = %s", closed.user_id)
-    verify.verify()
+    check(of_its_own)
     assert "Checked: 0 user(s)" in capsys.readouterr().out
 
 
-def test_without_a_database_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    patched = settings.load().model_copy(update={"db": "no-such-database"})
-    monkeypatch.setattr(settings, "load", lambda: patched)
+def test_without_a_database_it_says_so() -> None:
     with pytest.raises(SystemExit, match=r"The database can't be checked: .*no-such-database"):
-        verify.verify()
+        verify.verify(database_configuration(configured(db="no-such-database")))
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(["verify"], 0), (["check"], 1)])
 def test_it_is_a_command(of_its_own: Sql, arguments: list[str], code: int) -> None:
-    environment = os.environ | {"DB": settings.load().db}
+    [(name,)] = of_its_own("SELECT current_database()")
+    environment = os.environ | {"DB": name}
     ended = subprocess.run(
         [sys.executable, "models.py", *arguments], cwd=HOUSE, env=environment, capture_output=True, text=True, check=False
     )

@@ -19,7 +19,7 @@ import app
 import auth
 from accounts import users
 from tasks.schemas import FIELDS
-from tests.conftest import Answer, Person
+from tests.conftest import Answer, Person, configured, service_of
 from tests.model.memory import Account, Json, Outcome, Task, replay, seconds
 from tests.model.requests import Manner, Moment, as_day, if_match, sent
 from tests.model.shown import Listing, Query, entry_json, task_json
@@ -299,7 +299,9 @@ class Machine(RuleBasedStateMachine):
 async def somebody(client: TestClient[Any, Any]) -> Person:
     """Give a user of a new account."""
     login = f"model-{secrets.token_hex(8)}"
-    return Person(client, login, await users.create_user(login, "no hash, so no password", secrets.randbelow(auth.GENERATIONS)))
+    return Person(
+        client, login, await users.create_user(service_of(client), login, "no hash, so no password", secrets.randbelow(auth.GENERATIONS))
+    )
 
 
 def with_headers(options: Json, headers: dict[str, str]) -> Json:
@@ -315,7 +317,7 @@ def running(machine: AMachine, sql: Callable[..., list[tuple[Any, ...]]]) -> Ite
     """Give a machine an application for all its histories."""
 
     async def start() -> TestClient[Any, Any]:
-        client: TestClient[Any, Any] = TestClient(TestServer(await app.create_app()))
+        client: TestClient[Any, Any] = TestClient(TestServer(await app.create_app(configured())))
         await client.start_server()
         return client
 

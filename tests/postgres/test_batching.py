@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections import namedtuple
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, date, datetime
 from typing import Any
@@ -15,13 +16,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from peewee import SQL, Select
 
-import app
-from postgres import batching
+from postgres import batches, heavy_lane
 from postgres import database as database_module
-from postgres.batching import Batched
-from postgres.database import DatabaseUnavailable, database
+from postgres.batches import MAX_TIMES_BUSY
+from postgres.database import Database
+from postgres.errors import DatabaseUnavailable
+from postgres.queries import BUSY, Query, SetQuery
 from rest.errors import Unavailable
-from tests.conftest import Person, Running, Server, connection_to
+from tests.conftest import Person, Running, Server, Start, connection_to
 from tests.tasks.test_races import row_held, until_waiting
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -31,14 +33,16 @@ ONE_ROW = SQL("(SELECT 1) one_row")
 STATEMENT = SQL("statement_timestamp()")  # the same for all that travel together, and for nobody else
 
 
-def batched(*columns: str, source: SQL = ONE_ROW, types: dict[str, str] | None = None, read: bool = False) -> Batched:
-    return Batched(Select([source], [*map(SQL, columns), STATEMENT]), types or OWN, read=read)
+def query_of(*columns: str, source: SQL = ONE_ROW, types: dict[str, str] | None = None, names: str = "", **options: Any) -> Query[Any]:
+    """Declare a query of these columns, and of the moment of its statement."""
+    row = namedtuple("row", names.split() or [*(f"column_{n}" for n in range(len(columns))), "moment"])  # type: ignore[misc]  # noqa: PYI024
+    return Query(row, Select([source], [*map(SQL, columns), STATEMENT]), types or OWN, **options)
 
 
 @pytest.fixture
-async def pool(running: Running) -> AsyncIterator[None]:
-    async with running(BATCH_SIZE="32", STATEMENT_TIMEOUT_SECONDS="1"):
-        yield
+async def database(running: Running) -> AsyncIterator[Database]:
+    async with running(batch_size=32, statement_timeout_seconds=1) as database:
+        yield database
 
 
 @pytest.fixture
@@ -56,16 +60,16 @@ def counter(server: Server) -> Iterator[Callable[[], dict[int, int]]]:
         sql("DROP TABLE counter")
 
 
-async def ask(statement: Batched, *requests: tuple[Any, ...]) -> list[Any]:
+async def ask(database: Database, query: Query[Any], *requests: tuple[Any, ...]) -> list[Any]:
     """Ask all of this at once and give the rows, or the error, of each."""
-    return await asyncio.gather(*(statement(*request) for request in requests), return_exceptions=True)
+    return await asyncio.gather(*(database.ask(query, *request) for request in requests), return_exceptions=True)
 
 
-async def ask_after(statement: Batched, turns: int) -> list[Any]:
+async def ask_after(database: Database, query: Query[Any], turns: int) -> list[Any]:
     """Ask once the loop has turned so often."""
     for _ in range(turns):
         await asyncio.sleep(0)
-    return await statement(1, turns)
+    return await database.ask(query, 1, turns)
 
 
 def statements(answers: list[Any]) -> int:
@@ -76,79 +80,88 @@ def statements(answers: list[Any]) -> int:
 # Who travels with whom
 
 
-async def test_requests_that_arrive_together_travel_together_and_each_gets_its_own_rows(pool: None) -> None:
-    numbers = batched("g.n", source=SQL("generate_series(1, q.number) g(n)"))
-    answers = await ask(numbers, *((7 - n, n) for n in range(6)))
+async def test_requests_that_arrive_together_travel_together_and_each_gets_its_own_rows(database: Database) -> None:
+    numbers = query_of("g.n", source=SQL("generate_series(1, q.number) g(n)"))
+    answers = await ask(database, numbers, *((7 - n, n) for n in range(6)))
     assert [[n for n, _ in rows] for rows in answers] == [list(range(1, n + 1)) for n in range(6)]
     assert statements(answers[1:]) == 1
 
 
-async def test_who_arrives_while_a_statement_is_under_way_travels_in_the_next(pool: None) -> None:
-    slow = batched("q.number", "pg_sleep(0.03)")
-    first = asyncio.create_task(slow(1, 0))
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody go without the others because the machine is slow."""
+    monkeypatch.setattr(batches, "SECONDS_OF_PATIENCE", 60)
+
+
+@pytest.mark.usefixtures("patience")
+async def test_who_arrives_while_a_statement_is_under_way_travels_in_the_next(database: Database) -> None:
+    slow = query_of("q.number", "pg_sleep(0.03)")
+    first = asyncio.create_task(database.ask(slow, 1, 0))
     await asyncio.sleep(0.01)
-    later = await ask(slow, (1, 1), (2, 2))
+    later = await ask(database, slow, (1, 1), (2, 2))
     assert [rows[0][0] for rows in later] == [1, 2]
     assert statements(later) == 1
     assert statements([*later, await first]) == 2
 
 
-async def test_who_comes_just_after_a_statement_has_ended_travels_in_the_next_too(pool: None) -> None:
-    slow = batched("q.number", "pg_sleep(0.03)")
-    first = asyncio.create_task(slow(1, 0))
+@pytest.mark.usefixtures("patience")
+async def test_who_comes_just_after_a_statement_has_ended_travels_in_the_next_too(database: Database) -> None:
+    slow = query_of("q.number", "pg_sleep(0.03)")
+    first = asyncio.create_task(database.ask(slow, 1, 0))
     await asyncio.sleep(0.01)
-    second = asyncio.create_task(slow(1, 1))
-    answers = [await first, await slow(1, 2), await second]
+    second = asyncio.create_task(database.ask(slow, 1, 1))
+    answers = [await first, await database.ask(slow, 1, 2), await second]
     assert [rows[0][0] for rows in answers] == [0, 2, 1]
     assert statements(answers[1:]) == 1
 
 
-async def test_a_batch_takes_along_whoever_is_near(pool: None) -> None:
-    numbers = batched("q.number")
-    answers = await asyncio.gather(*(ask_after(numbers, turns) for turns in reversed(range(5))))
+@pytest.mark.usefixtures("patience")
+async def test_a_batch_takes_along_whoever_is_near(database: Database) -> None:
+    numbers = query_of("q.number")
+    answers = await asyncio.gather(*(ask_after(database, numbers, turns) for turns in reversed(range(5))))
     assert [number for [(number, _)] in answers] == [4, 3, 2, 1, 0]
     assert statements(answers) == 1
-    near, far = await asyncio.gather(ask_after(numbers, 0), ask_after(numbers, 4))
+    near, far = await asyncio.gather(ask_after(database, numbers, 0), ask_after(database, numbers, 4))
     assert statements([near, far]) == 2
 
 
-async def test_a_batch_does_not_wait_for_ever_for_those_who_come_one_by_one(pool: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "SECONDS_OF_PATIENCE", 0)
-    numbers = batched("q.number")
-    assert statements(await asyncio.gather(*(ask_after(numbers, turns) for turns in reversed(range(5))))) > 1
+async def test_a_batch_does_not_wait_for_ever_for_those_who_come_one_by_one(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "SECONDS_OF_PATIENCE", 0)
+    numbers = query_of("q.number")
+    assert statements(await asyncio.gather(*(ask_after(database, numbers, turns) for turns in reversed(range(5))))) > 1
 
 
 async def test_a_batch_has_a_most(running: Running) -> None:
-    async with running(BATCH_SIZE="4"):
-        assert statements(await ask(batched("q.number"), *((1, n) for n in range(10)))) == 3
+    async with running(batch_size=4) as database:
+        assert statements(await ask(database, query_of("q.number"), *((1, n) for n in range(10)))) == 3
 
 
 async def test_a_batch_size_of_one_lets_each_travel_alone(running: Running) -> None:
-    async with running(BATCH_SIZE="1"):
-        assert statements(await ask(batched("q.number"), *((1, n) for n in range(5)))) == 5
+    async with running(batch_size=1) as database:
+        assert statements(await ask(database, query_of("q.number"), *((1, n) for n in range(5)))) == 5
 
 
-async def test_a_request_that_finds_nothing_under_way_goes_at_once(pool: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "SECONDS_OF_PATIENCE", 60)
-    statement = batched("q.number")
+@pytest.mark.usefixtures("patience")
+async def test_a_request_that_finds_nothing_under_way_goes_at_once(database: Database) -> None:
+    statement = query_of("q.number")
     async with asyncio.timeout(5):
         for n in range(100):
-            assert (await statement(1, n))[0][0] == n
+            assert (await database.ask(statement, 1, n))[0][0] == n
 
 
-async def test_a_slow_neighbour_holds_up_nobody_for_long(pool: None) -> None:
-    sleeper = batched("pg_sleep(q.number::float / 1000)", types=OWN)
-    slow = asyncio.create_task(sleeper(1, 700))
+async def test_a_slow_neighbour_holds_up_nobody_for_long(database: Database) -> None:
+    sleeper = query_of("pg_sleep(q.number::float / 1000)", types=OWN)
+    slow = asyncio.create_task(database.ask(sleeper, 1, 700))
     await asyncio.sleep(0.01)
     async with asyncio.timeout(0.5):
-        await ask(sleeper, (2, 0), (3, 0))
+        await ask(database, sleeper, (2, 0), (3, 0))
     assert not slow.done()
     await slow
 
 
-async def test_a_caller_that_has_gone_is_left_out(pool: None, counter: Callable[[], dict[int, int]]) -> None:
-    counting = batched("counted(q.number, 1)")
-    requests = [asyncio.ensure_future(counting(1, n)) for n in range(3)]
+async def test_a_caller_that_has_gone_is_left_out(database: Database, counter: Callable[[], dict[int, int]]) -> None:
+    counting = query_of("counted(q.number, 1)")
+    requests = [asyncio.ensure_future(database.ask(counting, 1, n)) for n in range(3)]
     await asyncio.sleep(0)
     requests[1].cancel()
     answers: list[Any] = await asyncio.gather(*requests, return_exceptions=True)
@@ -161,75 +174,79 @@ async def test_a_caller_that_has_gone_is_left_out(pool: None, counter: Callable[
 
 
 @pytest.fixture
-def long(counter: Callable[[], dict[int, int]]) -> Batched:
+def long(counter: Callable[[], dict[int, int]]) -> Query[Any]:
     """Give so many bytes, but, where others wait, none if they are too many."""
     text = "CASE WHEN q.wait OR q.number < 100000 THEN repeat('x', q.number) END"
-    columns = [SQL("counted(q.number, 1)"), SQL("pg_sleep(0.02)"), SQL(text), SQL("CASE WHEN q.wait OR q.number < 100000 THEN true END")]
-    return Batched(Select([ONE_ROW], columns), OWN, read=True, heavy=True)
+    return query_of("counted(q.number, 1)", "pg_sleep(0.02)", text, names="count slept json moment", read=True, heavy=True)
 
 
 async def test_what_is_too_long_is_sent_again_alone_and_in_turn(
-    pool: None, long: Batched, counter: Callable[[], dict[int, int]], monkeypatch: pytest.MonkeyPatch
+    database: Database, long: Query[Any], counter: Callable[[], dict[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "turns", asyncio.Semaphore(1))
+    for _ in range(database_module.MAX_HEAVY_AT_ONCE - 1):
+        await database.heavy_turns.acquire()
     loop = asyncio.get_running_loop()
     for calls in (2, 3):  # the second time it is known beforehand
         began_at = loop.time()
-        answers = await ask(long, *((n, 100_000 + n) for n in range(1, 6)), (6, 6))
+        answers = await ask(database, long, *((n, 100_000 + n) for n in range(1, 6)), (6, 6))
         assert loop.time() - began_at > 5 * 0.02
         assert [rows[0][2] for rows in answers] == [b"x" * (100_000 + n) for n in range(1, 6)] + [b"x" * 6]
         assert counter() == {100_000 + n: calls for n in range(1, 6)} | {6: calls - 1}
 
 
-async def test_who_has_short_answers_again_travels_again(pool: None, long: Batched, counter: Callable[[], dict[int, int]]) -> None:
+async def test_who_has_short_answers_again_travels_again(
+    database: Database, long: Query[Any], counter: Callable[[], dict[int, int]]
+) -> None:
     for number in (100_000, 10, 11, 12):
-        assert (await long(1, number))[0][2] == b"x" * number
+        assert (await database.ask(long, 1, number))[0][2] == b"x" * number
     assert counter() == {100_000: 2, 10: 1, 11: 1, 12: 1}
-    assert not long._lately_heavy
+    assert not database._batches[long]._heavy_lane.owners
 
 
 async def test_without_batching_too_only_so_many_long_answers_are_made_at_once(
-    running: Running, long: Batched, monkeypatch: pytest.MonkeyPatch
+    running: Running, long: Query[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running(BATCH_SIZE="1"):
-        monkeypatch.setattr(database, "turns", asyncio.Semaphore(1))
+    monkeypatch.setattr(database_module, "MAX_HEAVY_AT_ONCE", 1)
+    async with running(batch_size=1) as database:
         began_at = time.monotonic()
-        await ask(long, *((n, 100_000) for n in range(5)))
+        await ask(database, long, *((n, 100_000) for n in range(5)))
         assert time.monotonic() - began_at > 5 * 0.02
 
 
-async def test_only_so_many_are_remembered_for_their_long_answers(pool: None, long: Batched, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "MOST_REMEMBERED", 2)
-    await ask(long, *((n, 100_000) for n in range(5)))
-    assert len(long._lately_heavy) == 2
+async def test_only_so_many_are_remembered_for_their_long_answers(
+    database: Database, long: Query[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heavy_lane, "MAX_REMEMBERED", 2)
+    await ask(database, long, *((n, 100_000) for n in range(5)))
+    assert len(database._batches[long]._heavy_lane.owners) == 2
 
 
 # What goes wrong
 
 
-async def test_nobody_suffers_for_a_neighbours_fault(pool: None, counter: Callable[[], dict[int, int]]) -> None:
-    dividing = batched("counted(q.number, q.divisor)", types=OWN | {"divisor": "int"})
-    answers = await ask(dividing, (1, 1, 1), (2, 2, 0), (3, 3, 1))
+async def test_nobody_suffers_for_a_neighbours_fault(database: Database, counter: Callable[[], dict[int, int]]) -> None:
+    dividing = query_of("counted(q.number, q.divisor)", types=OWN | {"divisor": "int"})
+    answers = await ask(database, dividing, (1, 1, 1), (2, 2, 0), (3, 3, 1))
     assert isinstance(answers[1], psycopg2.errors.DivisionByZero)
     assert [rows[0][0] for rows in (answers[0], answers[2])] == [1, 3]
     assert counter() == {1: 1, 3: 1}
 
 
 async def test_a_neighbour_over_its_limit_ends_alone(running: Running, counter: Callable[[], dict[int, int]]) -> None:
-    async with running(BATCH_SIZE="32", STATEMENT_TIMEOUT_SECONDS="0.2"):
-        sleeping = batched("counted(q.number, 1)", "pg_sleep(q.seconds)", types=OWN | {"seconds": "float"})
-        answers = await ask(sleeping, (1, 1, 0), (2, 2, 5), (3, 3, 0))
+    async with running(batch_size=32, statement_timeout_seconds=0.2) as database:
+        sleeping = query_of("counted(q.number, 1)", "pg_sleep(q.seconds)", types=OWN | {"seconds": "float"})
+        answers = await ask(database, sleeping, (1, 1, 0), (2, 2, 5), (3, 3, 0))
         assert isinstance(answers[1], Unavailable)
         assert [rows[0][0] for rows in (answers[0], answers[2])] == [1, 3]
         assert counter() == {1: 1, 3: 1}
 
 
 async def test_of_a_batch_whose_connection_broke_reads_are_repeated_and_changes_are_not(running: Running) -> None:
-    async with running(BATCH_SIZE="32", DB_POOL_SIZE="1"):
+    async with running(batch_size=32, db_pool_size=1) as database:
         ending = "CASE WHEN current_setting('application_name') = 'first' THEN pg_terminate_backend(pg_backend_pid()) END"
         for read in (True, False):
             await database.rows("SELECT set_config('application_name', 'first', false)", ())
-            answers = await ask(batched("q.number", ending, read=read), (1, 1), (2, 2))
+            answers = await ask(database, query_of("q.number", ending, read=read), (1, 1), (2, 2))
             if read:
                 assert [rows[0][0] for rows in answers] == [1, 2]
             else:
@@ -237,10 +254,10 @@ async def test_of_a_batch_whose_connection_broke_reads_are_repeated_and_changes_
 
 
 async def test_a_batch_that_finds_no_connection_is_unavailable(running: Running) -> None:
-    async with running(BATCH_SIZE="32", DB_POOL_SIZE="1", DB_WAIT_SECONDS="0.1"):
+    async with running(batch_size=32, db_pool_size=1, db_wait_seconds=0.1) as database:
         async with database.aio_connection():
-            assert [type(answer) for answer in await ask(batched("q.number"), (1, 1), (2, 2))] == [DatabaseUnavailable] * 2
-        assert statements(await ask(batched("q.number"), (1, 1), (2, 2))) == 1
+            assert [type(answer) for answer in await ask(database, query_of("q.number"), (1, 1), (2, 2))] == [DatabaseUnavailable] * 2
+        assert statements(await ask(database, query_of("q.number"), (1, 1), (2, 2))) == 1
 
 
 # What is sent arrives as it is, together and alone
@@ -274,9 +291,9 @@ values = st.tuples(
 @hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_value_arrives_as_it_is(sql: Sql, requests: list[tuple[Any, ...]]) -> None:
     columns = [f"q.{name}" for name in ANY]
-    statement = batched(*columns, types=ANY)
-    alone = [sql(statement.alone.text, *request, False)[0][:-1] for request in requests]
-    together = {number: tuple(row) for number, *row, _ in sql(statement.together.text, *statement.arrays(requests))}
+    statement = query_of(*columns, types=ANY)
+    alone = [sql(statement.one.text, *request, False)[0][:-1] for request in requests]
+    together = {number: tuple(row) for number, *row, _ in sql(statement.many.text, *statement.columns(requests))}
     assert [together[number] for number in range(1, len(requests) + 1)] == alone
     assert [(row[0], row[1], row[3], row[4], row[5], row[7]) for row in alone] == [(r[0], r[1], r[3], r[4], r[5], r[7]) for r in requests]
 
@@ -285,18 +302,18 @@ def test_every_value_arrives_as_it_is(sql: Sql, requests: list[tuple[Any, ...]])
 
 
 async def test_a_connection_keeps_the_plans_of_so_many_statements(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database_module, "MOST_PREPARED", 3)
-    async with running(BATCH_SIZE="32", DB_POOL_SIZE="1", DB_PREPARE="true"):
-        several = [batched(f"q.number + {n}") for n in range(5)]
+    monkeypatch.setattr(database_module, "MAX_PREPARED", 3)
+    async with running(batch_size=32, db_pool_size=1, db_prepare=True) as database:
+        several = [query_of(f"q.number + {n}") for n in range(5)]
         for _ in range(2):
-            assert [(await statement(1, 10))[0][0] for statement in several] == [10, 11, 12, 13, 14]
+            assert [(await database.ask(statement, 1, 10))[0][0] for statement in several] == [10, 11, 12, 13, 14]
         kept = await database.rows("SELECT count(*) FROM pg_prepared_statements", ())
         assert kept == [(3,)]
 
 
 async def test_without_preparing_nothing_is_kept(running: Running) -> None:
-    async with running(BATCH_SIZE="32", DB_POOL_SIZE="1", DB_PREPARE="false"):
-        assert [rows[0][0] for rows in await ask(batched("q.number"), (1, 1), (2, 2))] == [1, 2]
+    async with running(batch_size=32, db_pool_size=1, db_prepare=False) as database:
+        assert [rows[0][0] for rows in await ask(database, query_of("q.number"), (1, 1), (2, 2))] == [1, 2]
         assert await database.rows("SELECT count(*) FROM pg_prepared_statements", ()) == [(0,)]
 
 
@@ -304,10 +321,8 @@ async def test_without_preparing_nothing_is_kept(running: Running) -> None:
 
 
 @pytest.fixture
-async def client(aiohttp_client: Any, monkeypatch: pytest.MonkeyPatch) -> TestClient[Any, Any]:
-    monkeypatch.setenv("BATCH_SIZE", "32")
-    client: TestClient[Any, Any] = await aiohttp_client(await app.create_app())
-    return client
+async def client(start: Start) -> TestClient[Any, Any]:
+    return await start(batch_size=32)
 
 
 async def test_an_answer_comes_after_the_commit_that_holds_its_change(alice: Person, mallory: Person, sql: Sql) -> None:
@@ -355,15 +370,138 @@ async def test_while_one_users_row_is_locked_twelve_others_go_on_at_full_speed(
     assert sorted(answer.json["revision"] for answer in answers) == [2, 3, 4, 5, 6]
 
 
-async def test_whoever_waits_too_long_behind_a_lock_is_refused_then(
-    running: Running, counter: Callable[[], dict[int, int]], sql: Sql, monkeypatch: pytest.MonkeyPatch
+LOCK = f"CASE WHEN q.wait THEN pg_advisory_xact_lock(4711)::text WHEN NOT pg_try_advisory_xact_lock(4711) THEN '{BUSY}' END"
+
+
+@pytest.fixture
+def lock(server: Server) -> Iterator[Callable[[], None]]:
+    """Hold the lock of LOCK, until what is given is called."""
+    with connection_to(server) as sql:
+        sql("SELECT pg_advisory_lock(4711)")
+
+        def release() -> None:
+            sql("SELECT pg_advisory_unlock_all()")
+
+        yield release
+
+
+def noted(database: Database, monkeypatch: pytest.MonkeyPatch, query: Query[Any], after: Callable[[], None] = lambda: None) -> list[int]:
+    """Note, after each statement of a query, how many requests travelled in it; 0: one that waited for the lock."""
+    sizes: list[int] = []
+    for_one, for_many, rows_of_one, rows_of_many = query.for_one, query.for_many, query.rows_of_one, query.rows_of_many
+
+    def one(arguments: Any, *, wait: bool) -> Any:
+        sizes.append(0 if wait else 1)
+        return for_one(arguments, wait=wait)
+
+    def many(requests: Any) -> Any:
+        sizes.append(len(requests))
+        return for_many(requests)
+
+    def end_one(rows: Any) -> Any:
+        after()
+        return rows_of_one(rows)
+
+    def end_many(rows: Any, requests: int) -> Any:
+        after()
+        return rows_of_many(rows, requests)
+
+    for name, function in {"for_one": one, "for_many": many, "rows_of_one": end_one, "rows_of_many": end_many}.items():
+        monkeypatch.setattr(query, name, function)
+    return sizes
+
+
+@pytest.mark.usefixtures("patience")
+async def test_whoever_meets_a_lock_that_is_gone_soon_goes_in_the_next_batch(
+    database: Database, lock: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running(BATCH_SIZE="32", LOCK_TIMEOUT_SECONDS="0.2"):
-        lock = "CASE WHEN q.wait THEN pg_advisory_xact_lock(4711)::text WHEN NOT pg_try_advisory_xact_lock(4711) THEN 'busy' END"
-        changing = batched(lock, "counted(q.number, 1)")
+    changing = query_of(LOCK, "q.number", names="refused number moment")
+    sizes = noted(database, monkeypatch, changing, after=lock)
+    answers = await ask(database, changing, *((n, n) for n in range(4)))
+    assert [rows[0].number for rows in answers] == [0, 1, 2, 3]
+    assert sizes == [4, 4]
+
+
+@pytest.mark.usefixtures("patience")
+async def test_whoever_meets_a_lock_that_stays_waits_for_it_alone_and_is_joined_by_nobody(
+    database: Database, lock: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changing = query_of(LOCK, "q.number", names="refused number moment")
+    sizes = noted(database, monkeypatch, changing)
+    asking = asyncio.create_task(ask(database, changing, (1, 1), (2, 2)))
+    expected = [2] * (1 + MAX_TIMES_BUSY) + [0, 0]
+    while len(sizes) < len(expected):
+        await asyncio.sleep(0.01)
+    behind = [asyncio.create_task(database.ask(changing, 1, n)) for n in (3, 4)]
+    other = asyncio.create_task(database.ask(query_of("q.number"), 1, 5))  # another query knows nothing of that
+    await other
+    assert sizes == expected
+    lock()
+    assert [rows[0].number for rows in await asking] == [1, 2]
+    assert [rows[0].number for rows in await asyncio.gather(*behind)] == [3, 4]
+    assert sizes == [*expected, 2]
+
+
+async def test_whoever_meets_a_lock_goes_no_more_where_another_of_the_same_owner_waits_for_it(
+    database: Database, lock: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "MAX_TIMES_BUSY", 0)
+    changing = query_of(LOCK, "q.number", names="refused number moment")
+    sizes = noted(database, monkeypatch, changing)
+    asking = asyncio.create_task(ask(database, changing, (1, 1), (1, 2), (1, 3)))
+    while len(sizes) < 2:
+        await asyncio.sleep(0.01)
+    monkeypatch.undo()  # of those behind, none is to be tried again meanwhile
+    sizes = noted(database, monkeypatch, changing)
+    late = asyncio.create_task(database.ask(changing, 1, 4))
+    await asyncio.sleep(0.05)
+    assert sizes == []
+    lock()
+    assert [rows[0].number for rows in [*await asking, await late]] == [1, 2, 3, 4]
+    assert sizes == [3]
+
+
+async def test_a_function_of_arrays_is_asked_by_one_and_by_many(database: Database, sql: Sql) -> None:
+    sql(
+        "CREATE FUNCTION doubled(owners bigint[], numbers int[], wait boolean) RETURNS TABLE (n bigint, twice int, waits boolean)"
+        " LANGUAGE sql AS 'SELECT n, 2 * number, wait FROM unnest(numbers) WITH ORDINALITY r (number, n) ORDER BY n DESC'"
+    )
+    doubled: SetQuery[Any] = SetQuery(namedtuple("row", "twice waits"), "doubled", OWN)  # noqa: PYI024
+    try:
+        assert await database.ask(doubled, 1, 4) == [(8, False)]
+        assert await ask(database, doubled, *((1, n) for n in range(5))) == [[(2 * n, False)] for n in range(5)]
+    finally:
+        sql("DROP FUNCTION doubled")
+
+
+async def test_two_databases_share_no_batch(running: Running) -> None:
+    numbers = query_of("q.number")
+    async with running(batch_size=32) as one, running(batch_size=32) as other:
+        answers = await asyncio.gather(ask(one, numbers, (1, 1), (2, 2)), ask(other, numbers, (1, 3), (2, 4)))
+    assert [statements(each) for each in answers] == [1, 1]
+    assert statements([*answers[0], *answers[1]]) == 2
+
+
+async def test_of_queries_beyond_so_many_only_those_under_way_are_remembered(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database_module, "MAX_QUERIES", 3)
+    slow = query_of("q.number", "pg_sleep(0.2)")
+    asking = asyncio.create_task(database.ask(slow, 1, 1))
+    await asyncio.sleep(0.05)
+    for n in range(10):
+        await database.ask(query_of(f"q.number + {n}"), 1, 1)
+        assert len(database._batches) <= 3
+    assert slow in database._batches
+    await asking
+
+
+async def test_whoever_waits_too_long_behind_a_lock_is_refused_then(
+    running: Running, counter: Callable[[], dict[int, int]], sql: Sql
+) -> None:
+    async with running(batch_size=32, lock_timeout_seconds=0.2) as database:
+        changing = query_of(LOCK, "counted(q.number, 1)", names="refused count moment")
         sql("SELECT pg_advisory_lock(4711)")
         async with asyncio.timeout(1):
-            answers = await ask(changing, *((1, n) for n in range(4)))
+            answers = await ask(database, changing, *((1, n) for n in range(4)))
         sql("SELECT pg_advisory_unlock(4711)")
         assert [type(answer) for answer in answers] == [DatabaseUnavailable, *[Unavailable] * 3]
-        assert [rows[0][1] for rows in await ask(changing, (1, 8), (1, 9))] == [8, 9]
+        assert [rows[0][1] for rows in await ask(database, changing, (1, 8), (1, 9))] == [8, 9]

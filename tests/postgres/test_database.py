@@ -19,13 +19,12 @@ import psycopg2
 import pytest
 import uvloop
 
-import app
-import settings
 from models import User
 from postgres import aiopg_fixes, migrate
-from postgres.database import MIGRATIONS, NoConnectionError, Statement, connection_parameters, database
+from postgres.database import MIGRATIONS
+from postgres.errors import NoConnectionError
 from rest.errors import Unavailable
-from tests.conftest import Person, Running, Server, contents
+from tests.conftest import Person, Running, Server, Start, configured, connection_parameters, contents
 
 # The mends
 
@@ -179,21 +178,21 @@ async def test_a_name_is_looked_up_beside_the_event_loop(server: Server, unused_
 
 
 async def test_the_limits_are_in_force_on_the_pools_connections(running: Running) -> None:
-    async with running(STATEMENT_TIMEOUT_SECONDS="3", LOCK_TIMEOUT_SECONDS="1.5"):
+    async with running(statement_timeout_seconds=3, lock_timeout_seconds=1.5) as database:
         names = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "client_connection_check_interval", "TimeZone")
         [shown] = await database.rows("SELECT " + ", ".join(f"current_setting('{name}')" for name in names), ())
         assert shown == ("3s", "1500ms", "5s", "500ms", "UTC")
 
 
 async def test_a_statement_over_its_limit_is_unavailable(running: Running) -> None:
-    async with running(STATEMENT_TIMEOUT_SECONDS="0.1"):
+    async with running(statement_timeout_seconds=0.1) as database:
         with pytest.raises(Unavailable):
             await database.rows("SELECT pg_sleep(5)", (), read=True)
         assert await database.rows("SELECT 1", ()) == [(1,)]
 
 
 async def test_a_long_statement_has_a_limit_of_its_own_and_leaves_that_of_the_others(running: Running) -> None:
-    async with running(STATEMENT_TIMEOUT_SECONDS="0.1", DB_POOL_SIZE="1"):
+    async with running(statement_timeout_seconds=0.1, db_pool_size=1) as database:
         assert await database.run_long("SELECT 1 FROM pg_sleep(1.5)", (), 3) == [(1,)]
         with pytest.raises(Unavailable):
             await database.rows("SELECT pg_sleep(1)", ())
@@ -203,14 +202,14 @@ async def test_a_long_statement_has_a_limit_of_its_own_and_leaves_that_of_the_ot
 
 
 async def test_a_long_statement_that_fails_leaves_nothing(running: Running) -> None:
-    async with running(DB_POOL_SIZE="1"):
+    async with running(db_pool_size=1) as database:
         with pytest.raises(psycopg2.errors.DivisionByZero):
             await database.run_long("SELECT set_config('x.y', 'kept', false), 1 / 0", (), 3)
         assert await database.rows("SELECT current_setting('x.y', true)", ()) in ([(None,)], [("",)])
 
 
 async def test_a_pool_without_a_free_connection_is_unavailable(running: Running) -> None:
-    async with running(DB_POOL_SIZE="1", DB_WAIT_SECONDS="0.1"):
+    async with running(db_pool_size=1, db_wait_seconds=0.1) as database:
         async with database.aio_connection():
             waiting = asyncio.create_task(database.rows("SELECT 1", ()), context=Context())
             with pytest.raises(Unavailable):
@@ -218,18 +217,8 @@ async def test_a_pool_without_a_free_connection_is_unavailable(running: Running)
         assert await database.rows("SELECT 1", ()) == [(1,)]
 
 
-async def test_a_connection_goes_back_to_the_pool_that_it_is_of(client: Any, running: Running) -> None:
-    slow = [
-        asyncio.create_task(database.run(Statement("SELECT pg_sleep(%s)::text", 1, ()), (0.2,))),
-        asyncio.create_task(database.run_long("SELECT pg_sleep(0.2)::text", (), 3)),
-    ]
-    await asyncio.sleep(0.1)
-    async with running():
-        assert await asyncio.gather(*slow) == [[("",)], [("",)]]
-
-
 async def test_whoever_waits_for_a_connection_is_overtaken_by_nobody(running: Running) -> None:
-    async with running(DB_POOL_SIZE="1"):
+    async with running(db_pool_size=1) as database:
         served: list[int] = []
 
         async def take(number: int) -> None:
@@ -249,18 +238,18 @@ async def test_whoever_waits_for_a_connection_is_overtaken_by_nobody(running: Ru
         assert served == sorted(served)
 
 
-async def test_whoever_waits_too_long_in_an_owners_line_is_refused_and_others_have_lines_of_their_own(running: Running) -> None:
-    async with running(LOCK_TIMEOUT_SECONDS="0.1"):
-        async with asyncio.timeout(2), database.in_line(1), database.in_line(2):
+async def test_whoever_waits_too_long_for_an_owners_lock_is_refused_and_others_have_locks_of_their_own(running: Running) -> None:
+    async with running(lock_timeout_seconds=0.1) as database:
+        async with asyncio.timeout(2), database.locked(1), database.locked(2):
             with pytest.raises(Unavailable, match="Another change of yours took too long"):
-                async with database.in_line(1):
+                async with database.locked(1):
                     raise AssertionError
-        async with database.in_line(1):
+        async with database.locked(1):
             pass
 
 
 async def test_a_read_is_tried_again_on_a_broken_connection_and_a_change_is_not(running: Running) -> None:
-    async with running(DB_POOL_SIZE="1"):
+    async with running(db_pool_size=1) as database:
         end_oneself_once = "SELECT pg_terminate_backend(pg_backend_pid()) WHERE current_setting('application_name') = 'first'"
         for read in (True, False):
             await database.rows("SELECT set_config('application_name', 'first', false)", ())
@@ -277,7 +266,7 @@ async def test_what_was_not_sent_is_sent_when_the_server_is_back(
     real = connection_parameters()
     async with AsyncExitStack() as first_life, AsyncExitStack() as second_life:
         await first_life.enter_async_context(way_to_the_database(unused_tcp_port, real))
-        async with running(DB_HOST="127.0.0.1", DB_PORT=str(unused_tcp_port)):
+        async with running(db_host="127.0.0.1", db_port=unused_tcp_port) as database:
             assert await database.rows("SELECT 1", ()) == [(1,)]
             await database.pool_backend.pool.clear()
             await first_life.aclose()
@@ -301,7 +290,7 @@ async def test_what_was_taken_back_in_a_deadlock_is_tried_again_once(running: Ru
         " RAISE EXCEPTION USING ERRCODE = 'deadlock_detected'; END IF; RETURN currval('attempt'); END $$"
     )
     try:
-        async with running():
+        async with running() as database:
             assert await database.rows("SELECT deadlocked(1)", ()) == [(2,)]
             with pytest.raises(Unavailable):
                 await database.rows("SELECT deadlocked(9)", ())
@@ -312,23 +301,24 @@ async def test_what_was_taken_back_in_a_deadlock_is_tried_again_once(running: Ru
 
 
 async def test_a_fault_of_the_statement_is_not_taken_for_trouble_of_the_database(running: Running) -> None:
-    async with running():
+    async with running() as database:
         with pytest.raises(peewee.ProgrammingError):
             await database.rows("SELECT no_such_column", ())
 
 
 async def test_trouble_inside_a_transaction_is_unavailable(running: Running) -> None:
-    async with running():
+    async with running() as database:
         with pytest.raises(Unavailable):
             async with database.aio_atomic():
-                await User.select().aio_count()
+                await database.aio_execute(User.select(User.id).limit(1))
                 await database.aio_execute_sql("SELECT pg_terminate_backend(pg_backend_pid())")
 
 
 async def test_a_synchronous_query_is_refused(running: Running) -> None:
-    async with running():
-        with pytest.raises(RuntimeError):
-            list(User.select())
+    async with running() as database:
+        for synchronous in (lambda: User.select().execute(database), lambda: list(User.select())):
+            with pytest.raises(RuntimeError):
+                synchronous()
 
 
 # The schema
@@ -359,46 +349,34 @@ async def way_to_the_database(port: int, real: dict[str, Any]) -> AsyncIterator[
         await asyncio.wait(busy)
 
 
-async def test_started_before_its_database_it_answers_503_and_then_serves(
-    aiohttp_client: Any, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int, alice: Person
-) -> None:
+async def test_started_before_its_database_it_answers_503_and_then_serves(start: Start, unused_tcp_port: int, alice: Person) -> None:
     real = connection_parameters()
-    with monkeypatch.context() as patched:
-        patched.setenv("DB_HOST", "127.0.0.1")
-        patched.setenv("DB_PORT", str(unused_tcp_port))
-        settings.load.cache_clear()
-        alice.client = await aiohttp_client(await app.create_app())
-        assert (await alice.get("/health/live")).status == 200
-        for path in ("/health/ready", "/task", "/task/1"):
-            answer = await alice.get(path)
-            assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-        async with way_to_the_database(unused_tcp_port, real):
-            async with asyncio.timeout(10):
-                while (await alice.get("/health/ready")).status == 503:
-                    await asyncio.sleep(0.1)
-            assert (await alice.get("/task")).status == 200
-            await alice.client.close()
-    settings.load.cache_clear()
+    alice.client = await start(db_host="127.0.0.1", db_port=unused_tcp_port)
+    assert (await alice.get("/health/live")).status == 200
+    for path in ("/health/ready", "/task", "/task/1"):
+        answer = await alice.get(path)
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+    async with way_to_the_database(unused_tcp_port, real):
+        async with asyncio.timeout(10):
+            while (await alice.get("/health/ready")).status == 503:
+                await asyncio.sleep(0.1)
+        assert (await alice.get("/task")).status == 200
+        await alice.client.close()
 
 
 async def test_a_database_that_takes_the_call_and_says_nothing_does_not_hold_up_the_start(
-    aiohttp_client: Any, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
+    start: Start, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
 ) -> None:
     silent: list[asyncio.StreamWriter] = []
     monkeypatch.setattr("postgres.database.SECONDS_FOR_THE_FIRST_CONTACT", 0.2)
     monkeypatch.setattr(migrate, "SECONDS_TO_CONNECT", 2)  # libpq's least
     async with await asyncio.start_server(lambda reader, writer: silent.append(writer), "127.0.0.1", unused_tcp_port):
-        with monkeypatch.context() as patched:
-            patched.setenv("DB_HOST", "127.0.0.1")
-            patched.setenv("DB_PORT", str(unused_tcp_port))
-            settings.load.cache_clear()
-            stranger = Person(await aiohttp_client(await app.create_app()))
-            assert (await stranger.get("/health/live")).status == 200
-            assert (await stranger.get("/health/ready")).status == 503
-            await stranger.client.close()
+        stranger = Person(await start(db_host="127.0.0.1", db_port=unused_tcp_port))
+        assert (await stranger.get("/health/live")).status == 200
+        assert (await stranger.get("/health/ready")).status == 503
+        await stranger.client.close()
         for writer in silent:
             writer.close()
-    settings.load.cache_clear()
 
 
 @pytest.fixture
@@ -505,7 +483,7 @@ async def test_a_database_without_a_schema_makes_the_service_unready(stranger: P
 
 
 async def test_however_many_ask_whether_it_is_ready_one_connection_finds_out(running: Running) -> None:
-    async with running(DB_POOL_SIZE="1"):
+    async with running(db_pool_size=1) as database:
         held = await database.pool_backend.acquire()
         checks = [asyncio.create_task(database.check()) for _ in range(20)]
         await asyncio.sleep(0.05)
@@ -517,7 +495,7 @@ async def test_however_many_ask_whether_it_is_ready_one_connection_finds_out(run
 
 
 async def test_a_server_that_takes_no_changes_is_unavailable(running: Running) -> None:
-    async with running(DB_POOL_SIZE="1"):
+    async with running(db_pool_size=1) as database:
         await database.rows("SELECT set_config('default_transaction_read_only', 'on', false)", ())
         with pytest.raises(Unavailable):
             await database.rows("CREATE TABLE never (a int)", ())
@@ -545,10 +523,10 @@ def test_a_database_in_another_encoding_is_refused_with_a_sentence(
     assert capsys.readouterr().err.startswith("A database in UTF8 is needed; this one is in SQL_ASCII. ")
 
 
-async def test_a_newer_schema_is_logged_and_served(aiohttp_client: Any, sql: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_newer_schema_is_logged_and_served(start: Start, sql: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
     sql("INSERT INTO _yoyo_migration (migration_hash, migration_id, applied_at_utc) VALUES ('x', '9999.future', now())")
     try:
-        stranger = Person(await aiohttp_client(await app.create_app()))
+        stranger = Person(await start())
         assert "newer than this version" in caplog.text
         assert (await stranger.get("/health/ready")).status == 200
     finally:
@@ -597,5 +575,5 @@ def test_versions_functions_stand_side_by_side_and_the_oldest_go(fresh_name: str
 
 
 def test_the_operators_database_is_untouched(server: Server) -> None:
-    assert settings.load().db == server.ours != server.theirs
+    assert configured().db == server.ours != server.theirs
     assert contents(server.theirs) == server.theirs_before

@@ -10,21 +10,27 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
 import app
-import settings
 from postgres import housekeeping
+from postgres.database import Database
 from rest.errors import Unavailable
-from tests.conftest import Person, Running, Server, connection_to
+from service import Service
+from tests.conftest import Person, Running, Server, Start, configured, connection_to
 from tests.tasks.test_tasks import rows
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 DAYS = 24 * 3600
-TRASH = next(chore for chore in app.CHORES if chore.call.startswith("trash"))
 
 
-async def sweep() -> int:
-    """Do each chore once, and give how many rows are gone."""
-    return sum([await housekeeping.sweep(chore) for chore in app.CHORES])
+def trash_chore() -> housekeeping.Chore:
+    """The chore that purges what is in the trash."""
+    [chore] = [chore for chore in app.chores(configured()) if chore.call.startswith("trash")]
+    return chore
+
+
+async def sweep(service: Service) -> int:
+    """Do each chore of a service once, and return how many rows are gone."""
+    return sum([await housekeeping.sweep(service.database, chore) for chore in app.chores(service.settings)])
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +38,14 @@ async def client() -> AsyncIterator[TestClient[Any, Any]]:
     """A client of an application that keeps house only when a test says so."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(housekeeping, "SECONDS_BETWEEN_ROUNDS", 3600)
-        async with TestClient(TestServer(await app.create_app())) as client:
+        async with TestClient(TestServer(await app.create_app(configured()))) as client:
             yield client
 
 
 @pytest.fixture(autouse=True)
-async def house_kept(client: TestClient[Any, Any]) -> None:
+async def house_kept(service: Service) -> None:
     """Begin with nothing to do: other tests delete accounts, too."""
-    await sweep()
+    await sweep(service)
 
 
 @pytest.fixture
@@ -91,28 +97,26 @@ async def test_what_was_in_the_trash_for_its_time_is_purged_and_nothing_else(ali
     for person in (alice, mallory):
         await trash(person, sql, 31 * DAYS, 30 * DAYS + 5, 30 * DAYS - 3600, 0)
         await person.new_task()
-    assert await sweep() == 4
+    assert await sweep(alice.service) == 4
     for person in (alice, mallory):
         assert ids(sql, person) == [3, 4, 5]
         [(state, _, log)] = rows(sql, person)
         assert (state["kept_from"], state["purged"], state["revision"]) == (4, 2, 9)
         assert {entry["task_id"] for entry in log} == {3, 4}
-    assert await sweep() == 0
+    assert await sweep(alice.service) == 0
 
 
 async def test_history_is_whole_from_the_last_change_of_what_was_purged(alice: Person, sql: Sql) -> None:
     await trash(alice, sql, 0, 31 * DAYS, 31 * DAYS)
     [(expected,)] = sql("SELECT updated_at FROM task WHERE user_id = %s AND id = 3", alice.caller.user_id)
-    assert await sweep() == 2
+    assert await sweep(alice.service) == 2
     state = sql("SELECT kept_from, kept_from_at, purged FROM user_state WHERE user_id = %s", alice.caller.user_id)
     assert state == [(6, expected, 2)]
 
 
-async def test_the_operator_says_how_long(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_operator_says_how_long(alice: Person, sql: Sql, service: Service) -> None:
     await trash(alice, sql, 5, 100)
-    patched = settings.load().model_copy(update={"trash_lifetime_seconds": 60})
-    monkeypatch.setattr(settings, "load", lambda: patched)
-    await sweep()
+    await sweep(Service(configured(trash_lifetime_seconds=60), service.database))
     assert ids(sql, alice) == [1]
 
 
@@ -120,9 +124,9 @@ async def test_who_is_changing_something_is_left_for_the_next_time(alice: Person
     await trash(alice, sql, 31 * DAYS)
     await trash(mallory, sql, 31 * DAYS)
     with held(other_sql, "SELECT FROM user_state WHERE user_id = %s FOR NO KEY UPDATE", alice.caller.user_id):
-        assert await asyncio.wait_for(sweep(), 1) == 1
+        assert await asyncio.wait_for(sweep(alice.service), 1) == 1
         assert (ids(sql, alice), ids(sql, mallory)) == ([1], [])
-    assert await sweep() == 1
+    assert await sweep(alice.service) == 1
     assert ids(sql, alice) == []
 
 
@@ -137,7 +141,7 @@ async def test_nobody_is_held_up_for_more_than_a_step(alice: Person, sql: Sql, m
         await alice.delete(f"/task/{task['id']}")
         age(sql, alice, task["id"], 31 * DAYS - n)
     steps = []
-    while step := await housekeeping._step(TRASH):
+    while step := await housekeeping._take_step(alice.service.database, trash_chore()):
         steps.append(step)
     assert steps == [2, 2, 2, 1, 1]  # the last two have three and four entries
     assert ids(sql, alice) == []
@@ -146,9 +150,9 @@ async def test_nobody_is_held_up_for_more_than_a_step(alice: Person, sql: Sql, m
 async def test_only_one_worker_is_at_it(alice: Person, sql: Sql, other_sql: Sql) -> None:
     await trash(alice, sql, 31 * DAYS)
     with held(other_sql, "SELECT pg_advisory_xact_lock(%s, n) FROM generate_series(0, 9) n", housekeeping.ADVISORY_LOCKS):
-        assert await asyncio.wait_for(sweep(), 1) == 0
+        assert await asyncio.wait_for(sweep(alice.service), 1) == 0
         assert ids(sql, alice) == [1]
-    assert await sweep() == 1
+    assert await sweep(alice.service) == 1
 
 
 # Closed accounts
@@ -200,7 +204,7 @@ async def test_of_a_closed_account_no_row_is_left(
         await furnish(person, sql)
     others = count(sql, mallory)
     close(sql, alice)
-    await sweep()
+    await sweep(alice.service)
     assert not any(count(sql, alice).values()), count(sql, alice)
     assert count(sql, mallory) == others
 
@@ -210,9 +214,9 @@ async def test_a_closed_account_that_is_held_is_left_for_the_next_time(alice: Pe
         await furnish(person, sql)
         close(sql, person)
     with held(other_sql, "SELECT FROM user_state WHERE user_id = %s FOR NO KEY UPDATE", alice.caller.user_id):
-        await asyncio.wait_for(sweep(), 1)
+        await asyncio.wait_for(sweep(alice.service), 1)
         assert (all(count(sql, alice).values()), any(count(sql, mallory).values())) == (True, False)
-    await sweep()
+    await sweep(alice.service)
     assert not any(count(sql, alice).values())
 
 
@@ -227,7 +231,7 @@ async def test_leftovers_go_when_their_time_is_over(alice: Person, sql: Sql) -> 
         sql("INSERT INTO import_row VALUES (%s, %s::uuid, %s, '', '{}', now() - %s * interval '1 minute')", user, "0" * 32, line, minutes)
     for slot, minutes in ((1, -1), (2, 1), (3, 61)):
         sql("INSERT INTO event_stream VALUES (%s, %s, now() - %s * interval '1 minute')", user, slot, minutes)
-    assert await sweep() == 3
+    assert await sweep(alice.service) == 3
     assert sql("SELECT key FROM idempotency_key WHERE user_id = %s", user) == [("young",)]
     assert sql("SELECT part FROM import_row WHERE user_id = %s", user) == [(1,)]
     assert sorted(sql("SELECT slot FROM event_stream WHERE user_id = %s", user)) == [(1,), (2,)]
@@ -238,23 +242,23 @@ async def test_leftovers_go_when_their_time_is_over(alice: Person, sql: Sql) -> 
 
 async def test_where_nothing_is_to_do_only_indexes_are_looked_at(alice: Person, sql: Sql, other_sql: Sql) -> None:
     await furnish(alice, sql)
-    await sweep()
+    await sweep(alice.service)
     with held(other_sql, "SET LOCAL enable_seqscan = off"):
-        for chore in app.CHORES:
-            assert other_sql(f"SELECT {chore.call}", *chore.values()) == [(0,)]
+        for chore in app.chores(alice.service.settings):
+            assert other_sql(f"SELECT {chore.call}", *chore.values) == [(0,)]
         scanned = dict(other_sql("SELECT relname::text, seq_scan FROM pg_stat_xact_user_tables"))
     assert {table for table, scans in scanned.items() if scans} <= {"event_stream"}
 
 
 async def test_a_chore_that_cannot_go_on_is_no_matter_to_the_others(
-    aiohttp_client: Any, alice: Person, mallory: Person, sql: Sql, other_sql: Sql, monkeypatch: pytest.MonkeyPatch
+    start: Start, alice: Person, mallory: Person, sql: Sql, other_sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await trash(alice, sql, 31 * DAYS)
     await furnish(mallory, sql)
     close(sql, mallory)
     monkeypatch.setattr(housekeeping, "SECONDS_BETWEEN_ROUNDS", 0.01)
     with held(other_sql, "SELECT FROM task_log WHERE user_id = %s FOR KEY SHARE", alice.caller.user_id):
-        await aiohttp_client(await app.create_app())
+        await start()
         async with asyncio.timeout(2):
             while any(count(sql, mallory).values()):
                 await asyncio.sleep(0.01)
@@ -269,29 +273,29 @@ async def test_a_task_with_a_log_that_takes_longer_than_a_statement_may_is_purge
     sql("CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1.1); RETURN NULL; END'")
     sql("CREATE TRIGGER dawdling AFTER DELETE ON task_log EXECUTE FUNCTION dawdle()")
     try:
-        async with running(STATEMENT_TIMEOUT_SECONDS="1"):
-            assert await housekeeping.sweep(TRASH) == 1
+        async with running(statement_timeout_seconds=1) as database:
+            assert await housekeeping.sweep(database, trash_chore()) == 1
     finally:
         sql("DROP FUNCTION dawdle CASCADE")
     assert ids(sql, alice) == []
 
 
 async def test_it_is_done_without_anyone_asking_and_survives_trouble(
-    aiohttp_client: Any, alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    start: Start, alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     await trash(alice, sql, 31 * DAYS)
     troubles: list[Exception] = [Unavailable("gone for a moment"), RuntimeError("nobody thought of this")]
-    step = housekeeping._step
+    step = housekeeping._take_step
 
-    async def troubled_step(chore: housekeeping.Chore) -> int:
-        if chore == TRASH and troubles:
+    async def troubled_step(database: Database, chore: housekeeping.Chore) -> int:
+        if chore == trash_chore() and troubles:
             raise troubles.pop(0)
-        return await step(chore)
+        return await step(database, chore)
 
     monkeypatch.setattr(housekeeping, "SECONDS_BETWEEN_ROUNDS", 0.01)
-    monkeypatch.setattr(housekeeping, "_step", troubled_step)
+    monkeypatch.setattr(housekeeping, "_take_step", troubled_step)
     with caplog.at_level(logging.INFO, "postgres.housekeeping"):
-        await aiohttp_client(await app.create_app())
+        await start()
         async with asyncio.timeout(5):
             while len(messages := [record.getMessage() for record in caplog.records if record.name == "postgres.housekeeping"]) < 2:
                 await asyncio.sleep(0.01)

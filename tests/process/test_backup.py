@@ -16,8 +16,7 @@ import requests
 from psycopg2 import sql as compose
 
 from postgres import embedded
-from postgres.database import connection_parameters
-from tests.conftest import Server
+from tests.conftest import Server, connection_parameters
 from tests.process.service import HOUSE, Service, register, running
 
 pytestmark = pytest.mark.process

@@ -14,7 +14,7 @@ from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
 import auth
 from models import Caller
-from tests.conftest import write_task
+from tests.conftest import configured, write_task
 from tests.process.service import running
 
 pytestmark = pytest.mark.process
@@ -41,7 +41,7 @@ class Follower:
 
     def __init__(self, caller: Caller) -> None:
         self.user_id = caller.user_id
-        self.headers = {"Authorization": f"Bearer {auth.issue_token(caller).access_token}"}
+        self.headers = {"Authorization": f"Bearer {auth.issue_token(configured(), caller).access_token}"}
         self.got: dict[int, float] = {}  # revisions, in the order of their coming, and when each came
         self.openings: list[int] = []
         self.faults: list[str] = []

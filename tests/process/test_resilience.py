@@ -22,6 +22,7 @@ import requests
 
 import auth
 from models import Caller
+from tests.conftest import configured
 from tests.process.cluster import Cluster, running_cluster
 from tests.process.load import Load, Outcome
 from tests.process.service import Service, running
@@ -47,7 +48,7 @@ class World:
             name = secrets.token_hex(8)
             [(user_id,)] = self.sql(f"INSERT INTO users (login, login_key, password_hash) VALUES ('{name}', '{name}', 'none') RETURNING id")
             self.sql(f"INSERT INTO user_state (user_id, token_generation) VALUES ({user_id}, 1)")
-            token = auth.issue_token(Caller(user_id, 1)).access_token
+            token = auth.issue_token(configured(), Caller(user_id, 1)).access_token
             made[f"Bearer {token}"] = user_id
             answer = requests.post(
                 f"{self.service.url}/task",

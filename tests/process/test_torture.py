@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-import settings
+from tests.conftest import configured
 from tests.process.service import HOUSE, Service
 from torture import attacks, hostile
 
@@ -25,7 +25,7 @@ def test_nothing_is_lost_and_everybody_is_answered_whatever_is_killed() -> None:
 async def test_a_thousand_hostile_requests_do_nothing(public_service: Service, sql: Callable[..., list[tuple[Any, ...]]]) -> None:
     port = urlsplit(public_service.url).port
     assert port
-    storm = await hostile.run(port, settings.load().jwt_secret.get_secret_value(), sql, 1000, seed=1)
+    storm = await hostile.run(port, configured().jwt_secret.get_secret_value(), sql, 1000, seed=1)
     assert storm.faults == []
     assert set(storm.counts) == {*attacks.KINDS, "good ones"}
     assert storm.counts["good ones"] >= 100

@@ -14,8 +14,7 @@ import pytest
 import requests
 
 from postgres import migrate
-from postgres.database import connection_parameters
-from tests.conftest import Server
+from tests.conftest import Server, connection_parameters
 from tests.process import next_version
 from tests.process.service import HOUSE, Service, register, running
 

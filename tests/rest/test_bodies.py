@@ -13,9 +13,8 @@ import pytest
 from aiohttp import FormData
 from aiohttp.test_utils import TestClient
 
-import settings
 from tasks import store
-from tests.conftest import Answer, Person
+from tests.conftest import Answer, Person, configured
 
 FORM, MULTIPART, JSON = "application/x-www-form-urlencoded", "multipart/form-data; boundary=b", "application/json"
 TASK = {"name": "Buy milk", "description": "", "status": "new"}
@@ -632,7 +631,7 @@ async def refused(alice: Person, stranger: Person, monkeypatch: pytest.MonkeyPat
             if status == 500:
                 context.setattr(store, "create_task", broken)
             if status == 503:
-                context.setattr("postgres.database.database.is_usable", False)
+                context.setattr(alice.service.database, "is_usable", False)
             answer = await alice(method, path, **options | {"headers": options.get("headers", {}) | (headers or {})})
         assert answer.status == status
         return answer
@@ -770,7 +769,7 @@ async def in_chunks(body: bytes) -> AsyncIterator[bytes]:
 @pytest.mark.parametrize("way", [at_once, in_chunks])
 @every_type
 async def test_a_body_over_the_limit_is_413(alice: Person, kind: str, way: Callable[[bytes], Any]) -> None:
-    assert settings.load().max_body_bytes == 128 * 1024
+    assert configured().max_body_bytes == 128 * 1024
     body = encode(kind, *TASK.items())
     for length in (128 * 1024 + 1, 300_000):
         for path in ("/task", "/task/1", "/register", "/get-token"):

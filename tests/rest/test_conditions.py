@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from multidict import CIMultiDict
 
-from postgres.batching import Batched
+from postgres.database import Database
+from postgres.queries import Query
 from tests.conftest import Answer, Person
 
 PATHS = ("/task/1", "/task", "/task/1/log")
@@ -322,13 +323,13 @@ async def test_a_page_that_the_client_has_is_not_even_made(alice: Person, monkey
     await alice.patch("/task/1", json={"name": "other"})
     tag = (await alice.get(path)).headers["ETag"]
     sent: list[str] = []
-    call = Batched.__call__
+    ask = Database.ask
 
-    async def record(statement: Batched, *arguments: Any) -> Any:
-        sent.append(statement.alone.text)
-        return await call(statement, *arguments)
+    def record(database: Database, query: Query[Any], *arguments: Any) -> Any:
+        sent.append(query.one.text)
+        return ask(database, query, *arguments)
 
-    monkeypatch.setattr(Batched, "__call__", record)
+    monkeypatch.setattr(Database, "ask", record)
     assert (await alice.get(path, headers={"If-None-Match": f'"other", W/{tag}'})).status == 304
     assert ["string_agg" in text for text in sent] == [False]
     assert (await alice.get(path, headers={"If-None-Match": '"other"'})).status == 200

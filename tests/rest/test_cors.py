@@ -1,14 +1,12 @@
 """Pages of other origins: those that are named may use the API, no others."""
 
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
-import app
 import settings
 from rest import cors
-from tests.conftest import Person
+from tests.conftest import Person, Start
 
 PAGE = "https://tasks.example"
 OTHERS = ["https://mallory.example", "https://tasks.example.mallory.example", "http://tasks.example", "null", "*", ""]
@@ -16,14 +14,10 @@ ASKED = {"Access-Control-Request-Method": "PATCH", "Access-Control-Request-Heade
 
 
 @pytest.fixture
-async def opened(alice: Person, aiohttp_client: Any, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Person]:
+async def opened(alice: Person, start: Start) -> Person:
     """Give Alice, at a service that is open to the page."""
-    monkeypatch.setenv("CORS_ORIGINS", f"http://localhost:3000, {PAGE}")
-    settings.load.cache_clear()
-    alice.client = await aiohttp_client(await app.create_app())
-    yield alice
-    monkeypatch.undo()
-    settings.load.cache_clear()
+    alice.client = await start(cors_origins=f"http://localhost:3000, {PAGE}")
+    return alice
 
 
 def allowed(answer: Any) -> dict[str, str]:
@@ -86,6 +80,5 @@ async def test_by_default_no_page_may(alice: Person) -> None:
 @pytest.mark.parametrize("origins", ["*", "null", "tasks.example", "https://tasks.example/", "https://*.example", "HTTPS://tasks.example"])
 def test_what_is_no_origin_stops_the_start(monkeypatch: pytest.MonkeyPatch, origins: str) -> None:
     monkeypatch.setenv("CORS_ORIGINS", origins)
-    load: Callable[[], object] = settings.load.__wrapped__
     with pytest.raises(SystemExit, match=r"^CORS_ORIGINS: needs origins"):
-        load()
+        settings.load()

@@ -10,12 +10,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 
-import app
-import settings
-from postgres.database import database
 from rest import errors, overload, streamed_response
 from telemetry import logs
-from tests.conftest import Person
+from tests.conftest import Person, Start, configured
 from tests.tasks.test_races import row_held, until_waiting
 from tests.telemetry.test_metrics import OPERATOR, TOKEN
 
@@ -24,20 +21,15 @@ Serve = Callable[..., Any]
 
 
 @pytest.fixture
-def serve(aiohttp_client: Any, monkeypatch: pytest.MonkeyPatch) -> Serve:
+def serve(start: Start) -> Serve:
     """Give a function that starts the application under some settings, for a person to use."""
 
     @asynccontextmanager
-    async def run(person: Person, **environment: str) -> AsyncIterator[None]:
-        with monkeypatch.context() as patched:
-            for name, value in environment.items():
-                patched.setenv(name, value)
-            settings.load.cache_clear()
-            kept, person.client = person.client, await aiohttp_client(await app.create_app())
-            yield
-            await person.client.close()
-            person.client = kept
-        settings.load.cache_clear()
+    async def run(person: Person, **overrides: Any) -> AsyncIterator[None]:
+        kept, person.client = person.client, await start(**overrides)
+        yield
+        await person.client.close()
+        person.client = kept
 
     return run
 
@@ -47,11 +39,11 @@ def refused(answer: Any) -> bool:
 
 
 async def test_more_than_can_be_served_is_refused_at_once_and_what_tells_of_it_is_not(alice: Person, sql: Sql, serve: Serve) -> None:
-    async with serve(alice, MAX_REQUESTS_AT_ONCE="3", METRICS_TOKEN=TOKEN):
+    async with serve(alice, max_requests_at_once=3, metrics_token=TOKEN):
         await alice.new_task()
         with row_held(sql, alice):
             changes = [asyncio.ensure_future(alice.patch("/task/1", json={"name": f"{n}"})) for n in range(3)]
-            await until_waiting(sql, 3 if settings.load().batch_size == 1 else 1)
+            await until_waiting(sql, 3 if configured().batch_size == 1 else 1)
             began_at = time.monotonic()
             refusals = await asyncio.gather(*(alice.get("/task") for _ in range(20)))
             seconds_refusing = time.monotonic() - began_at
@@ -65,7 +57,7 @@ async def test_more_than_can_be_served_is_refused_at_once_and_what_tells_of_it_i
 
 
 async def test_what_takes_too_long_is_given_up_and_leaves_nothing_behind(alice: Person, sql: Sql, serve: Serve) -> None:
-    async with serve(alice, REQUEST_TIMEOUT_SECONDS="0.3", LOCK_TIMEOUT_SECONDS="5"):
+    async with serve(alice, request_timeout_seconds=0.3, lock_timeout_seconds=5):
         await alice.new_task()
         with row_held(sql, alice):
             began_at = time.monotonic()
@@ -73,7 +65,7 @@ async def test_what_takes_too_long_is_given_up_and_leaves_nothing_behind(alice: 
             assert 0.25 < time.monotonic() - began_at < 0.8
         assert all(refused(answer) for answer in answers)
         assert (await alice.patch("/task/1", json={"name": "last"})).status == 200
-        assert not database.pool_backend.has_acquired_connections()
+        assert not alice.service.database.pool_backend.has_acquired_connections()
         assert [task for task in asyncio.all_tasks() if task.cancelling()] == []
 
 
@@ -93,11 +85,11 @@ def table_locked(sql: Sql) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     "limits",
-    [{"STATEMENT_TIMEOUT_SECONDS": "0.3"}, {"LOCK_TIMEOUT_SECONDS": "0.3"}, {"DB_WAIT_SECONDS": "0.3", "DB_POOL_SIZE": "1"}],
+    [{"statement_timeout_seconds": 0.3}, {"lock_timeout_seconds": 0.3}, {"db_wait_seconds": 0.3, "db_pool_size": 1}],
     ids=["statement", "lock", "pool"],
 )
 async def test_whichever_limit_is_reached_the_answer_is_503_in_time(
-    alice: Person, mallory: Person, sql: Sql, serve: Serve, limits: dict[str, str]
+    alice: Person, mallory: Person, sql: Sql, serve: Serve, limits: dict[str, float]
 ) -> None:
     async with serve(alice, **limits):
         mallory.client = alice.client
@@ -152,7 +144,7 @@ TASK = [b'{"name": "a", ', b'"description": "", ', b'"status": "new"}']
 
 
 async def test_a_body_that_does_not_arrive_in_time_is_refused_and_others_do_not_wait_for_it(alice: Person, serve: Serve) -> None:
-    async with serve(alice, REQUEST_TIMEOUT_SECONDS="0.5", MAX_REQUESTS_AT_ONCE="2"):
+    async with serve(alice, request_timeout_seconds=0.5, max_requests_at_once=2):
         slow = [asyncio.ensure_future(send_slowly(alice, TASK, 0.4)) for _ in range(5)]
         await asyncio.sleep(0.1)
         assert (await alice.get("/task")).status == 200
@@ -163,7 +155,7 @@ async def test_a_body_that_does_not_arrive_in_time_is_refused_and_others_do_not_
 
 
 async def test_a_body_that_arrives_when_there_is_too_much_to_do_is_refused(alice: Person, sql: Sql, serve: Serve) -> None:
-    async with serve(alice, MAX_REQUESTS_AT_ONCE="1"):
+    async with serve(alice, max_requests_at_once=1):
         assert (await send_slowly(alice, TASK, 0.05))[0] == 201
         slow = asyncio.ensure_future(send_slowly(alice, TASK, 0.1))
         await asyncio.sleep(0.1)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import pytest
 from aiohttp import web
 
-import settings
 from rest import overload, streamed_response
 from rest.errors import EXTRA_HEADERS, HEADERS
 from server import connections
@@ -71,6 +70,7 @@ class House:
                 await wire.writer.wait_closed()
 
 
+USUAL = connections.ConnectionLimits(request_timeout_seconds=10, keepalive_seconds=75, max_connections=800, max_header_bytes=8190)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Open = Callable[..., Any]
 
@@ -80,28 +80,24 @@ async def at_once(request: web.Request) -> web.Response:
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Open:
-    """Give a function that opens a house under some settings."""
+def opened() -> Open:
+    """Give a function that opens a house with some limits."""
 
     @asynccontextmanager
-    async def run(handler: Handler = at_once, kind: Any = Runner, on_shutdown: Any = None, **environment: str) -> AsyncIterator[House]:
-        with monkeypatch.context() as patched:
-            for name, value in environment.items():
-                patched.setenv(name, value)
-            settings.load.cache_clear()
-            application = web.Application()
-            application[connections.REFUSAL] = overload.refusal()
-            application.router.add_route("*", "/here", handler)
-            application.on_shutdown.extend([on_shutdown] if on_shutdown else [])
-            house = House(kind(application))
-            await house.runner.setup()
-            await web.SockSite(house.runner, socket.create_server(("127.0.0.1", 0))).start()  # as gunicorn's worker does
-            try:
-                yield house
-            finally:
-                await house.hang_up()
-                await house.runner.cleanup()
-        settings.load.cache_clear()
+    async def run(handler: Handler = at_once, kind: Any = Runner, on_shutdown: Any = None, **limits: Any) -> AsyncIterator[House]:
+        application = web.Application()
+        application[connections.REFUSAL] = overload.refusal()
+        application[connections.LIMITS] = USUAL._replace(**limits)
+        application.router.add_route("*", "/here", handler)
+        application.on_shutdown.extend([on_shutdown] if on_shutdown else [])
+        house = House(kind(application))
+        await house.runner.setup()
+        await web.SockSite(house.runner, socket.create_server(("127.0.0.1", 0))).start()  # as gunicorn's worker does
+        try:
+            yield house
+        finally:
+            await house.hang_up()
+            await house.runner.cleanup()
 
     return run
 
@@ -175,7 +171,7 @@ async def test_a_body_may_be_so_long_be_it_there_already_or_not(opened: Open, le
 
 
 async def test_a_head_that_does_not_come_in_time_closes_the_connection(opened: Open) -> None:
-    async with opened(REQUEST_TIMEOUT_SECONDS="0.3") as house:
+    async with opened(request_timeout_seconds=0.3) as house:
         silent, slow, second = await house.call(), await house.call(), await house.call()
         second.send(REQUEST)
         assert b"200 OK" in await second.answer()
@@ -195,7 +191,7 @@ async def test_a_head_that_does_not_come_in_time_closes_the_connection(opened: O
 
 
 async def test_a_connection_may_be_idle_for_longer_than_a_head_may_take(opened: Open) -> None:
-    async with opened(REQUEST_TIMEOUT_SECONDS="0.1", KEEPALIVE_SECONDS="0.6") as house:
+    async with opened(request_timeout_seconds=0.1, keepalive_seconds=0.6) as house:
         wire = await house.call()
         for _ in range(2):
             wire.send(REQUEST)
@@ -308,7 +304,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_a_client_that_does_not_read_its_answer_is_given_up(opened: Open) -> None:
-    async with opened(long_answer, REQUEST_TIMEOUT_SECONDS="0.3") as house:
+    async with opened(long_answer, request_timeout_seconds=0.3) as house:
         await slow_reader(house)
         slow = house.runner.server.slow
         await until(lambda: len(slow) == 1)
@@ -329,21 +325,21 @@ async def a_little_too_much(request: web.Request) -> web.Response:
 
 @pytest.mark.parametrize("query", [b"", b"?last"], ids=["when it has been idle for long enough", "after the last answer"])
 async def test_nor_is_a_little_kept_for_a_client_that_does_not_read(opened: Open, query: bytes) -> None:
-    async with opened(a_little_too_much, REQUEST_TIMEOUT_SECONDS="0.5", KEEPALIVE_SECONDS="0.1") as house:
+    async with opened(a_little_too_much, request_timeout_seconds=0.5, keepalive_seconds=0.1) as house:
         await slow_reader(house, REQUEST.replace(b"/here", b"/here" + query))
         await until(lambda: len(house.runner.server.connections) == 1)
         await until(lambda: not house.runner.server.connections)
 
 
 async def test_who_has_not_read_its_answer_yet_is_not_idle(opened: Open) -> None:
-    async with opened(a_little_too_much, MAX_CONNECTIONS="1") as house:
+    async with opened(a_little_too_much, max_connections=1) as house:
         await slow_reader(house)
         await until(lambda: any(connection.writing_paused and connection._waiter for connection in house.runner.server.connections))
         assert b"503 Service Unavailable" in await (await house.call()).answer()
 
 
 async def test_a_client_that_reads_slowly_gets_all_of_it(opened: Open) -> None:
-    async with opened(long_answer, REQUEST_TIMEOUT_SECONDS="0.2") as house:
+    async with opened(long_answer, request_timeout_seconds=0.2) as house:
         wire = await slow_reader(house)
         taken = 0
         for _ in range(10):
@@ -397,7 +393,7 @@ async def test_of_a_long_answer_nothing_is_kept(opened: Open, method: str) -> No
 
 
 async def test_a_new_connection_takes_the_place_of_one_that_is_idle(opened: Open) -> None:
-    async with opened(MAX_CONNECTIONS="3") as house:
+    async with opened(max_connections=3) as house:
         idle = [await house.call() for _ in range(3)]
         for wire in idle:
             wire.send(REQUEST)
@@ -418,7 +414,7 @@ async def test_where_none_is_idle_a_new_connection_is_told_so(opened: Open) -> N
         await go.wait()
         return web.Response(text="done")
 
-    async with opened(waits, MAX_CONNECTIONS="2") as house:
+    async with opened(waits, max_connections=2) as house:
         busy = [await house.call() for _ in range(2)]
         for wire in busy:
             wire.send(REQUEST)
@@ -514,7 +510,7 @@ async def test_until_others_take_them_connections_are_taken(opened: Open, monkey
 async def test_whom_the_system_has_taken_when_the_listener_closes_is_answered(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "SECONDS_FOR_SUCCESSORS", 0)
     async with opened() as house:
-        ended = connections.Server.ended
+        ended = connections.Server.wait_until_ended
         with ExitStack() as late:
             came: list[socket.socket] = []
 
@@ -526,7 +522,7 @@ async def test_whom_the_system_has_taken_when_the_listener_closes_is_answered(op
                 else:
                     await ended(server, *seconds)
 
-            monkeypatch.setattr(connections.Server, "ended", ended_while_some_come)
+            monkeypatch.setattr(connections.Server, "wait_until_ended", ended_while_some_come)
             await house.runner.cleanup()
             assert [each.recv(1024)[:15] for each in came] == [b"HTTP/1.1 200 OK"] * 3
 
@@ -539,7 +535,7 @@ async def test_what_goes_on_for_ever_is_broken_off(opened: Open, monkeypatch: py
         await asyncio.sleep(60)
         raise AssertionError
 
-    async with opened(for_ever, REQUEST_TIMEOUT_SECONDS="0.2") as house:
+    async with opened(for_ever, request_timeout_seconds=0.2) as house:
         wire = await house.call()
         wire.send(REQUEST)
         await asyncio.sleep(0.05)

@@ -13,7 +13,8 @@ from aiohttp.test_utils import TestClient
 from psycopg2 import errors
 
 import models
-from postgres.batching import Batched
+from postgres.database import Database
+from postgres.queries import Query
 from tasks.listing import _task_page
 from tests.conftest import Person, Server, connection_to
 
@@ -341,20 +342,20 @@ def settled(server: Server) -> models.Caller:
 async def test_a_listing_uses_the_index_made_for_it(
     client: TestClient[Any, Any], sql: Sql, settled: models.Caller, monkeypatch: pytest.MonkeyPatch, path: str, index: str
 ) -> None:
-    sent: list[tuple[Batched, tuple[Any, ...]]] = []
-    call = Batched.__call__
+    sent: list[tuple[Query[Any], tuple[Any, ...]]] = []
+    ask = Database.ask
 
-    async def record(statement: Batched, *arguments: Any) -> Any:
-        sent.append((statement, arguments))
-        return await call(statement, *arguments)
+    def record(database: Database, query: Query[Any], *arguments: Any) -> Any:
+        sent.append((query, arguments))
+        return ask(database, query, *arguments)
 
-    monkeypatch.setattr(Batched, "__call__", record)
+    monkeypatch.setattr(Database, "ask", record)
     answer = await Person(client, caller=settled).get(path)
     assert (answer.status, bool(answer.json)) == (200, True)
-    [(batched, arguments)] = sent
+    [(query, arguments)] = sent
     for kind in ("force_generic_plan", "force_custom_plan"):
         sql("SELECT set_config('plan_cache_mode', %s, false)", kind)
-        for statement, values in ((batched.alone, [*arguments, False]), (batched.together, batched.arrays([arguments] * 8))):
+        for statement, values in (query.for_one(arguments, wait=False), query.for_many([arguments] * 8)):
             sql(statement.prepare, *statement.constants)
             planned = plan(sql, statement.execute, *values)
             sql(statement.deallocate)
@@ -369,7 +370,7 @@ def pages_read(sql: Sql, statement: str, *parameters: Any) -> int:
 
 
 def test_a_page_of_the_past_looks_at_no_more_tasks_than_it_shows(sql: Sql, settled: models.Caller) -> None:
-    page = _task_page("past", (), "id", False, "the start", short=True).alone
+    page = _task_page("past", (), "id", False, "the start", short=True).one
     values = [*settled, 5000, 20, True, *page.constants]
     assert pages_read(sql, page.text, *values) < 1000  # some 20 for each task; all 5,000 tasks were before 50,000
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-import settings
 from rest import idempotency
-from tests.conftest import Answer, Person
+from tests.conftest import Answer, Person, Start
 from tests.rest.test_bodies import exchange, request_of
 from tests.tasks.test_races import at_once
 from tests.tasks.test_tasks import NEW, blamed, rows
@@ -49,12 +48,9 @@ async def test_the_answer_is_the_task_as_it_was_created_whatever_became_of_it(al
     assert seen(await create(alice, completion_at="02-10-2020", description="as it was")) == seen(first)
 
 
-@pytest.mark.parametrize("batch_size", ["32", "1"])
-async def test_of_a_hundred_at_once_one_creates_and_all_are_answered_alike(
-    alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch, batch_size: str
-) -> None:
-    patched = settings.load().model_copy(update={"batch_size": int(batch_size), "db_wait_seconds": 8})  # for one of ten connections
-    monkeypatch.setattr(settings, "load", lambda: patched)
+@pytest.mark.parametrize("batch_size", [32, 1])
+async def test_of_a_hundred_at_once_one_creates_and_all_are_answered_alike(alice: Person, sql: Sql, start: Start, batch_size: int) -> None:
+    alice.client = await start(batch_size=batch_size, db_wait_seconds=8)  # for one of ten connections
     answers = await asyncio.gather(*(create(alice) for _ in range(100)))
     answers.append(await create(alice))
     assert {seen(answer) for answer in answers} == {seen(answers[0])}

@@ -9,18 +9,15 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient
 
-import app
-import settings
-from tests.conftest import PASSWORD, Answer, Person, Server
+from tests.conftest import PASSWORD, Answer, Person, Start
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 
 @pytest.fixture
-async def client(aiohttp_client: Any) -> TestClient[Any, Any]:
+async def client(start: Start) -> TestClient[Any, Any]:
     """A client of an application of this test's own: some tests change what its connections find."""
-    client: TestClient[Any, Any] = await aiohttp_client(await app.create_app())
-    return client
+    return await start()
 
 
 @contextmanager
@@ -53,7 +50,7 @@ async def at_once(sql: Sql, person: Person, *requests: Awaitable[Answer]) -> lis
     """Make these requests wait for one another's lock, then let them go, and give their answers."""
     with row_held(sql, person):
         answers = asyncio.gather(*requests)
-        limits = settings.load()
+        limits = person.service.settings
         at_most = 1 if limits.batch_size > 1 else limits.db_pool_size  # in batches, one waits for all of a user's
         await until_waiting(sql, min(len(requests), at_most))
     return await answers
@@ -187,18 +184,8 @@ async def test_of_what_takes_long_or_ends_tokens_one_at_a_time_waits_for_a_users
     assert {answer.status for answer in await asyncio.gather(*held)} <= {200, 204, 401}
 
 
-@pytest.fixture
-def impatience(server: Server) -> Iterator[None]:
-    """For applications made from now on: a change waits a tenth of a second for another."""
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("LOCK_TIMEOUT_SECONDS", "0.1")
-        settings.load.cache_clear()
-        yield
-    settings.load.cache_clear()
-
-
-@pytest.mark.usefixtures("impatience")
-async def test_a_change_that_waits_too_long_is_503_and_has_not_happened(alice: Person, sql: Sql) -> None:
+async def test_a_change_that_waits_too_long_is_503_and_has_not_happened(alice: Person, sql: Sql, start: Start) -> None:
+    alice.client = await start(lock_timeout_seconds=0.1)
     task = await alice.new_task()
     async with asyncio.timeout(1):
         with row_held(sql, alice):

@@ -12,14 +12,12 @@ from typing import Any
 
 import psycopg2
 import pytest
-from aiohttp.test_utils import TestClient
 from aiohttp.web_urldispatcher import PlainResource
 from pydantic import BaseModel
 
-import app
 from telemetry import logs
 from tests import document
-from tests.conftest import Person
+from tests.conftest import Person, Start
 
 Lines = Callable[[], list[dict[str, Any]]]
 
@@ -83,8 +81,8 @@ async def test_a_log_that_cannot_be_written_is_no_matter_to_requests_and_metrics
         full.close()
 
 
-async def test_a_stopping_service_writes_what_it_has(aiohttp_client: Any, lines: Lines) -> None:
-    client: TestClient[Any, Any] = await aiohttp_client(await app.create_app())
+async def test_a_stopping_service_writes_what_it_has(start: Start, lines: Lines) -> None:
+    client = await start()
     await client.get("/health/live")
     await client.close()
     assert [line["route"] for line in lines()] == ["/health/live"]

@@ -4,21 +4,19 @@ import asyncio
 import hmac
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from aiohttp.test_utils import TestClient
 from prometheus_client import values
 from prometheus_client.parser import text_string_to_metric_families
 
-import app
-import settings
 from accounts import passwords
-from postgres.database import database
 from rest import overload
 from telemetry import metrics
-from tests.conftest import Person
+from tests.conftest import Person, Start, configured
 
 TOKEN = "only-for-prometheus"
 OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
@@ -26,13 +24,16 @@ Measured = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 @pytest.fixture
-async def watched(monkeypatch: pytest.MonkeyPatch, aiohttp_client: Any) -> AsyncIterator[Person]:
-    """Somebody without a token, before a service that is measured."""
-    monkeypatch.setenv("METRICS_TOKEN", TOKEN)
+async def client(monkeypatch: pytest.MonkeyPatch, start: Start) -> TestClient[Any, Any]:
+    """A client of an application that is measured."""
     monkeypatch.setattr(metrics, "SECONDS_BETWEEN_WRITES", 0.05)
-    settings.load.cache_clear()
-    yield Person(await aiohttp_client(await app.create_app()))
-    settings.load.cache_clear()
+    return await start(metrics_token=TOKEN)
+
+
+@pytest.fixture
+async def watched(client: TestClient[Any, Any]) -> Person:
+    """Somebody without a token, before a service that is measured."""
+    return Person(client)
 
 
 async def measured(watched: Person) -> Measured:
@@ -71,7 +72,8 @@ class Difference:
 # Who may see it
 
 
-async def test_without_the_setting_there_is_no_such_address(stranger: Person) -> None:
+async def test_without_the_setting_there_is_no_such_address(start: Start) -> None:
+    stranger = Person(await start())
     for method in ("GET", "HEAD", "POST", "OPTIONS"):
         for headers in ({}, OPERATOR, {"Authorization": "Bearer "}, {"Authorization": "Bearer None"}):
             assert (await stranger(method, "/metrics", headers=headers)).status == 404
@@ -203,7 +205,7 @@ async def test_refused_tokens_are_counted(watched: Person, newcomer: Any, sql: C
 async def test_what_went_wrong_is_counted_by_why(watched: Person, newcomer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     watched.token = (await newcomer("alice")).token
     async with Difference(watched) as difference:
-        for broken in ((database, "is_usable", False), (watched.client.app[overload.UNDER_WAY], "_most", 0)):
+        for broken in ((watched.service.database, "is_usable", False), (watched.client.app[overload.UNDER_WAY], "_most", 0)):
             with monkeypatch.context() as patch:
                 patch.setattr(*broken)
                 assert (await watched.get("/task")).status == 503
@@ -211,7 +213,7 @@ async def test_what_went_wrong_is_counted_by_why(watched: Person, newcomer: Any,
     assert difference("http_refusals_total", kind="overloaded") == 1
     assert difference("http_requests_total", method="GET", route="/task", status="503") == 2
     assert difference.after["http_requests_at_work", frozenset()] == 1  # the one that asks
-    assert difference.after["http_requests_at_work_most", frozenset()] == settings.load().max_requests_at_once
+    assert difference.after["http_requests_at_work_most", frozenset()] == configured().max_requests_at_once
 
 
 @pytest.fixture
@@ -254,14 +256,14 @@ async def test_requests_that_travel_together_are_one_batch(watched: Person, newc
     assert difference("database_batch_size_sum", statement="task_write") == 1
     assert difference("database_batch_size_sum", statement="task_find") == 10
     assert difference("database_batch_size_sum", statement="task_page") == 1
-    if settings.load().batch_size > 1:
+    if configured().batch_size > 1:
         assert 1 <= difference("database_batch_size_count", statement="task_find") < 10
 
 
 async def test_the_pool_is_seen(watched: Person) -> None:
     await watched.get("/health/ready")
-    most = settings.load().db_pool_size
-    pool = database.pool_backend
+    most = configured().db_pool_size
+    pool = watched.service.database.pool_backend
     held = [await pool.acquire() for _ in range(most)]
     waiting = asyncio.create_task(pool.acquire())
     await asyncio.sleep(0)
@@ -280,7 +282,7 @@ async def test_the_pool_is_seen(watched: Person) -> None:
 async def test_passwords_that_wait_are_seen(watched: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     hashing, go_on = watched.client.app[passwords.HASHING], asyncio.Event()
     loop = asyncio.get_running_loop()
-    threads = settings.load().hashing_threads
+    threads = configured().hashing_threads
     wait = asyncio.run_coroutine_threadsafe
     calls = [asyncio.create_task(hashing.run(lambda: wait(go_on.wait(), loop).result())) for _ in range(threads + 3)]
     await asyncio.sleep(0)
@@ -288,7 +290,7 @@ async def test_passwords_that_wait_are_seen(watched: Person, monkeypatch: pytest
     go_on.set()
     await asyncio.gather(*calls)
     assert seen["passwords_waiting", frozenset()] == 3
-    assert seen["passwords_waiting_most", frozenset()] == settings.load().hashing_queue
+    assert seen["passwords_waiting_most", frozenset()] == configured().hashing_queue
     assert (await measured(watched))["passwords_waiting", frozenset()] == 0
 
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-import settings
 from bench.transfer import history
-from tests.conftest import Answer, Person, Server, connection_to
+from tests.conftest import Answer, Person, Server, Start, configured, connection_to
 from tests.rest.test_bodies import exchange, is_problem, request_of
 from tests.transfer.test_csv_format import NASTY
 from tests.transfer.test_transfer import CALENDAR, CSV, busy, make_tasks, sheet
@@ -383,20 +382,12 @@ async def test_a_file_in_a_coding_is_refused(alice: Person) -> None:
     assert (await exchange(alice.client, request)).startswith(b"HTTP/1.1 415 ")
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setenv("IMPORT_MAX_BYTES", "2000")
-    settings.load.cache_clear()
-    yield
-    monkeypatch.undo()
-    settings.load.cache_clear()
+async def test_a_file_that_is_too_large_is_refused(alice: Person, sql: Sql, start: Start) -> None:
+    alice.client = await start(import_max_bytes=2000)
 
-
-@pytest.mark.usefixtures("small")
-async def test_a_file_that_is_too_large_is_refused(alice: Person, sql: Sql) -> None:
     async def pieces(body: bytes) -> AsyncIterator[bytes]:
-        for start in range(0, len(body), 500):
-            yield body[start : start + 500]
+        for begin in range(0, len(body), 500):
+            yield body[begin : begin + 500]
 
     fits = (SHEET + "a,,new,\r\n" * 1000)[: 1999 // 9 * 9].rpartition("\n")[0].encode()
     before = stored(alice, sql)
@@ -409,7 +400,7 @@ async def test_a_file_that_is_too_large_is_refused(alice: Person, sql: Sql) -> N
 
 async def test_a_file_may_be_larger_than_other_bodies(alice: Person) -> None:
     body = SHEET + f"a,{'x' * 10_000},new,\r\n" * 20
-    assert len(body) > settings.load().max_body_bytes
+    assert len(body) > configured().max_body_bytes
     assert (await send(alice, CSV, body)).json["count"] == 20
 
 
@@ -455,10 +446,11 @@ async def test_a_client_that_goes_away_leaves_nothing(alice: Person, sql: Sql, m
 async def test_a_user_has_two_imports_at_once_and_the_third_waits(alice: Person, mallory: Person) -> None:
     assert alice.caller
     user_id = alice.caller.user_id
+    under_way = alice.client.app[imports.IMPORTS]._by_user
 
     async def until_under_way(count: int) -> None:
         async with asyncio.timeout(5):
-            while imports._under_way[user_id] != count:
+            while under_way[user_id] != count:
                 await asyncio.sleep(0.01)
 
     writers = [(await asyncio.open_connection(alice.client.host, alice.client.port))[1] for _ in range(2)]
@@ -474,7 +466,7 @@ async def test_a_user_has_two_imports_at_once_and_the_third_waits(alice: Person,
     assert (await send(alice, CSV, SHEET + "a,,new,\r\n")).json["count"] == 1
     writers[1].close()
     await until_under_way(0)
-    assert user_id not in imports._under_way
+    assert user_id not in under_way
 
 
 async def test_what_was_swept_meanwhile_is_not_taken_for_the_whole(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -548,7 +540,7 @@ async def test_an_export_under_a_key_is_imported_once(alice: Person, newcomer: N
 
 async def test_of_imports_at_once_under_a_key_one_is_done(alice: Person) -> None:
     body = SHEET + "a,,new,\r\n" * 50
-    answers = await asyncio.gather(*(send(alice, CSV, body, **{"Idempotency-Key": "k"}) for _ in range(imports.IMPORTS_PER_USER)))
+    answers = await asyncio.gather(*(send(alice, CSV, body, **{"Idempotency-Key": "k"}) for _ in range(imports.MAX_IMPORTS_PER_USER)))
     assert {(answer.status, answer.text) for answer in answers} == {(200, answers[0].text)}
     assert len((await alice.get("/task")).json) == 50
 

@@ -19,7 +19,7 @@ from rest.errors import Conflict
 from rest.values import MOST_PER_PAGE
 from tasks import listing
 from tasks.schemas import TaskQuery
-from tests.conftest import Answer, Person, create_tasks
+from tests.conftest import Answer, Person, create_tasks, let_happen_before
 from tests.rest.test_bodies import is_problem
 from transfer import exports
 from transfer.json_format import Export
@@ -50,7 +50,7 @@ def make_tasks(sql: Sql, person: Person, count: int) -> None:
 
 async def read(form: str, person: Person, **query: Any) -> tuple[listing.Listed, Any]:
     assert person.caller
-    return await exports.list_in_form(person.caller, TaskQuery(**query), exports.FORMS[form], whole=True)
+    return await exports.list_in_form(person.service, person.caller, TaskQuery(**query), exports.FORMS[form], whole=True)
 
 
 def names(parts: list[bytes]) -> list[str]:
@@ -249,7 +249,7 @@ async def busy(person: Person) -> None:
 
 async def exported(person: Person) -> list[bytes]:
     assert person.caller
-    return [part async for part in exports.export(person.caller, await exports.account_of(person.caller))]
+    return [part async for part in exports.export(person.service, person.caller, await exports.get_account(person.service, person.caller))]
 
 
 async def test_an_export_has_everything_each_on_its_line(alice: Person) -> None:
@@ -282,7 +282,7 @@ async def test_an_export_is_as_of_the_revision_at_its_start(alice: Person, sql: 
     await alice.delete("/task/1000")
     whole = b"".join(await exported(alice))
     assert alice.caller
-    body = exports.export(alice.caller, await exports.account_of(alice.caller))
+    body = exports.export(alice.service, alice.caller, await exports.get_account(alice.service, alice.caller))
     begun = [await anext(body), await anext(body)]
     assert b'{"id":1001,' not in b"".join(begun)
     await alice.patch("/task/1001", json={"name": "after", "status": "completed"})
@@ -311,17 +311,15 @@ async def test_what_would_make_an_export_wrong_breaks_the_connection(
     await alice.patch("/task/3", json={"name": "later"})
     assert alice.caller
     user_id = alice.caller.user_id
-    statement = exports._EXPORTED_LOG
 
-    async def meanwhile(*arguments: Any) -> Any:
+    async def meanwhile() -> None:
         monkeypatch.undo()  # it happens once
         if how == "another generation":
             sql("UPDATE user_state SET token_generation = token_generation + 1 WHERE user_id = %s", user_id)
         else:
             assert (await alice.delete(f"/task/{1 if 'trash' in how else 2}?forever=true")).status == 204
-        return await statement(*arguments)
 
-    monkeypatch.setattr(exports, "_EXPORTED_LOG", meanwhile)
+    let_happen_before(monkeypatch, exports._EXPORTED_LOG, meanwhile)
     with pytest.raises(ClientPayloadError):
         await alice.get("/export")
     assert ("an answer was broken off" in caplog.text, "unexpected" in caplog.text) == (True, False)

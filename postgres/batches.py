@@ -1,0 +1,166 @@
+"""Requests of one query that arrive together travel together: one round trip, one plan and one commit for all of them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, Generic, NamedTuple, Protocol
+
+from postgres.errors import was_refused
+from postgres.heavy_lane import HeavyLane
+from postgres.lock_queues import NOBODYS, LockQueues, Pending
+from postgres.queries import Query, Row, Statement
+from telemetry import metrics
+
+SECONDS_OF_PATIENCE = 0.05  # with a slow statement, or with those that come, before those that wait for its end go without it
+MAX_TIMES_BUSY = 2  # that a request meets a lock and goes on in the next batch: most locks are another batch's, and gone by then
+
+SIZES = metrics.Histogram(
+    "database_batch_size", "How many requests travelled in one statement.", "statement", bounds=(1, 2, 4, 8, 16, 32, 64, 128)
+)
+
+
+class Run(Protocol):
+    """Runs a statement, as a database does."""
+
+    def __call__(self, statement: Statement, values: Sequence[Any], *, read: bool) -> Awaitable[list[tuple[Any, ...]]]:
+        """Return the statement's rows."""
+
+
+class Environment(NamedTuple):
+    """What the batches of all queries of a database share."""
+
+    run: Run
+    max_size: int
+    lock_timeout_seconds: float
+    heavy_turns: asyncio.Semaphore
+    listeners: Collection[Callable[[Any], None]]  # called, after each statement that is no read, with whose data it was for
+
+
+class Batches(Generic[Row]):
+    """The requests of one query in one database."""
+
+    def __init__(self, query: Query[Row], environment: Environment) -> None:
+        self._query, self._run, self._max_size = query, environment.run, environment.max_size
+        self._listeners = () if query.is_read else environment.listeners
+        self._goes_alone = query.goes_alone or environment.max_size == 1
+        self._label = (query.name,)
+        self._loop = asyncio.get_running_loop()
+        self._queue: list[Pending] = []
+        self._start: asyncio.Handle | None = None  # of the next batch
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._lock_queues = LockQueues(self._run_when_possible, self._join, environment.lock_timeout_seconds)
+        self._heavy_lane = HeavyLane(self._run_when_possible, environment.heavy_turns)
+
+    async def ask(self, arguments: Sequence[Any]) -> list[Row]:
+        """Run the query for one request and return its rows."""
+        owner = arguments[0]
+        rows: list[Row]
+        if owner in self._heavy_lane.owners:
+            rows = await self._heavy_lane.ask(arguments)
+        elif self._goes_alone:
+            rows = await self._run_one(arguments, wait=not self._query.is_heavy)
+        else:
+            pending = Pending(arguments, self._loop)
+            if owner in self._lock_queues.behind:
+                self._lock_queues.add(pending)
+            else:
+                self._join(pending)
+            rows = await pending.answer
+        if self._query.is_heavy and self._query.is_too_heavy(rows):
+            rows = await self._heavy_lane.ask(arguments)
+        for listener in self._listeners:
+            listener(owner)
+        return rows
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not (self._queue or self._under_way or self._lock_queues.behind)
+
+    def _join(self, pending: Pending) -> None:
+        """Take a place in the next batch. It starts when it is complete: with one under way, after that has ended, or taken too long."""
+        self._queue.append(pending)
+        if self._start is None:
+            if self._under_way:
+                self._start = self._loop.call_later(SECONDS_OF_PATIENCE, self._go)
+            else:
+                self._go_when_complete(len(self._queue))
+
+    def _go_when_complete(self, before: int) -> None:
+        """Go once a turn of the loop has brought nobody else: who is on the way through it costs less in this batch than in the next."""
+        if self._start:
+            self._start.cancel()
+        self._start = self._loop.call_soon(self._look_for_more, before)
+
+    def _look_for_more(self, before: int) -> None:
+        has_time = self._loop.time() < self._queue[0].asked_at + SECONDS_OF_PATIENCE
+        if before < len(self._queue) < self._max_size and has_time:
+            self._go_when_complete(len(self._queue))
+        else:
+            self._go()
+
+    def _go(self) -> None:
+        if self._start:
+            self._start.cancel()
+            self._start = None
+        batch = [pending for pending in self._queue[: self._max_size] if not pending.answer.done()]
+        del self._queue[: self._max_size]
+        if batch:
+            journey = self._loop.create_task(self._travel(batch), context=NOBODYS)
+            self._under_way.add(journey)
+            journey.add_done_callback(self._end_journey)
+        if self._queue:
+            self._start = self._loop.call_later(SECONDS_OF_PATIENCE, self._go)
+
+    def _end_journey(self, journey: asyncio.Task[None]) -> None:
+        self._under_way.discard(journey)
+        if self._queue:
+            self._go_when_complete(0)
+
+    async def _travel(self, batch: list[Pending]) -> None:
+        """Run a batch and answer its members: one by one where PostgreSQL refused it for what one of them had asked."""
+        try:
+            if len(batch) == 1:
+                answers = [await self._run_one(batch[0].arguments, wait=False)]
+            else:
+                answers = await self._run_many(batch)
+        except Exception as error:  # noqa: BLE001 - it is raised where the request was made
+            if len(batch) == 1 or not was_refused(error):
+                for pending in batch:
+                    pending.fail(error)
+                return
+            await asyncio.gather(*(self._travel([pending]) for pending in batch))
+            return
+        busy = []
+        for pending, rows in zip(batch, answers, strict=True):
+            if self._query.may_be_busy and self._query.is_busy(rows):
+                busy.append(pending)
+            else:
+                pending.succeed(rows)
+        if busy:
+            self._take_along(busy)
+
+    def _take_along(self, busy: list[Pending]) -> None:
+        """Let those that met a lock go first in the next batch; those that did so too often, or whose owner's is waited for, wait."""
+        again = []
+        for pending in busy:
+            pending.times_busy += 1
+            if pending.times_busy > MAX_TIMES_BUSY or pending.arguments[0] in self._lock_queues.behind:
+                self._lock_queues.add(pending)
+            else:
+                again.append(pending)
+        self._queue[:0] = again
+
+    async def _run_when_possible(self, arguments: Sequence[Any]) -> list[Row]:
+        return await self._run_one(arguments, wait=True)
+
+    async def _run_one(self, arguments: Sequence[Any], *, wait: bool) -> list[Row]:
+        SIZES.observe(1, self._label)
+        query = self._query
+        statement, values = query.for_one(arguments, wait=wait)
+        return query.rows_of_one(await self._run(statement, values, read=query.is_read))
+
+    async def _run_many(self, batch: list[Pending]) -> list[list[Row]]:
+        SIZES.observe(len(batch), self._label)
+        query = self._query
+        statement, values = query.for_many([pending.arguments for pending in batch])
+        return query.rows_of_many(await self._run(statement, values, read=query.is_read), len(batch))
