@@ -1,25 +1,35 @@
 PYTHON ?= python3
 VENV_PYTHON := .venv/bin/python
 .DELETE_ON_ERROR:
-.PHONY: help run test fuzz torture bench check audit format requirements clean
+.PHONY: help run test test-all prove fuzz torture bench house check audit format requirements clean
 
 help: ## List what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/local.installed ## Run the service, with a PostgreSQL of its own where DB_HOST is not set
 	@exec $(VENV_PYTHON) run.py
 
-test: .venv/test.installed ## Run the tests; ARGS="-k log" chooses some, ARGS=--cov measures coverage
-	@$(VENV_PYTHON) -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+PYTEST = $(VENV_PYTHON) -m pytest --numprocesses 2 --dist worksteal
+test: .venv/test.installed ## Run the tests that take two minutes; ARGS="-k log" chooses some
+	@$(PYTEST) -m "not long" $(ARGS)
+
+test-all: .venv/test.installed ## Run all tests, also those marked long; ARGS=tests/process chooses some, ARGS=--cov measures coverage
+	@$(PYTEST) $(ARGS)
+
+prove: .venv/test.installed ## Run what needs load or hours, one part after the other; ARGS="torture soak" chooses parts, ARGS=--plan only says what there is
+	@$(VENV_PYTHON) -m tests.prove $(ARGS)
 
 fuzz: .venv/test.installed ## Ask the service 10,000 things that its document allows or forbids; EXAMPLES=500 chooses how many
-	@FUZZ_EXAMPLES=$(or $(EXAMPLES),10000) $(VENV_PYTHON) -m pytest tests/test_schemathesis.py $(ARGS)
+	@FUZZ_EXAMPLES=$(or $(EXAMPLES),10000) $(VENV_PYTHON) -m pytest -m long tests/test_schemathesis.py $(ARGS)
 
 torture: .venv/test.installed ## Kill, freeze and restart it under load and compare what was promised with what is there; ARGS="--seconds 600 --seed 7", ARGS="--soak --seconds 3600" goes on for long, ARGS=--hostile sends 10,000 hostile requests
 	@$(VENV_PYTHON) -m torture $(ARGS)
 
 bench: .venv/bench.installed $(if $(findstring --kinto,$(ARGS)),.venv/bench-kinto.installed) ## Measure it beside others and write docs/performance.md; ARGS=--quick is quick and only prints, ARGS=--help tells more
 	@$(VENV_PYTHON) -m bench $(ARGS)
+
+house: ## Draw docs/house.svg, the picture of the rooms, from the imports
+	@$(PYTHON) -m docs.picture
 
 check: .venv/dev.installed ## Check format, lint, types, Dockerfile and docker-compose.yml
 	$(VENV_PYTHON) -m ruff format --check .

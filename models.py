@@ -1,4 +1,4 @@
-"""What is stored. `python models.py` brings the schema up to date, `python models.py verify` checks what is there."""
+"""The tables, as peewee's models. `python models.py` brings the schema up to date, `python models.py verify` checks what is there."""
 
 import sys
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Run the service with a PostgreSQL of its own, where none is named: `make run` is `python run.py`."""
+"""Run the service with a PostgreSQL of its own, where none is named. `make run` is `python run.py`."""
 
 import os
 import secrets

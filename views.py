@@ -1,4 +1,4 @@
-"""HTTP on one side, one function on the other: take, call, return."""
+"""HTTP for tasks as they are, and for who watches the service: health and metrics."""
 
 import asyncio
 from functools import partial
@@ -16,6 +16,7 @@ from rest.idempotency import KeyReused
 from rest.operation import Answer, operation
 from tasks import listing, store
 from tasks.errors import X_REVISION, HistoryGone, TaskChangedMeanwhile, TaskPurged
+from tasks.listing import TaskListing
 from tasks.resource import PAGED, SHOWN, TASK, TaskResource, with_purged
 from tasks.schemas import Erasure, Task, TaskChange, TaskMatch, TaskNew, TaskQuery
 from telemetry import metrics
@@ -48,10 +49,10 @@ class TaskList(TaskResource):
         Where more follow, the header Link has the address of the next page, of which a client needs the parameter `cursor`.
         """
         query = await listing.resolve_moment(self.service, self.caller, query)
+        asked = TaskListing(self.service, self.caller, query)
         if form := exports.form_of(query, partial(negotiation.preferred, self.request)):
-            return await self._answer_in_form(query, form)
-        asked = self.service, self.caller, query
-        return await self.page_answer(query, partial(listing.get_state, *asked), partial(listing.list_tasks, *asked))
+            return await self._answer_in_form(asked, form)
+        return await self.page_answer(asked)
 
     @operation("create_task", CREATED_TASK, KeyReused, TaskPurged, tag="Tasks", takes=(idempotency.HEADER,))
     async def post(self, task: TaskNew) -> web.Response:
@@ -64,17 +65,17 @@ class TaskList(TaskResource):
         response.headers[hdrs.LOCATION] = f"/task/{created.id}"
         return response
 
-    async def _answer_in_form(self, query: TaskQuery, form: Form) -> web.StreamResponse:
-        whole = "limit" not in query.model_fields_set
-        if known := await self._known(query, partial(listing.get_state, self.service, self.caller, query), form.media_type, whole):
+    async def _answer_in_form(self, asked: TaskListing, form: Form) -> web.StreamResponse:
+        whole = "limit" not in asked.query.model_fields_set
+        if known := await self.known_answer(asked, form.media_type, whole):
             return known
-        first, body = await exports.list_in_form(self.service, self.caller, query, form, whole=whole)
-        tag = self._page_tag(query, first.state, form.media_type, whole)
+        first, body = await exports.list_in_form(asked, form, whole=whole)
+        tag = self.page_tag(asked, first.state, form.media_type, whole)
         if conditions.is_known(self.request, tag):
             return with_purged(conditions.not_modified(tag), first.state)
         response = web.StreamResponse(headers={conditions.ETAG: tag, hdrs.CONTENT_TYPE: f"{form.media_type}; charset=utf-8"})
         if first.cursor and not whole:
-            self._link(response, query, first.cursor)
+            self.link(response, asked, first.cursor)
         return await streamed_response.send(self.request, with_purged(response, first.state), body)
 
 

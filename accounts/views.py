@@ -1,4 +1,4 @@
-"""HTTP for accounts and tokens."""
+"""HTTP for accounts, passwords and tokens."""
 
 from http import HTTPStatus
 

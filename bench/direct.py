@@ -15,7 +15,7 @@ from bench.generators import pgbench
 from bench.jobs import REQUESTS, Answer, Ask
 from bench.load import Meter, Run
 from postgres.queries import Query
-from tasks.listing import _matching_task, _task_page
+from tasks.queries import matching_task, task_page
 
 WALK = f"""
 \\set walk :walk + 1
@@ -32,10 +32,10 @@ def _statement(job: str, turn: str) -> str:
     """Give what the service sends for one request; `turn` says which of the bodies."""
     match job:
         case "W1":
-            return _as_sent(_matching_task("live", ()), ":user_id", GENERATION, ":id")
+            return _as_sent(matching_task("live", ()), ":user_id", GENERATION, ":id")
         case "W2":
             return _as_sent(
-                _task_page("live", ("status",), "id", False, "the start", short=True), ":user_id", GENERATION, LISTED, LISTED_STATUS
+                task_page("live", ("status",), "id", False, "the start", short=True), ":user_id", GENERATION, LISTED, LISTED_STATUS
             )
         case "W3":
             return _write("", turn)

@@ -12,12 +12,12 @@ from postgres import pages
 from postgres.pages import After, Key, Order
 from postgres.queries import Query, q
 from rest.errors import Conflict, InvalidToken
-from rest.values import Page
 from service import Service
-from tasks import listing
+from tasks import listing, queries
 from tasks.errors import HistoryGone, at_revision, refuse_future
 from tasks.filters import position
-from tasks.listing import SURELY_FIT, Listed, PageRow, SourceName, State
+from tasks.listing import Listed, Listing
+from tasks.queries import PageRow, SourceName, State
 from tasks.schemas import LOGGED_FIELDS
 from tasks.store import TaskAsStored, Written, unwrap_change
 
@@ -57,27 +57,45 @@ class Undone:
 # The logs
 
 
-async def list_log(service: Service, caller: Caller, task_id: int, query: LogQuery) -> Listed:
-    """Return a page of a task's history, oldest entry first. Raises NotFound, InvalidInput."""
-    scope = f"{caller.user_id} log {task_id} {query.listing}"
-    place = listing.read_cursor(service, scope, query)
-    statement = _log_page(_source(query), pages.after(place), query.limit <= SURELY_FIT)
-    rows = await service.database.ask(statement, *caller, *pages.values(query.limit, place), task_id)
-    return listing.make_page(service, scope, rows, query)
+class TaskLogListing(Listing):
+    """A task's history, oldest entry first."""
+
+    query: LogQuery
+
+    def __init__(self, service: Service, caller: Caller, query: LogQuery, task_id: int) -> None:
+        super().__init__(service, caller, query)
+        self._task_id = task_id
+        self._source: SourceName = "trash" if query.deleted else "live"
+
+    @property
+    def scope(self) -> str:
+        """What its cursors are good for."""
+        return f"{self.caller.user_id} log {self._task_id} {self.query.listing}"
+
+    async def state(self) -> State:
+        """Return the state of which a page would be."""
+        return self.check(await self.service.database.ask(_log_state(self._source), *self.caller, self._task_id))
+
+    async def page(self) -> Listed:
+        """Return the page that the query asks for."""
+        place = self.place()
+        asked = _log_page(self._source, pages.after(place), self.is_short)
+        return self.make_page(await self.service.database.ask(asked, *self.caller, *pages.values(self.query.limit, place), self._task_id))
 
 
-async def get_log_state(service: Service, caller: Caller, task_id: int, query: LogQuery) -> State:
-    """Return the state of which a page of a task's history would be. Raises NotFound."""
-    return listing.check_state(await service.database.ask(_log_state(_source(query)), *caller, task_id), query)
+class AccountLogListing(Listing):
+    """The history of all tasks, by revision."""
 
+    @property
+    def scope(self) -> str:
+        """What its cursors are good for."""
+        return f"{self.caller.user_id} account log {self.query.listing}"
 
-async def list_account_log(service: Service, caller: Caller, query: Page) -> Listed:
-    """Return a page of the history of all tasks, by revision. Raises InvalidInput."""
-    scope = f"{caller.user_id} account log {query.listing}"
-    place = listing.read_cursor(service, scope, query)
-    statement = _account_log_page(pages.after(place), query.limit <= SURELY_FIT)
-    rows = await service.database.ask(statement, *caller, *pages.values(query.limit, place))
-    return listing.make_page(service, scope, rows, query)
+    async def page(self) -> Listed:
+        """Return the page that the query asks for."""
+        place = self.place()
+        asked = _account_log_page(pages.after(place), self.is_short)
+        return self.make_page(await self.service.database.ask(asked, *self.caller, *pages.values(self.query.limit, place)))
 
 
 # Bringing back
@@ -124,33 +142,29 @@ async def _resolve(service: Service, caller: Caller, revision: int | None, momen
 _LOG_ORDER = Order(Key("bigint", TaskLog.revision), position(LOGGED_FIELDS, TaskLog.field))
 
 
-def _source(query: LogQuery) -> SourceName:
-    return "trash" if query.deleted else "live"
-
-
 @cache
 def _log_page(name: SourceName, after: After, short: bool) -> Query[PageRow]:
     page = _log_entries(fn.log_json(TaskLog), (TaskLog.task_id == q.id,), after, short)
-    state = listing.with_page(Task.revision, page)
+    state = queries.with_page(Task.revision, page)
     types = pages.parameters(_LOG_ORDER, after) | {"id": "bigint"}
-    return listing.query_of_caller(PageRow, "log_page", _with_task(state, name).join(page, JOIN.CROSS), types, heavy=True)
+    return queries.query_of_caller(PageRow, "log_page", _with_task(state, name).join(page, JOIN.CROSS), types, heavy=True)
 
 
 @cache
 def _log_state(name: SourceName) -> Query[State]:
-    return listing.query_of_caller(State, "log_state", _with_task(UserState.select(Task.revision, *listing.STATE), name), {"id": "bigint"})
+    return queries.query_of_caller(State, "log_state", _with_task(UserState.select(Task.revision, *queries.STATE), name), {"id": "bigint"})
 
 
 def _with_task(state: ModelSelect, name: SourceName) -> ModelSelect:
-    task = listing.one_of(name)
-    return listing.with_task(state, task, task.conditions)
+    task = queries.one_of(name)
+    return queries.with_task(state, task, task.conditions)
 
 
 @cache
 def _account_log_page(after: After, short: bool) -> Query[PageRow]:
     page = _log_entries(fn.account_log_json(TaskLog), (), after, short)
-    state = listing.with_page(UserState.revision, page)
-    return listing.query_of_caller(
+    state = queries.with_page(UserState.revision, page)
+    return queries.query_of_caller(
         PageRow, "account_log_page", state.join(page, JOIN.CROSS), pages.parameters(_LOG_ORDER, after), heavy=True
     )
 

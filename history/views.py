@@ -1,6 +1,4 @@
-"""The resources of the past: what was, bringing it back, and following what happens."""
-
-from functools import partial
+"""HTTP for the past: what was, bringing it back, and following what happens."""
 
 from aiohttp import hdrs, web
 from aiohttp_sse import EventSourceResponse
@@ -8,14 +6,13 @@ from aiohttp_sse import EventSourceResponse
 import auth
 from auth import Resource
 from history import event_stream, event_watcher, past
-from history.past import NotAsExpected, TooManyTasks
+from history.past import AccountLogListing, NotAsExpected, TaskLogListing, TooManyTasks
 from history.schemas import AccountLogEntry, LogEntry, LogQuery, Position, Restoration, Resumption, ServerSentEvent, Undo, Undone
 from rest.errors import EXTRA_HEADERS, NotFound
 from rest.operation import Answer, operation
 from rest.streamed_response import answering
 from rest.values import Page
 from server.responses import json_answer
-from tasks import listing
 from tasks.errors import X_REVISION, HistoryGone, TaskChangedMeanwhile
 from tasks.resource import PAGED, TASK, TaskResource
 from tasks.schemas import Task
@@ -56,8 +53,7 @@ class AccountHistory(TaskResource):
     @operation("get_log", ACCOUNT_LOG, tag="History")
     async def get(self, query: Page) -> web.Response:
         """List what was changed in all tasks, by revision."""
-        asked = self.service, self.caller, query
-        return await self.page_answer(query, partial(listing.get_state, *asked), partial(past.list_account_log, *asked))
+        return await self.page_answer(AccountLogListing(self.service, self.caller, query))
 
 
 class Events(Resource):
@@ -99,5 +95,4 @@ class TaskHistory(TaskResource):
     @operation("get_task_log", LOG, NotFound, tag="History")
     async def get(self, query: LogQuery) -> web.Response:
         """List what was changed, oldest entry first."""
-        asked = self.service, self.caller, self.task_id, query
-        return await self.page_answer(query, partial(past.get_log_state, *asked), partial(past.list_log, *asked))
+        return await self.page_answer(TaskLogListing(self.service, self.caller, query, self.task_id))

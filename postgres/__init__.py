@@ -1,1 +1,1 @@
-"""Talking to PostgreSQL; nothing here knows of tasks."""
+"""Talking to PostgreSQL: the pool, batches of requests, pages of rows, the schema's steps."""

@@ -1,4 +1,4 @@
-"""What goes by itself: each worker asks now and then for what is past its time, and removes it step by step, waiting for no other."""
+"""Housekeeping: each worker does the chores that it is given now and then, step by step, waiting for no other."""
 
 import asyncio
 import logging

@@ -2,8 +2,8 @@
 
 So two versions run side by side, each with its own functions on its search path, and to go back is to start the version before.
 
-yoyo finds, orders and runs the steps. Three things of its own are replaced: its lock is a row that a kill leaves behind; a step and its mark
-are two transactions; and a step that waits for a table makes everybody wait.
+yoyo finds, orders and runs the steps. Three things of its own are replaced: its lock is a row that a kill leaves behind; a step and its
+mark are two transactions; and a step that waits for a table makes everybody wait.
 """
 
 import glob

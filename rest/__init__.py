@@ -1,1 +1,1 @@
-"""HTTP manners that any service could use; nothing here knows of tasks."""
+"""HTTP manners that any service could use."""

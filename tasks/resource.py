@@ -1,6 +1,5 @@
 """What all resources of tasks have: the task of the address, conditions, and pages of listings."""
 
-from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from http import HTTPStatus
 from typing import TypeVar
@@ -13,9 +12,10 @@ from auth import Resource
 from rest import conditions
 from rest.errors import EXTRA_HEADERS, NotFound
 from rest.operation import Answer
-from rest.values import LARGEST_ID, Page
+from rest.values import LARGEST_ID
 from tasks.errors import X_REVISION
-from tasks.listing import Listed, State
+from tasks.listing import Listing
+from tasks.queries import State
 from tasks.schemas import LOOK, Task
 from tasks.store import TaskAsStored
 
@@ -48,32 +48,34 @@ class TaskResource(Resource):
         self.request[EXTRA_HEADERS][X_REVISION] = str(task.user_revision)
         return conditions.answer(self.request, task.json.encode(), conditions.revision_tag(task.revision, LOOK), status)
 
-    async def page_answer(self, query: Page, state: Callable[[], Awaitable[State]], page: Callable[[], Awaitable[Listed]]) -> web.Response:
+    async def page_answer(self, asked: Listing) -> web.Response:
         """Answer with a page of a listing, its tag and a link to the next; or with 304 to a client that has it, for whom it isn't made."""
-        if known := await self._known(query, state):
+        if known := await self.known_answer(asked):
             return known
-        listed = await page()
-        response = conditions.answer(self.request, b"[%b]" % listed.json, self._page_tag(query, listed.state))
+        listed = await asked.page()
+        response = conditions.answer(self.request, b"[%b]" % listed.json, self.page_tag(asked, listed.state))
         if listed.cursor and response.status == HTTPStatus.OK:
-            self._link(response, query, listed.cursor)
+            self.link(response, asked, listed.cursor)
         return with_purged(response, listed.state)
 
-    async def _known(self, query: Page, state: Callable[[], Awaitable[State]], *form: object) -> web.Response | None:
+    async def known_answer(self, asked: Listing, *form: object) -> web.Response | None:
+        """Answer with 304 a client that has the page, in this form; None to any other."""
         if hdrs.IF_NONE_MATCH in self.request.headers:
-            present = await state()
-            tag = self._page_tag(query, present, *form)
+            present = await asked.state()
+            tag = self.page_tag(asked, present, *form)
             if conditions.names(self.request, tag):
                 return with_purged(conditions.not_modified(tag), present)
         return None
 
-    def _page_tag(self, query: Page, state: State, *form: object) -> str:
+    def page_tag(self, asked: Listing, state: State, *form: object) -> str:
+        """Return the tag of a page in that state, and let the answer tell the user's revision."""
         self.request[EXTRA_HEADERS][X_REVISION] = str(state.user_revision)
-        return conditions.digest_tag(
-            LOOK, self.caller.user_id, self.request.path, query.listing, query.cursor, state.revision, state.purged, *form
-        )
+        whose, path, query = self.caller.user_id, self.request.path, asked.query
+        return conditions.digest_tag(LOOK, whose, path, query.listing, query.cursor, state.revision, state.purged, *form)
 
-    def _link(self, response: web.StreamResponse, query: Page, cursor: str) -> None:
-        response.headers[hdrs.LINK] = f'<{_up_to_the_cursor(self.request.rel_url, query.as_of)}{cursor}>; rel="next"'
+    def link(self, response: web.StreamResponse, asked: Listing, cursor: str) -> None:
+        """Let the answer say where the next page is."""
+        response.headers[hdrs.LINK] = f'<{_up_to_the_cursor(self.request.rel_url, asked.query.as_of)}{cursor}>; rel="next"'
 
 
 @lru_cache(256)

@@ -1,4 +1,4 @@
-"""What one sees from outside: an id for every request, and a line of JSON in the log for each."""
+"""The log: an id for every request, and a line of JSON about each."""
 
 import asyncio
 import json

@@ -3,9 +3,7 @@
 import ast
 import re
 from collections.abc import Callable
-from functools import cache
 from graphlib import TopologicalSorter
-from pathlib import Path
 from typing import Any, cast
 
 import peewee
@@ -17,74 +15,44 @@ import app
 import auth
 import models
 from accounts import rate_limits
+from docs import house, picture
+from docs.house import HOUSE, imports, modules, room_of, syntax
 from rest import errors, overload
 from settings import EXAMPLE_SECRET, Settings
 from tasks import schemas, values
 from telemetry import logs
 from tests.conftest import configured
 
-HOUSE = Path(app.__file__).parent
-ROOMS = [  # what stands on one line imports only what stands on lines above it
-    {"settings", "telemetry"},
-    {"server"},
-    {"rest"},
-    {"postgres"},
-    {"service"},
-    {"models"},
-    {"auth"},
-    {"accounts", "tasks"},
-    {"history", "transfer"},
-    {"views"},
-    {"app"},
+ROOMS = [  # floor by floor: what stands on one imports only from floors below
     {"run"},
+    {"app"},
+    {"views"},
+    {"history", "transfer"},
+    {"accounts", "tasks"},
+    {"auth"},
+    {"models"},
+    {"service"},
+    {"postgres"},
+    {"rest"},
+    {"server"},
+    {"settings", "telemetry"},
 ]
-LEVELS = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+FLOORS = {room: -depth for depth, rooms in enumerate(ROOMS) for room in rooms}
 GENERAL = {"telemetry", "server", "rest", "postgres"}  # what they need is handed to them
 READERS_OF_SETTINGS = {"app.py", "gunicorn.conf.py", "models.py", "run.py"}  # whoever starts; all others are handed what they need
-OTHERS = {"bench", "torture", "tests", "migrations"}  # no part of the service
-
-
-def modules() -> list[str]:
-    paths = [path for room in LEVELS for path in [HOUSE / f"{room}.py", *(HOUSE / room).rglob("*.py")] if path.exists()]
-    names = (".".join(path.relative_to(HOUSE).with_suffix("").parts) for path in paths)
-    return [name for name in names if not name.endswith("__init__")]
-
-
-def room_of(module: str) -> str:
-    return module.partition(".")[0]
-
-
-def is_program(statement: ast.stmt) -> bool:
-    """Tell whether this is what a module does as a program, which stands above all rooms."""
-    return isinstance(statement, ast.If) and ast.unparse(statement.test) == "__name__ == '__main__'"
-
-
-@cache
-def imports(module: str) -> set[str]:
-    """Give the modules of the house that one imports, wherever in it."""
-    names = set()
-    statements = ast.parse((HOUSE / f"{module.replace('.', '/')}.py").read_text()).body
-    for node in (node for statement in statements if not is_program(statement) for node in ast.walk(statement)):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    return names & {*modules()}
 
 
 def test_every_module_has_its_place_in_the_house() -> None:
-    rooms = {path.stem for path in HOUSE.glob("*.py") if path.name != "gunicorn.conf.py"}
-    rooms |= {place.name for place in HOUSE.iterdir() if place.is_dir() and place.name[0] != "." and any(place.rglob("*.py"))}
-    assert rooms - OTHERS == {*LEVELS}
+    assert house.rooms() == {*FLOORS}
 
 
-def test_a_module_imports_only_what_stands_above_it() -> None:
+def test_a_module_imports_only_from_floors_below_its_own() -> None:
     wrong = {
         (module, other)
         for module in modules()
         for other in imports(module)
         if room_of(module) != room_of(other)
-        and (LEVELS[room_of(other)] >= LEVELS[room_of(module)] or (other == "settings" and room_of(module) in GENERAL))
+        and (FLOORS[room_of(other)] >= FLOORS[room_of(module)] or (other == "settings" and room_of(module) in GENERAL))
     }
     assert wrong == set()
 
@@ -104,9 +72,21 @@ def test_only_whoever_starts_reads_the_settings() -> None:
 
 
 def test_every_room_says_what_it_is_for() -> None:
-    for room in LEVELS:
+    for room in FLOORS:
         if (HOUSE / room).is_dir():
             assert ast.get_docstring(ast.parse((HOUSE / room / "__init__.py").read_text())), room
+
+
+def test_the_picture_shows_the_house() -> None:
+    assert picture.PICTURE.read_text() == picture.draw(), "docs/house.svg shows the house as it was: `make house` draws it anew."
+
+
+def test_what_contributing_names_is_there() -> None:
+    named = {*re.findall(r"`([\w./]+\.(?:py|sql))`", (HOUSE / "CONTRIBUTING.md").read_text())}
+    homes = [HOUSE, HOUSE / "migrations", HOUSE / "migrations/functions", HOUSE / "tests/model"]
+    no_file = {"migrations/000N.name.sql", "schemas.py", "utils.py"}  # one to come, one in each room, and one that there never is
+    assert len(named) > 30
+    assert {name for name in named if not any((home / name).exists() for home in homes)} == no_file
 
 
 OURS = re.compile(r"task|trash|purge|x-revision|metrics_token", re.IGNORECASE)
@@ -115,7 +95,7 @@ OF_ASYNCIO = {"Task", "asyncio.Task[Any]", "create_task", "current_task"}
 
 def words(module: str) -> set[str]:
     """Give the names and texts of a module, but what it tells its readers."""
-    tree = ast.parse((HOUSE / f"{module.replace('.', '/')}.py").read_text())
+    tree = syntax(module)
     told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     found: set[Any] = set()
     for node in ast.walk(tree):
@@ -247,7 +227,7 @@ def test_only_the_functions_write_tasks_and_only_a_few_places_in_them() -> None:
         "trash.sql": [("DELETE FROM", "task_log"), ("DELETE FROM", "task")],
     }
     for module in modules():
-        tree = ast.parse((HOUSE / f"{module.replace('.', '/')}.py").read_text())
+        tree = syntax(module)
         texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
         assert not [text for text in texts if writes.search(text)], module
         calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]

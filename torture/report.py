@@ -42,7 +42,7 @@ another is broken, in an order that a seed gives, now and then two at once. At t
   exactly that effect. What was refused may not be there; what is there by half is found;
 - no answer is 500 or late; a lost one needs a killed process, a 503 needs PostgreSQL to be in trouble; the service's log has no error.
 
-The judge itself is tested: `tests/torture/test_torture.py` plants each kind of difference and expects it to be found; and with `synchronous_commit = off`, with which PostgreSQL loses in a crash what it had acknowledged, 20 s are enough to find dozens of disagreements. A run of 20 s is part of `make test`.
+The judge itself is tested: `tests/torture/test_torture.py` plants each kind of difference and expects it to be found; and with `synchronous_commit = off`, with which PostgreSQL loses in a crash what it had acknowledged, 20 s are enough to find dozens of disagreements. A run of 20 s is part of `make test-all`; `make prove ARGS="torture hostile soak report"` runs all that stands here, and writes it.
 
 `make torture ARGS=--hostile` sends at least 10,000 hostile requests of {attacks} kinds (forged tokens, texts that are none, broken JSON, forms and multipart, bombs, impossible dates and ids, smuggling, ...), each of which must be refused with one answer and change nothing, and a good one after
 every nine, which must succeed.

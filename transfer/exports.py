@@ -12,9 +12,10 @@ from postgres.queries import Query, Row, q
 from rest.bodies import JSON
 from rest.errors import Conflict, InvalidToken
 from service import Service
-from tasks import listing
+from tasks import queries
 from tasks.errors import HistoryGone
-from tasks.listing import Listed, State
+from tasks.listing import Listed, TaskListing
+from tasks.queries import State
 from tasks.schemas import EXAMPLE_TASK, TaskQuery
 from transfer import csv_format, ics_format, json_format
 
@@ -43,26 +44,22 @@ def form_of(query: TaskQuery, preferred: Callable[[tuple[str, ...]], str]) -> Fo
     return _BY_MEDIA_TYPE.get(preferred(_OFFERED))
 
 
-async def list_in_form(
-    service: Service, caller: Caller, query: TaskQuery, form: Form, *, whole: bool
-) -> tuple[Listed, AsyncGenerator[bytes]]:
+async def list_in_form(asked: TaskListing, form: Form, *, whole: bool) -> tuple[Listed, AsyncGenerator[bytes]]:
     """Return what is known of a listing's first page, and the body that has it in another form.
 
     The `whole` listing is as of that page's revision. Of the JSON, which may be some MiB, nothing is kept while a client reads.
     """
-    uid = await get_uid(service, caller)
-    first = await listing.list_tasks(service, caller, query)
-    return _empty(first), _write_form(service, caller, query, form, uid, first, whole)
+    uid = await get_uid(asked.service, asked.caller)
+    first = await asked.page()
+    return _empty(first), _write_form(asked, form, uid, first, whole)
 
 
 def _empty(page: Listed) -> Listed:
     return page._replace(json=b"")
 
 
-async def _write_form(
-    service: Service, caller: Caller, query: TaskQuery, form: Form, uid: str, page: Listed, whole: bool
-) -> AsyncGenerator[bytes]:
-    asked, begun = query, page.state
+async def _write_form(asked: TaskListing, form: Form, uid: str, page: Listed, whole: bool) -> AsyncGenerator[bytes]:
+    query, begun = asked.query, page.state
     yield form.head
     while True:
         writing = asyncio.to_thread(_write, form, page.json, uid)  # a page takes up to 0.2 s
@@ -70,14 +67,18 @@ async def _write_form(
         yield await writing
         if not whole or page.cursor is None:
             break
-        asked = asked.model_copy(update={"cursor": page.cursor})
-        page = await listing.list_tasks(service, caller, asked, query)
-        if asked.revision is None and _has_moved_on(page.state, begun):
-            if asked.deleted:
+        query = query.model_copy(update={"cursor": page.cursor})
+        page = await _page_of(asked, query)
+        if query.revision is None and _has_moved_on(page.state, begun):
+            if query.deleted:
                 raise Conflict("What is in the trash has changed meanwhile.")
-            asked = asked.model_copy(update={"revision": begun.user_revision})
-            page = await listing.list_tasks(service, caller, asked, query)
+            query = query.model_copy(update={"revision": begun.user_revision})
+            page = await _page_of(asked, query)
     yield form.end
+
+
+async def _page_of(whole: TaskListing, query: TaskQuery) -> Listed:
+    return await TaskListing(whole.service, whole.caller, query, part_of=whole.query).page()
 
 
 def _has_moved_on(state: State, begun: State) -> bool:
@@ -178,7 +179,7 @@ EXAMPLES = {
 }
 
 
-_ACCOUNT = listing.query_of_caller(
+_ACCOUNT = queries.query_of_caller(
     Account, "account_export", UserState.select(UserState.revision, UserState.purged, fn.account_json(UserState)), {}
 )
 
@@ -186,11 +187,11 @@ _ACCOUNT = listing.query_of_caller(
 def _part(row: type[Row], function: Any, types: dict[str, str]) -> Query[Row]:
     part = Select([function], [SQL("*")]).alias("part")
     state = UserState.select(UserState.purged, UserState.kept_from, UserState.revision, SQL("part.*")).join(part, JOIN.CROSS)
-    return listing.query_of_caller(row, function.name, state, {"as_of": "bigint"} | types)
+    return queries.query_of_caller(row, function.name, state, {"as_of": "bigint"} | types)
 
 
 _EXPORTED_TASKS = _part(_TasksPart, fn.export_tasks(q.user_id, q.as_of, q.after), {"after": "bigint"})
 _EXPORTED_LOG = _part(
     _LogPart, fn.export_log(q.user_id, q.as_of, q.after_revision, q.after_field), {"after_revision": "bigint", "after_field": "text"}
 )
-_ACCOUNT_UID = listing.query_of_caller(_Uid, "account_uid", UserState.select(User.uid).join(User), {})
+_ACCOUNT_UID = queries.query_of_caller(_Uid, "account_uid", UserState.select(User.uid).join(User), {})

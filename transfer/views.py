@@ -1,4 +1,4 @@
-"""What takes an account out as a whole, and files in."""
+"""HTTP for whole accounts on their way out, and files on their way in."""
 
 from aiohttp import hdrs, web
 

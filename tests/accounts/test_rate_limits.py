@@ -312,16 +312,14 @@ def hit(sql: Sql, key: bytes, most: int, seconds: float) -> float | None:
 
 def test_in_no_span_there_are_more_than_allowed_whenever_it_begins(sql: Sql) -> None:
     most, span, chance = 4, 0.1, random.Random(7)
-    allowed, refused, end = [], 0, time.monotonic() + 1.5
-    while time.monotonic() < end:
+    allowed, refused = [], 0
+    while refused <= 10 or len(allowed) <= 20:
         moment = hit(sql, b"spans", most, span)
         if moment:
             allowed.append(moment)
         else:
             refused += 1
         time.sleep(chance.choice([0.0005, 0.002, 0.03]))
-    assert refused > 10
-    assert len(allowed) > 20
     assert all(later - earlier >= span for earlier, later in zip(allowed, allowed[most:], strict=False))
 
 

@@ -116,7 +116,7 @@ def copy(server: Cluster, database: str) -> tuple[Sampler, Books]:
     return Sampler(direct.by_sql(server, database), OurAnswers(), SIZE), Books(counter(server, stores.OURS.count, database), SIZE)
 
 
-@pytest.mark.process
+@pytest.mark.long
 def test_the_functions_answer_as_the_seed_foretells(seeded: Cluster) -> None:
     sampler, books = copy(seeded, "measured")
     for job in JOBS:
@@ -124,7 +124,7 @@ def test_the_functions_answer_as_the_seed_foretells(seeded: Cluster) -> None:
     books.check(sampler.asked)
 
 
-@pytest.mark.process
+@pytest.mark.long
 def test_an_answer_that_the_seed_does_not_foretell_is_refused(seeded: Cluster) -> None:
     sampler, _ = copy(seeded, "tampered")
     seeded.run("tampered", "UPDATE task SET look = 0, name = 'Something else' WHERE id = 2")

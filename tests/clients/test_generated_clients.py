@@ -16,7 +16,7 @@ import requests
 
 from tests.process.service import Service, running
 
-pytestmark = [pytest.mark.long, pytest.mark.process]
+pytestmark = pytest.mark.long
 HERE = Path(__file__).parent
 OLDEST_NODE = (20, 19)  # that the generators take
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # with the programs of the virtual environment

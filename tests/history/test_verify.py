@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from docs.house import HOUSE
 from history import verify
 from postgres import migrate
 from postgres.database import MIGRATIONS
 from service import database_configuration
 from tests.conftest import Person, Server, configured, connection_parameters, connection_to
 from tests.tasks.test_functions import Account, rolled_back
-from tests.test_house import HOUSE
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 

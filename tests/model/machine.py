@@ -1,6 +1,7 @@
 """The means of a state machine: people who ask over HTTP, a model of each one's account, and the comparison of the two."""
 
 import asyncio
+import os
 import re
 import secrets
 import time
@@ -11,6 +12,7 @@ from http import HTTPStatus
 from typing import Any, ClassVar, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
+import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis.stateful import RuleBasedStateMachine
@@ -25,10 +27,13 @@ from tests.model.requests import Manner, Moment, as_day, if_match, sent
 from tests.model.shown import Listing, Query, entry_json, task_json
 
 MOST_OPEN_LISTINGS = 4
+SAMPLE = 3  # histories, of a machine of which `make test` wants to know whether it works at all
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
+in_profile = pytest.mark.parametrize("profile", ["sample", pytest.param(PROFILE, marks=pytest.mark.long)])
 
 
 def profiles(histories: int, steps: int, long_steps: int) -> dict[str, settings]:
-    """Give the settings of the quick run, the same each time, and of the long one."""
+    """Give the settings of the sample and of the default run, both the same each time, and of the long one."""
     common: Json = {
         "deadline": None,
         "database": None,
@@ -36,6 +41,7 @@ def profiles(histories: int, steps: int, long_steps: int) -> dict[str, settings]
         "phases": [Phase.generate, Phase.shrink],  # to explain a failure takes Hypothesis minutes more
     }
     return {
+        "sample": settings(max_examples=SAMPLE, stateful_step_count=steps, derandomize=True, **common),
         "default": settings(max_examples=histories, stateful_step_count=steps, derandomize=True, **common),
         "long": settings(max_examples=3000, stateful_step_count=long_steps, **common),
     }

@@ -3,7 +3,6 @@
 HYPOTHESIS_PROFILE=long runs thousands of histories, other ones each time.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from datetime import date
 from fractions import Fraction
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 
 from tasks.schemas import FIELDS
-from tests.model.machine import MOST_OPEN_LISTINGS, Machine, Open, profiles, running, somebody, with_headers
+from tests.model.machine import MOST_OPEN_LISTINGS, Machine, Open, in_profile, profiles, running, somebody, with_headers
 from tests.model.memory import Account, Json, Outcome, Task, normal, seconds
 from tests.model.requests import (
     SORTS,
@@ -389,5 +388,6 @@ def machine(sql: Callable[..., list[tuple[Any, ...]]]) -> Iterator[type[Pasts]]:
         yield machine
 
 
-def test_whatever_is_done_can_be_seen_as_it_was_and_taken_back(machine: type[Pasts]) -> None:
-    run_state_machine_as_test(machine, settings=profiles(16, 40, 40)[os.environ.get("HYPOTHESIS_PROFILE", "default")])
+@in_profile
+def test_whatever_is_done_can_be_seen_as_it_was_and_taken_back(machine: type[Pasts], profile: str) -> None:
+    run_state_machine_as_test(machine, settings=profiles(16, 40, 40)[profile])

@@ -4,7 +4,6 @@ HYPOTHESIS_PROFILE=long runs thousands of histories, other ones each time.
 """
 
 import itertools
-import os
 import re
 import secrets
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from hypothesis.stateful import initialize, precondition, rule, run_state_machin
 
 from tasks.schemas import FIELDS
 from tests.conftest import Person
-from tests.model.machine import MOST_OPEN_LISTINGS, Machine, Open, profiles, running
+from tests.model.machine import MOST_OPEN_LISTINGS, Machine, Open, in_profile, profiles, running
 from tests.model.memory import Account, Json, Outcome
 from tests.model.requests import (
     DAYS,
@@ -267,5 +266,6 @@ def machine(sql: Callable[..., list[tuple[Any, ...]]]) -> Iterator[type[Historie
         yield machine
 
 
-def test_whatever_users_do_the_service_does_what_the_contract_says(machine: type[Histories]) -> None:
-    run_state_machine_as_test(machine, settings=profiles(40, 40, 80)[os.environ.get("HYPOTHESIS_PROFILE", "default")])
+@in_profile
+def test_whatever_users_do_the_service_does_what_the_contract_says(machine: type[Histories], profile: str) -> None:
+    run_state_machine_as_test(machine, settings=profiles(40, 40, 80)[profile])

@@ -4,7 +4,6 @@ HYPOTHESIS_PROFILE=long runs thousands of histories, other ones each time.
 """
 
 import asyncio
-import os
 import random
 import re
 import secrets
@@ -19,7 +18,7 @@ from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
 from tasks.values import STATUSES
 from tests.conftest import Answer, Person
-from tests.model.machine import Machine, profiles, running, somebody
+from tests.model.machine import PROFILE, Machine, in_profile, profiles, running, somebody
 from tests.model.memory import Json
 from tests.model.requests import which
 
@@ -229,9 +228,6 @@ class Storm:
             assert imported.status == 200, imported
 
 
-PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
-
-
 @pytest.fixture
 def machine(sql: Sql) -> Iterator[type[Clients]]:
     """The machine, with one application for all its histories."""
@@ -239,10 +235,12 @@ def machine(sql: Sql) -> Iterator[type[Clients]]:
         yield machine
 
 
-def test_whatever_happens_between_pulls_a_copy_becomes_what_there_is(machine: type[Clients]) -> None:
-    run_state_machine_as_test(machine, settings=profiles(20, 30, 60)[PROFILE])
+@in_profile
+def test_whatever_happens_between_pulls_a_copy_becomes_what_there_is(machine: type[Clients], profile: str) -> None:
+    run_state_machine_as_test(machine, settings=profiles(20, 30, 60)[profile])
 
 
+@pytest.mark.long
 def test_whatever_happens_during_pulls_a_copy_becomes_what_there_is(machine: type[Clients], sql: Sql) -> None:
     for seed in {"default": [1], "long": [secrets.randbits(32) for _ in range(100)]}[PROFILE]:
         print(f"seed {seed}")

@@ -25,6 +25,7 @@ from postgres.database import MIGRATIONS
 from postgres.errors import NoConnectionError
 from rest.errors import Unavailable
 from tests.conftest import Person, Running, Server, Start, configured, connection_parameters, contents
+from tests.waiting import PATIENCE_SECONDS
 
 # The mends
 
@@ -240,7 +241,7 @@ async def test_whoever_waits_for_a_connection_is_overtaken_by_nobody(running: Ru
 
 async def test_whoever_waits_too_long_for_an_owners_lock_is_refused_and_others_have_locks_of_their_own(running: Running) -> None:
     async with running(lock_timeout_seconds=0.1) as database:
-        async with asyncio.timeout(2), database.locked(1), database.locked(2):
+        async with asyncio.timeout(PATIENCE_SECONDS), database.locked(1), database.locked(2):
             with pytest.raises(Unavailable, match="Another change of yours took too long"):
                 async with database.locked(1):
                     raise AssertionError
@@ -357,7 +358,7 @@ async def test_started_before_its_database_it_answers_503_and_then_serves(start:
         answer = await alice.get(path)
         assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
     async with way_to_the_database(unused_tcp_port, real):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while (await alice.get("/health/ready")).status == 503:
                 await asyncio.sleep(0.1)
         assert (await alice.get("/task")).status == 200
@@ -442,7 +443,7 @@ def test_a_step_that_waits_for_a_table_lets_the_others_by(fresh_name: str, step:
         reader.cursor().execute("SELECT FROM users")  # and its transaction goes on
         upgrading = thread.submit(migrate.upgrade, fresh_name, connection_parameters(), step.parent)
         cursor = other.cursor()
-        cursor.execute("SET statement_timeout = '3s'")
+        cursor.execute("SET statement_timeout = '30s'")
         waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'ALTER TABLE users%%' AND wait_event = 'relation'"
         for _ in range(2):  # it comes again
             while cursor.execute(waits) or cursor.fetchone() == (0,):
@@ -450,7 +451,7 @@ def test_a_step_that_waits_for_a_table_lets_the_others_by(fresh_name: str, step:
             cursor.execute("SELECT FROM users")
         assert not upgrading.done()
         reader.rollback()
-        assert upgrading.result(timeout=10).fault is None
+        assert upgrading.result(timeout=PATIENCE_SECONDS).fault is None
 
 
 def test_a_step_waits_until_an_autovacuum_has_given_way(sql: Callable[..., list[tuple[Any, ...]]]) -> None:

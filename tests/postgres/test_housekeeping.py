@@ -16,6 +16,7 @@ from rest.errors import Unavailable
 from service import Service
 from tests.conftest import Person, Running, Server, Start, configured, connection_to
 from tests.tasks.test_tasks import rows
+from tests.waiting import PATIENCE_SECONDS, until
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -124,7 +125,7 @@ async def test_who_is_changing_something_is_left_for_the_next_time(alice: Person
     await trash(alice, sql, 31 * DAYS)
     await trash(mallory, sql, 31 * DAYS)
     with held(other_sql, "SELECT FROM user_state WHERE user_id = %s FOR NO KEY UPDATE", alice.caller.user_id):
-        assert await asyncio.wait_for(sweep(alice.service), 1) == 1
+        assert await asyncio.wait_for(sweep(alice.service), PATIENCE_SECONDS) == 1
         assert (ids(sql, alice), ids(sql, mallory)) == ([1], [])
     assert await sweep(alice.service) == 1
     assert ids(sql, alice) == []
@@ -150,7 +151,7 @@ async def test_nobody_is_held_up_for_more_than_a_step(alice: Person, sql: Sql, m
 async def test_only_one_worker_is_at_it(alice: Person, sql: Sql, other_sql: Sql) -> None:
     await trash(alice, sql, 31 * DAYS)
     with held(other_sql, "SELECT pg_advisory_xact_lock(%s, n) FROM generate_series(0, 9) n", housekeeping.ADVISORY_LOCKS):
-        assert await asyncio.wait_for(sweep(alice.service), 1) == 0
+        assert await asyncio.wait_for(sweep(alice.service), PATIENCE_SECONDS) == 0
         assert ids(sql, alice) == [1]
     assert await sweep(alice.service) == 1
 
@@ -214,7 +215,7 @@ async def test_a_closed_account_that_is_held_is_left_for_the_next_time(alice: Pe
         await furnish(person, sql)
         close(sql, person)
     with held(other_sql, "SELECT FROM user_state WHERE user_id = %s FOR NO KEY UPDATE", alice.caller.user_id):
-        await asyncio.wait_for(sweep(alice.service), 1)
+        await asyncio.wait_for(sweep(alice.service), PATIENCE_SECONDS)
         assert (all(count(sql, alice).values()), any(count(sql, mallory).values())) == (True, False)
     await sweep(alice.service)
     assert not any(count(sql, alice).values())
@@ -259,13 +260,9 @@ async def test_a_chore_that_cannot_go_on_is_no_matter_to_the_others(
     monkeypatch.setattr(housekeeping, "SECONDS_BETWEEN_ROUNDS", 0.01)
     with held(other_sql, "SELECT FROM task_log WHERE user_id = %s FOR KEY SHARE", alice.caller.user_id):
         await start()
-        async with asyncio.timeout(2):
-            while any(count(sql, mallory).values()):
-                await asyncio.sleep(0.01)
+        await until(lambda: not any(count(sql, mallory).values()))
         assert ids(sql, alice) == [1]
-    async with asyncio.timeout(5):  # or else the next test would find it
-        while ids(sql, alice):
-            await asyncio.sleep(0.01)
+    await until(lambda: not ids(sql, alice))  # or else the next test would find it
 
 
 async def test_a_task_with_a_log_that_takes_longer_than_a_statement_may_is_purged_too(running: Running, alice: Person, sql: Sql) -> None:
@@ -294,12 +291,14 @@ async def test_it_is_done_without_anyone_asking_and_survives_trouble(
 
     monkeypatch.setattr(housekeeping, "SECONDS_BETWEEN_ROUNDS", 0.01)
     monkeypatch.setattr(housekeeping, "_take_step", troubled_step)
+
+    def messages() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == "postgres.housekeeping"]
+
     with caplog.at_level(logging.INFO, "postgres.housekeeping"):
         await start()
-        async with asyncio.timeout(5):
-            while len(messages := [record.getMessage() for record in caplog.records if record.name == "postgres.housekeeping"]) < 2:
-                await asyncio.sleep(0.01)
-    assert messages == [
+        await until(lambda: len(messages()) >= 2)
+    assert messages() == [
         "housekeeping failed, and will try again",
         "housekeeping removed 1 rows",
     ]

@@ -19,7 +19,7 @@ from postgres import embedded
 from tests.conftest import Server, connection_parameters
 from tests.process.service import HOUSE, Service, register, running
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.long
 
 ALL = {  # of a table's rows that must be there again
     table: f"SELECT md5(string_agg(t::text, ',' ORDER BY t::text)), count(*) FROM {table} t"

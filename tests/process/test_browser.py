@@ -11,7 +11,7 @@ from rest.errors import Failure
 from tests.process.conftest import Tab
 from tests.process.service import Service, register
 
-pytestmark = [pytest.mark.process, pytest.mark.browser]
+pytestmark = [pytest.mark.long, pytest.mark.browser]
 
 
 @pytest.fixture

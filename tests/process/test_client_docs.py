@@ -10,7 +10,7 @@ import pytest
 from tests.process.conftest import Tab, program
 from tests.process.service import HOUSE, Service
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.long
 PAGE = HOUSE / "docs/client.md"
 TAKE_IT_BACK = HOUSE / "docs/take-it-back.md"
 ADDRESS = "http://127.0.0.1:8080"

@@ -17,7 +17,7 @@ from models import Caller
 from tests.conftest import configured, write_task
 from tests.process.service import running
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.long
 
 USERS, STREAMS_EACH = 50, 10
 CHANGES, SECONDS_BETWEEN_CHANGES = 150, 0.02

@@ -10,7 +10,7 @@ import requests
 
 from tests.process.service import Service, running
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.long
 
 FAILURES = 20
 ON = {"RATE_LIMIT": "on", "TRUSTED_PROXIES": "127.0.0.1", "LOGIN_FAILURES_PER_HOUR": str(FAILURES)}

@@ -12,7 +12,7 @@ import requests
 
 from tests.process.service import Service, register, running
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.long
 
 SECRET = "do-not-log-me"  # in everything that is sent; no part of any name or address
 PASSWORD = f"{SECRET} battery"

@@ -15,7 +15,7 @@ from server import connections
 from telemetry.metrics import Family
 from tests.process.service import Service, register, running
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.long
 
 OPERATOR = {"Authorization": "Bearer only-for-prometheus"}
 

@@ -27,7 +27,7 @@ from tests.process.cluster import Cluster, running_cluster
 from tests.process.load import Load, Outcome
 from tests.process.service import Service, running
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.long
 
 REPEAT = int(os.environ.get("REPEAT", "1"))
 CLIENTS = 20

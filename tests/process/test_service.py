@@ -15,7 +15,7 @@ import requests
 from settings import EXAMPLE_SECRET
 from tests.process.service import HOUSE, Service, register, running
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture
@@ -37,13 +37,6 @@ def all_tasks(service: Service, headers: dict[str, str]) -> Iterator[int]:
         answer = requests.get(service.url + following, headers=headers, timeout=10)
         yield from (task["id"] for task in answer.json())
         following = answer.links.get("next", {}).get("url", "")
-
-
-def test_it_serves_and_says_where(service: Service) -> None:
-    headers = register(service, "process-alice")
-    assert new_task(service, headers).status_code == 201
-    assert f"Listening on {service.url}; its documentation is {service.url}/docs" in service.output
-    assert len(service.workers()) == 2
 
 
 def test_every_request_is_one_line_of_json_without_secrets(service: Service) -> None:

@@ -12,7 +12,7 @@ from tests.conftest import configured
 from tests.process.service import HOUSE, Service
 from torture import attacks, hostile
 
-pytestmark = pytest.mark.process
+pytestmark = pytest.mark.long
 
 
 def test_nothing_is_lost_and_everybody_is_answered_whatever_is_killed() -> None:

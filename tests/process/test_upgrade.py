@@ -18,7 +18,7 @@ from tests.conftest import Server, connection_parameters
 from tests.process import next_version
 from tests.process.service import HOUSE, Service, register, running
 
-pytestmark = [pytest.mark.process, pytest.mark.long]
+pytestmark = pytest.mark.long
 
 TASK = {"name": "Buy milk", "description": "Two litres", "status": "new"}
 PAGES = {

@@ -15,6 +15,7 @@ from aiohttp.test_utils import TestClient
 
 from tasks import store
 from tests.conftest import Answer, Person, configured
+from tests.waiting import PATIENCE_SECONDS, connected
 
 FORM, MULTIPART, JSON = "application/x-www-form-urlencoded", "multipart/form-data; boundary=b", "application/json"
 TASK = {"name": "Buy milk", "description": "", "status": "new"}
@@ -26,16 +27,14 @@ Sql = Callable[..., list[tuple[Any, ...]]]
 
 async def exchange(client: TestClient[Any, Any], *sent: bytes) -> bytes:
     """Send bytes, each after something was answered to those before, and give all that comes back before the connection is closed."""
-    reader, writer = await asyncio.open_connection(client.host, client.port)
     received = b""
-    async with asyncio.timeout(10):
+    async with connected(client) as (reader, writer), asyncio.timeout(PATIENCE_SECONDS):
         for n, part in enumerate(sent):
             if n:
                 received += await reader.read(65536)
             writer.write(part)
             await writer.drain()
         received += await reader.read()
-    writer.close()
     return received
 
 
@@ -785,15 +784,12 @@ async def test_a_stranger_is_turned_away_before_the_body_is_read(stranger: Perso
 
 
 async def test_a_body_that_ends_too_early_is_no_500(alice: Person, caplog: pytest.LogCaptureFixture) -> None:
-    reader, writer = await asyncio.open_connection(alice.client.host, alice.client.port)
-    writer.write(
-        request_of(alice, "POST /task", f"Content-Type: {JSON}").replace(b"Content-Length: 0", b"Content-Length: 100") + b'{"name"'
-    )
-    await writer.drain()
-    writer.write_eof()
-    async with asyncio.timeout(10):
+    cut = request_of(alice, "POST /task", f"Content-Type: {JSON}").replace(b"Content-Length: 0", b"Content-Length: 100") + b'{"name"'
+    async with connected(alice.client) as (reader, writer), asyncio.timeout(PATIENCE_SECONDS):
+        writer.write(cut)
+        await writer.drain()
+        writer.write_eof()
         answer = await reader.read()
-    writer.close()
     assert answer == b"" or answer.startswith(b"HTTP/1.1 400 ")
     assert [record for record in caplog.records if record.exc_info] == []
     assert (await alice.get("/task")).json == []

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from telemetry import logs
 from tests.conftest import Person, Start, configured
 from tests.tasks.test_races import row_held, until_waiting
 from tests.telemetry.test_metrics import OPERATOR, TOKEN
+from tests.waiting import PATIENCE_SECONDS
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 Serve = Callable[..., Any]
@@ -34,35 +35,37 @@ def serve(start: Start) -> Serve:
     return run
 
 
+ENDLESS = dict.fromkeys(("request_timeout_seconds", "statement_timeout_seconds", "lock_timeout_seconds", "db_wait_seconds"), 60)
+
+
 def refused(answer: Any) -> bool:
     return (answer.status, answer.headers.get("Retry-After")) == (503, "1")
 
 
 async def test_more_than_can_be_served_is_refused_at_once_and_what_tells_of_it_is_not(alice: Person, sql: Sql, serve: Serve) -> None:
-    async with serve(alice, max_requests_at_once=3, metrics_token=TOKEN):
+    async with serve(alice, max_requests_at_once=3, metrics_token=TOKEN, **ENDLESS):
         await alice.new_task()
         with row_held(sql, alice):
             changes = [asyncio.ensure_future(alice.patch("/task/1", json={"name": f"{n}"})) for n in range(3)]
             await until_waiting(sql, 3 if configured().batch_size == 1 else 1)
-            began_at = time.monotonic()
-            refusals = await asyncio.gather(*(alice.get("/task") for _ in range(20)))
-            seconds_refusing = time.monotonic() - began_at
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                refusals = await asyncio.gather(*(alice.get("/task") for _ in range(20)))
             told = [await alice.get(path, headers=OPERATOR) for path in ("/health/live", "/health/ready", "/metrics")]
             assert [answer.status for answer in told] == [200, 200, 200]
-            assert time.monotonic() - began_at - seconds_refusing < 1
+            assert not any(change.done() for change in changes)  # nobody waited for one of them to end
         assert all(refused(answer) for answer in refusals)
-        assert seconds_refusing < 0.5
         assert [answer.status for answer in await asyncio.gather(*changes)] == [200] * 3
         assert (await alice.get("/task")).status == 200
 
 
 async def test_what_takes_too_long_is_given_up_and_leaves_nothing_behind(alice: Person, sql: Sql, serve: Serve) -> None:
-    async with serve(alice, request_timeout_seconds=0.3, lock_timeout_seconds=5):
+    async with serve(alice, **ENDLESS | {"request_timeout_seconds": 1}):
         await alice.new_task()
         with row_held(sql, alice):
             began_at = time.monotonic()
-            answers = await asyncio.gather(*(alice.patch("/task/1", json={"name": f"{n}"}) for n in range(5)))
-            assert 0.25 < time.monotonic() - began_at < 0.8
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                answers = await asyncio.gather(*(alice.patch("/task/1", json={"name": f"{n}"}) for n in range(5)))
+            assert time.monotonic() - began_at > 0.9
         assert all(refused(answer) for answer in answers)
         assert (await alice.patch("/task/1", json={"name": "last"})).status == 200
         assert not alice.service.database.pool_backend.has_acquired_connections()
@@ -91,22 +94,21 @@ def table_locked(sql: Sql) -> Iterator[None]:
 async def test_whichever_limit_is_reached_the_answer_is_503_in_time(
     alice: Person, mallory: Person, sql: Sql, serve: Serve, limits: dict[str, float]
 ) -> None:
-    async with serve(alice, **limits):
+    people, usual = (alice, mallory), alice.client
+    for person in people:
+        await person.new_task()
+    async with serve(alice, **ENDLESS | limits):
         mallory.client = alice.client
-        for person in (alice, mallory):
-            await person.new_task()
         with table_locked(sql):
-            began_at = time.monotonic()
             first = asyncio.ensure_future(alice.get("/task/1"))
-            await asyncio.sleep(0.1)
-            answers = [await mallory.get("/task?q=a"), await mallory.patch("/task/1", json={"name": "b"})]
-            assert all(map(refused, answers)), answers
-            assert time.monotonic() - began_at < 2.5
-            began_at = time.monotonic()
-            assert (await alice.get("/health/live")).status == 200
-            assert time.monotonic() - began_at < 0.1
+            await until_waiting(sql, 1)
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                answers = [await mallory.get("/task?q=a"), await mallory.patch("/task/1", json={"name": "b"})]
+                assert all(map(refused, answers)), answers
+                assert (await alice.get("/health/live")).status == 200
         assert (await first).status in (200, 503)
-        assert [(await person.get("/task/1")).json["name"] for person in (alice, mallory)] == ["Buy milk"] * 2
+    mallory.client = usual
+    assert [(await person.get("/task/1")).json["name"] for person in people] == ["Buy milk"] * 2
 
 
 @pytest.mark.parametrize("code", ["53100", "53200", "53300", "53400", "57014", "57P03", "58030", "25006", "XX001"])
@@ -126,12 +128,12 @@ async def test_what_postgresql_lacks_is_503_and_the_change_did_not_happen(alice:
 # Bodies
 
 
-async def send_slowly(person: Person, parts: list[bytes], pause: float) -> tuple[int, dict[str, str], float]:
-    """Create a task with a body that arrives in parts, with a pause before each, and give status, headers and seconds."""
+async def send_slowly(person: Person, parts: list[bytes], wait: Callable[[], Awaitable[Any]]) -> tuple[int, dict[str, str], float]:
+    """Create a task with a body that arrives in parts, with a wait before each, and give status, headers and seconds."""
 
     async def body() -> AsyncIterator[bytes]:
         for part in parts:
-            await asyncio.sleep(pause)
+            await wait()
             yield part
 
     began_at = time.monotonic()
@@ -144,23 +146,25 @@ TASK = [b'{"name": "a", ', b'"description": "", ', b'"status": "new"}']
 
 
 async def test_a_body_that_does_not_arrive_in_time_is_refused_and_others_do_not_wait_for_it(alice: Person, serve: Serve) -> None:
-    async with serve(alice, request_timeout_seconds=0.5, max_requests_at_once=2):
-        slow = [asyncio.ensure_future(send_slowly(alice, TASK, 0.4)) for _ in range(5)]
+    async with serve(alice, request_timeout_seconds=1, max_requests_at_once=2):
+        slow = [asyncio.ensure_future(send_slowly(alice, TASK, lambda: asyncio.sleep(0.8))) for _ in range(5)]
         await asyncio.sleep(0.1)
         assert (await alice.get("/task")).status == 200
         for status, headers, seconds in await asyncio.gather(*slow):
             assert (status, headers["Connection"]) == (408, "close")
-            assert 0.4 < seconds < 3  # a machine that has other things to do takes its time
+            assert seconds > 0.9
         assert (await alice.get("/task")).json == []
 
 
 async def test_a_body_that_arrives_when_there_is_too_much_to_do_is_refused(alice: Person, sql: Sql, serve: Serve) -> None:
-    async with serve(alice, max_requests_at_once=1):
-        assert (await send_slowly(alice, TASK, 0.05))[0] == 201
-        slow = asyncio.ensure_future(send_slowly(alice, TASK, 0.1))
-        await asyncio.sleep(0.1)
+    async with serve(alice, max_requests_at_once=1, **ENDLESS):
+        assert (await send_slowly(alice, TASK, lambda: asyncio.sleep(0.05)))[0] == 201
+        go_on = asyncio.Event()
+        slow = asyncio.ensure_future(send_slowly(alice, TASK, go_on.wait))
         with row_held(sql, alice):
             change = asyncio.ensure_future(alice.patch("/task/1", json={"name": "b"}))
+            await until_waiting(sql, 1)
+            go_on.set()
             assert (await slow)[0] == 503
         assert (await change).status == 200
 
@@ -218,5 +222,5 @@ async def test_each_has_its_own_deadline() -> None:
             return loop.time() - began_at
         return None
 
-    took = await asyncio.gather(seconds(0, 5), seconds(0.05, 0.01), seconds(0.1, 5), seconds(0.25, 0.1), seconds(0.3, 5))
-    assert [length and round(length, 1) for length in took] == [0.2, None, 0.2, None, 0.2]
+    took = await asyncio.gather(seconds(0, 5), seconds(0.05, 0.01), seconds(0.1, 5), seconds(0.25, 0.01), seconds(0.3, 5))
+    assert [length and length > 0.19 for length in took] == [True, None, True, None, True]

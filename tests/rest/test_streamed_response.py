@@ -14,6 +14,7 @@ from rest import errors, streamed_response
 from rest.errors import Gone
 from telemetry import logs
 from tests.conftest import Person
+from tests.waiting import PATIENCE_SECONDS
 
 Write = Callable[[bytes], Awaitable[None]]
 Streams = Callable[..., Awaitable[Person]]
@@ -102,7 +103,7 @@ async def test_a_client_that_goes_is_no_failure(streams: Streams, caplog: pytest
     somebody = await streams(body)
     async with somebody.client.get("/health/ready") as response:
         assert response.status == 200
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await ended.wait()
     await asyncio.sleep(0)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
@@ -126,7 +127,7 @@ async def test_a_client_that_goes_before_it_begins_is_no_failure(
 
     somebody = await streams(body, until_it_is_gone, kind)
     asking = asyncio.create_task(somebody.get("/health/ready"))
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await arrived.wait()
         asking.cancel()
         await gone.wait()

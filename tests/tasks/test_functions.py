@@ -15,7 +15,7 @@ from psycopg2 import errors
 import models
 from postgres.database import Database
 from postgres.queries import Query
-from tasks.listing import _task_page
+from tasks.queries import task_page
 from tests.conftest import Person, Server, connection_to
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -370,7 +370,7 @@ def pages_read(sql: Sql, statement: str, *parameters: Any) -> int:
 
 
 def test_a_page_of_the_past_looks_at_no_more_tasks_than_it_shows(sql: Sql, settled: models.Caller) -> None:
-    page = _task_page("past", (), "id", False, "the start", short=True).one
+    page = task_page("past", (), "id", False, "the start", short=True).one
     values = [*settled, 5000, 20, True, *page.constants]
     assert pages_read(sql, page.text, *values) < 1000  # some 20 for each task; all 5,000 tasks were before 50,000
 

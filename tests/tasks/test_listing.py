@@ -12,7 +12,7 @@ from yarl import URL
 
 import models
 import postgres.pages
-from tasks import listing
+from tasks import queries
 from tasks.values import STATUSES
 from tests.conftest import Answer, Person
 
@@ -738,12 +738,12 @@ async def test_a_task_longer_than_what_is_left_still_comes(
     alice: Person, monkeypatch: pytest.MonkeyPatch, room: int, lengths: list[int]
 ) -> None:
     monkeypatch.setattr(postgres.pages, "BYTES_PER_PAGE", room)
-    listing._task_page.cache_clear()
+    queries.task_page.cache_clear()
     try:
         await new_tasks(alice, {}, {}, {"description": "x" * 1000}, {})
         read = await pages(alice, "/task")
     finally:
-        listing._task_page.cache_clear()
+        queries.task_page.cache_clear()
     assert [len(page.json) for page in read] == lengths
     assert [task["id"] for task in joined(read)] == [1, 2, 3, 4]
 

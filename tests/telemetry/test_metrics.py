@@ -17,6 +17,7 @@ from accounts import passwords
 from rest import overload
 from telemetry import metrics
 from tests.conftest import Person, Start, configured
+from tests.waiting import PATIENCE_SECONDS
 
 TOKEN = "only-for-prometheus"
 OPERATOR = {"Authorization": f"Bearer {TOKEN}"}
@@ -174,7 +175,7 @@ async def test_what_a_client_writes_makes_no_new_series(watched: Person) -> None
     for method in ("PROPFIND", "GET"):
         await watched(method, "/nowhere")
     await watched.get("/metrics", headers={"Authorization": "Bearer x"})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while ("event_loop_lag_seconds_sum", frozenset()) not in await measured(watched):  # what is measured every second is there, too
             await asyncio.sleep(0.01)
     async with Difference(watched):
@@ -299,7 +300,7 @@ async def test_open_streams_are_seen(watched: Person, newcomer: Any) -> None:
     streams = "event_streams", frozenset()
     async with watched.client.get("/task/events", headers=headers), watched.client.get("/task/events", headers=headers):
         assert (await measured(watched))[streams] == 2
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while (await measured(watched))[streams]:
             await asyncio.sleep(0.05)
 

@@ -15,6 +15,7 @@ from tests.conftest import Answer, Person, Server, Start, configured, connection
 from tests.rest.test_bodies import exchange, is_problem, request_of
 from tests.transfer.test_csv_format import NASTY
 from tests.transfer.test_transfer import CALENDAR, CSV, busy, make_tasks, sheet
+from tests.waiting import PATIENCE_SECONDS, connected, until
 from transfer import imports
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -418,13 +419,12 @@ def head(person: Person, length: int) -> bytes:
 async def test_a_file_that_stops_coming_is_given_up(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transfer.entries.IDLE_SECONDS", 0.3)
     before = stored(alice, sql)
-    reader, writer = await asyncio.open_connection(alice.client.host, alice.client.port)
-    writer.write(head(alice, 10_000) + SHEET.encode())
-    for _ in range(3):  # slowly is fine
-        await asyncio.sleep(0.2)
-        writer.write(b"a,,new,\r\n")
-    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
-    writer.close()
+    async with connected(alice.client) as (reader, writer), asyncio.timeout(PATIENCE_SECONDS):
+        writer.write(head(alice, 10_000) + SHEET.encode())
+        for _ in range(3):  # slowly is fine
+            await asyncio.sleep(0.2)
+            writer.write(b"a,,new,\r\n")
+        answer = await reader.readuntil(b"\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert stored(alice, sql) == before
 
@@ -432,14 +432,10 @@ async def test_a_file_that_stops_coming_is_given_up(alice: Person, sql: Sql, mon
 async def test_a_client_that_goes_away_leaves_nothing(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(imports, "BYTES_PER_PART", 0)
     before = stored(alice, sql)
-    _, writer = await asyncio.open_connection(alice.client.host, alice.client.port)
-    writer.write(head(alice, 10_000) + SHEET.encode() + b"a,,new,\r\n" * 10)
-    async with asyncio.timeout(5):
-        while not lines_left(sql, alice):
-            await asyncio.sleep(0.01)
-        writer.close()
-        while lines_left(sql, alice):
-            await asyncio.sleep(0.01)
+    async with connected(alice.client) as (_, writer):
+        writer.write(head(alice, 10_000) + SHEET.encode() + b"a,,new,\r\n" * 10)
+        await until(lambda: lines_left(sql, alice))
+    await until(lambda: not lines_left(sql, alice))
     assert stored(alice, sql) == before
 
 
@@ -447,25 +443,18 @@ async def test_a_user_has_two_imports_at_once_and_the_third_waits(alice: Person,
     assert alice.caller
     user_id = alice.caller.user_id
     under_way = alice.client.app[imports.IMPORTS]._by_user
-
-    async def until_under_way(count: int) -> None:
-        async with asyncio.timeout(5):
-            while under_way[user_id] != count:
-                await asyncio.sleep(0.01)
-
-    writers = [(await asyncio.open_connection(alice.client.host, alice.client.port))[1] for _ in range(2)]
-    for writer in writers:
-        writer.write(head(alice, 10_000) + SHEET.encode())
-    await until_under_way(2)
-    refused = await send(alice, CSV, SHEET + "a,,new,\r\n")
-    is_problem(refused, 429)
-    assert refused.headers["Retry-After"] == "15"
-    assert (await send(mallory, CSV, SHEET + "a,,new,\r\n")).status == 200
-    writers[0].close()
-    await until_under_way(1)
-    assert (await send(alice, CSV, SHEET + "a,,new,\r\n")).json["count"] == 1
-    writers[1].close()
-    await until_under_way(0)
+    async with connected(alice.client) as (_, first):
+        async with connected(alice.client) as (_, second):
+            for writer in (first, second):
+                writer.write(head(alice, 10_000) + SHEET.encode())
+            await until(lambda: under_way[user_id] == 2)
+            refused = await send(alice, CSV, SHEET + "a,,new,\r\n")
+            is_problem(refused, 429)
+            assert refused.headers["Retry-After"] == "15"
+            assert (await send(mallory, CSV, SHEET + "a,,new,\r\n")).status == 200
+        await until(lambda: under_way[user_id] == 1)
+        assert (await send(alice, CSV, SHEET + "a,,new,\r\n")).json["count"] == 1
+    await until(lambda: under_way[user_id] == 0)
     assert user_id not in under_way
 
 
@@ -553,6 +542,7 @@ async def test_a_refusal_is_not_kept(alice: Person) -> None:
 # Large accounts
 
 
+@pytest.mark.long
 async def test_a_large_account_goes_through_in_little_memory(alice: Person, newcomer: Newcomer, sql: Sql) -> None:
     """A worker's memory, with a hundred times as much, is measured by `make bench ARGS=--transfer`."""
     again, tasks = await newcomer("alice"), 3000
