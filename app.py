@@ -76,6 +76,7 @@ OPERATORS = [web.view("/metrics", views.Metrics)]  # there only with METRICS_TOK
 
 
 ROWS_PER_STEP, TASKS_PER_STEP, PAGES_PER_STEP = 10_000, 200, 20
+DAYS_UNTIL_FUNCTIONS_GO = 30  # those of a version that nobody runs
 
 
 def chores(given: Settings) -> list[Chore]:
@@ -87,6 +88,7 @@ def chores(given: Settings) -> list[Chore]:
         Chore(2, "limits_sweep(%s, %s)", (given.known_address_seconds, ROWS_PER_STEP)),
         Chore(3, "trash_sweep(now() - make_interval(secs => %s), %s, %s)", trash),
         Chore(4, "look_sweep(%s)", (PAGES_PER_STEP,)),
+        Chore(5, "functions_sweep(make_interval(days => %s))", (DAYS_UNTIL_FUNCTIONS_GO,)),
     ]
 
 
@@ -109,6 +111,11 @@ def document() -> bytes:
     return orjson.dumps(openapi.make(INFO, public, PRIVATE, OPERATORS, PARTICULARS))
 
 
+def connection_limits(given: Settings) -> ConnectionLimits:
+    """Return what the settings say of connections."""
+    return ConnectionLimits(given.request_timeout_seconds, given.keepalive_seconds, given.max_connections, given.max_header_bytes)
+
+
 async def create_app(given: Settings | None = None) -> web.Application:
     """Make an application with these settings, or with the environment's; gunicorn calls this in each worker."""
     given = given or settings.load()
@@ -120,10 +127,8 @@ async def create_app(given: Settings | None = None) -> web.Application:
         cors.allow(app, given.cors_origins, ["X-Purged", "X-Revision"])
     app[SERVICE] = service
     app[overload.UNDER_WAY] = under_way
-    app[operation.CONTEXT] = AccountLimits(given.password_min_length, given.token_lifetime_most_seconds)
-    app[connections.LIMITS] = ConnectionLimits(
-        given.request_timeout_seconds, given.keepalive_seconds, given.max_connections, given.max_header_bytes
-    )
+    app[operation.CONTEXT] = AccountLimits(given.password_min_length, given.token_lifetime_max_seconds)
+    app[connections.LIMITS] = connection_limits(given)
     app[connections.REFUSAL] = overload.refusal()
     app[docs_pages.DOCUMENT] = document()
     if given.metrics_token:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from models import Caller
 from rest.errors import EXTRA_HEADERS, InvalidToken, Unauthorized
 from service import SERVICE, Service
-from settings import LONGEST_TOKEN_LIFETIME_SECONDS, Settings
+from settings import MAX_TOKEN_LIFETIME_SECONDS, Settings
 from telemetry.logs import USER_ID
 
 ALGORITHM = "HS256"
@@ -70,7 +70,7 @@ class Claims(BaseModel):
     def caller(self) -> Caller:
         """Return who it is. Raises InvalidToken where it would live longer than we ever said, or names nobody."""
         user_id = int(self.sub)
-        if self.exp - self.iat > LONGEST_TOKEN_LIFETIME_SECONDS or user_id >= 2**63 or not 0 <= self.gen < GENERATIONS:
+        if self.exp - self.iat > MAX_TOKEN_LIFETIME_SECONDS or user_id >= 2**63 or not 0 <= self.gen < GENERATIONS:
             raise InvalidToken()
         return Caller(user_id, self.gen)
 

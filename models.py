@@ -90,9 +90,20 @@ class LookRefreshed(Stored):
 
     look = SmallIntegerField(primary_key=True)
     next_page = BigIntegerField()
+    found = BigIntegerField(default=0)  # in this pass: another one follows where any were
 
     class Meta:
         table_name = "look_refreshed"
+
+
+class FunctionsUsed(Stored):
+    """When a version's functions were last used."""
+
+    name = TextField(primary_key=True)  # of their schema
+    used_at = DateTimeTZField()
+
+    class Meta:
+        table_name = "functions_used"
 
 
 class TaskLog(Stored):
@@ -194,6 +205,7 @@ def upgrade(configuration: DatabaseConfiguration) -> None:
     if schema.fault:
         raise SystemExit(schema.fault)
     print(schema.remark or "The database is there, with this version's schema.")
+    print(f"Its connections have search_path = {migrate.search_path(MIGRATIONS)}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-LONGEST_TOKEN_LIFETIME_SECONDS = 366 * 86400
+MAX_TOKEN_LIFETIME_SECONDS = 366 * 86400
 EXAMPLE_SECRET = "replace-this-by-the-output-of-openssl-rand-hex-32"  # noqa: S105 - what .env.example says, and what is refused
 
 
@@ -69,9 +69,9 @@ class Settings(BaseSettings):
     )
     max_connections: int = Field(800, ge=1, le=100_000, description="connections of clients per worker, at most")
     max_requests_at_once: int = Field(256, ge=1, le=100_000, description="requests at work per worker; beyond it the answer is 503")
-    token_lifetime_seconds: int = Field(30 * 86400, ge=60, le=LONGEST_TOKEN_LIFETIME_SECONDS, description="how long a token lives")
-    token_lifetime_most_seconds: int = Field(
-        365 * 86400, ge=60, le=LONGEST_TOKEN_LIFETIME_SECONDS, description="the longest that a client may ask a token to live"
+    token_lifetime_seconds: int = Field(30 * 86400, ge=60, le=MAX_TOKEN_LIFETIME_SECONDS, description="how long a token lives")
+    token_lifetime_max_seconds: int = Field(
+        365 * 86400, ge=60, le=MAX_TOKEN_LIFETIME_SECONDS, description="the longest that a client may ask a token to live"
     )
     trash_lifetime_seconds: int = Field(
         30 * 86400, ge=1, le=100 * 366 * 86400, description="how long a deleted task stays in the trash before it is purged"
@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(128 * 1024, ge=1024, le=64 * 1024 * 1024, description="the largest request body")
     import_max_bytes: int = Field(512 * 1024 * 1024, ge=1024, le=64 * 1024**3, description="the largest file that can be imported")
     max_header_bytes: int = Field(8190, ge=1024, le=1024 * 1024, description="the longest line of a request's head")
-    undo_most_tasks: int = Field(10_000, ge=1, le=20_000, description="the most tasks that one undo alters")
+    undo_max_tasks: int = Field(10_000, ge=1, le=20_000, description="the most tasks that one undo alters")
     metrics_token: Annotated[SecretStr, _secret(16)] | None = Field(
         None, description="what Prometheus sends to read `/metrics`; at least 16 bytes; without it there is no such address"
     )

@@ -31,7 +31,7 @@ OURS = frozenset(
 
 
 def is_common(password: str, min_length: int) -> bool:
-    """Tell whether a guesser would try this one early, of those that are long enough."""
+    """Return whether a guesser would try this one early, of those that are long enough."""
     folded = password.casefold()
     return folded in OURS or folded in _common(min_length)
 
@@ -72,7 +72,7 @@ def hash_password(password: str, pepper: Pepper) -> str:
 
 
 def verify_password(password: str, stored: str | None, peppers: Sequence[Pepper]) -> bool:
-    """Tell whether this is the password. A no takes the same work whatever is stored, and where nothing is (None)."""
+    """Return whether this is the password. A no takes the same work whatever is stored, and where nothing is (None)."""
     name, _, rest = (stored or "").partition("$")
     password_hash, work = f"${rest}", 0
     for pepper in peppers:
@@ -88,7 +88,7 @@ def verify_password(password: str, stored: str | None, peppers: Sequence[Pepper]
 
 
 def is_outdated(stored: str, pepper: Pepper) -> bool:
-    """Tell whether the hash was made in another way than today's."""
+    """Return whether the hash was made in another way than today's."""
     name, _, rest = stored.partition("$")
     return name != pepper.name or hasher.check_needs_rehash(f"${rest}")
 
@@ -110,7 +110,7 @@ def _waste(work: int) -> None:
 # Where it is worked out
 
 PASSWORDS_WAITING = metrics.Gauge("passwords_waiting", "Passwords that wait to be hashed.")
-MAX_PASSWORDS_WAITING = metrics.Gauge("passwords_waiting_most", "Passwords that may wait to be hashed.")
+MAX_PASSWORDS_WAITING = metrics.Gauge("passwords_waiting_max", "Passwords that may wait to be hashed.")
 
 
 class Hashing:
@@ -126,15 +126,15 @@ class Hashing:
         return await self.run(hash_password, password, self.peppers[0])
 
     async def verify(self, password: str, stored: str | None) -> bool:
-        """Tell whether this is the password. Raises Unavailable where too many wait already."""
+        """Return whether this is the password. Raises Unavailable where too many wait already."""
         return await self.run(verify_password, password, stored, self.peppers)
 
     def is_outdated(self, stored: str) -> bool:
-        """Tell whether the hash was made in another way than today's."""
+        """Return whether the hash was made in another way than today's."""
         return is_outdated(stored, self.peppers[0])
 
     def waiting(self) -> int:
-        """Tell how many wait."""
+        """Return how many wait."""
         return max(0, self.max_waiting - self._free)
 
     async def run(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:

@@ -14,7 +14,7 @@ class AccountLimits(NamedTuple):
     """What the operator sets for these values: the validators find it as `info.context["app"]`."""
 
     password_min_length: int
-    token_lifetime_most_seconds: int
+    token_lifetime_max_seconds: int
 
 
 def _limits(info: ValidationInfo) -> AccountLimits:
@@ -30,7 +30,7 @@ def login_key(login: str) -> str:
 
 
 def is_login(password: str, login: str) -> bool:
-    """Tell whether the password is but the login, however written."""
+    """Return whether the password is but the login, however written."""
     return login_key(password) == login_key(login)
 
 
@@ -55,7 +55,7 @@ def _uncommon(value: str, info: ValidationInfo) -> str:
 
 
 def _not_too_long(seconds: int, info: ValidationInfo) -> int:
-    max_seconds = _limits(info).token_lifetime_most_seconds
+    max_seconds = _limits(info).token_lifetime_max_seconds
     if seconds > max_seconds:
         raise ValueError(f"must be at most {max_seconds} seconds")
     return seconds
@@ -84,7 +84,7 @@ NewPassword = Annotated[
         json_schema_extra={"minLength": _MIN_LENGTH} | CLEAN,
     ),
 ]
-_MAX_SECONDS = Settings.model_fields["token_lifetime_most_seconds"].default
+_MAX_SECONDS = Settings.model_fields["token_lifetime_max_seconds"].default
 TokenLifetime = Annotated[
     Number,
     AfterValidator(_not_too_long),

@@ -41,7 +41,7 @@ def arguments() -> argparse.Namespace:
 
 
 def plan(given: argparse.Namespace, jobs: Sequence[str]) -> Plan:
-    """Give what the rounds measure."""
+    """Return what the rounds measure."""
     systems, connections, turns, seconds = ("hello,ours", "32", 1, 3) if given.quick else (",".join(NAMES), "1,32,256", 3, 5)
     return Plan(
         Size(given.users),

@@ -185,5 +185,5 @@ class Stored:
 
 
 def counter(cluster: Cluster, statement: str, database: str) -> Callable[[], Stored]:
-    """Give what counts a database's tasks and entries."""
+    """Return what counts a database's tasks and entries."""
     return lambda: Stored(*cluster.run(database, statement)[0])

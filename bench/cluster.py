@@ -47,7 +47,7 @@ class Cluster:
             connection.close()
 
     def exists(self, database: str) -> bool:
-        """Tell whether there is such a database."""
+        """Return whether there is such a database."""
         return bool(self.run("postgres", "SELECT 1 FROM pg_database WHERE datname = %s", values=(database,)))
 
     def drop(self, database: str) -> None:
@@ -55,7 +55,7 @@ class Cluster:
         self.run("postgres", sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
 
     def rename(self, database: str, name: str) -> None:
-        """Give a database another name."""
+        """Return a database another name."""
         self.run("postgres", sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(database), sql.Identifier(name)))
 
     def copy(self, template: str, database: str) -> None:
@@ -101,7 +101,7 @@ class Cluster:
         self.run(database, *(definition for _, definition in found), "VACUUM (FREEZE, ANALYZE)", "CHECKPOINT")
 
     def cpu_seconds(self) -> float:
-        """Give the CPU time that all of it has had."""
+        """Return the CPU time that all of it has had."""
         return measure.cpu_seconds(self.pid)
 
 

@@ -11,8 +11,8 @@ TASKS_PER_USER = 200
 GENERATION = 2**52 + 1  # of every user's tokens
 LISTED_STATUS = "planned"
 LISTED = 20
-MOST_SAMPLED_USERS = 50
-MOST_WALKED_USERS = 1000  # with many more, the verifying of first tokens would be what is measured
+MAX_SAMPLED_USERS = 50
+MAX_WALKED_USERS = 1000  # with many more, the verifying of first tokens would be what is measured
 FIRST_MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 FIRST_DAY = date(2026, 1, 1)
 DESCRIPTION = "Ask for the figures first, compare them with those of last year, and write down in a few words what has changed."
@@ -43,12 +43,12 @@ class Size:
     @property
     def sampled_users(self) -> int:
         """The first users, whom the load leaves alone, so that what is asked of them can be foretold after changes too."""
-        return min(MOST_SAMPLED_USERS, self.users // 10)
+        return min(MAX_SAMPLED_USERS, self.users // 10)
 
     @property
     def walked(self) -> int:
         """The tasks that the load goes through: of no more users than whose tokens a warm-up shows to every worker."""
-        return (min(self.users, MOST_WALKED_USERS) - self.sampled_users) * TASKS_PER_USER
+        return (min(self.users, MAX_WALKED_USERS) - self.sampled_users) * TASKS_PER_USER
 
     @property
     def stride(self) -> int:
@@ -68,28 +68,28 @@ class Part:
 
 
 def parts(size: Size, count: int) -> list[Part]:
-    """Give the walk in so many equal parts."""
+    """Return the walk in so many equal parts."""
     length = size.walked // count
     return [Part(place * length, length) for place in range(count)]
 
 
 def seeded_status(task_id: int) -> str:
-    """Give the status that a task has at first."""
+    """Return the status that a task has at first."""
     return STATUSES[(task_id - 1) % len(STATUSES)]
 
 
 def next_status(task_id: int) -> str:
-    """Give the status that the first change of a task gives it."""
+    """Return the status that the first change of a task gives it."""
     return TURNS[(task_id - 1) % len(TURNS)]
 
 
 def moment_text(moment: datetime) -> str:
-    """Give a moment as the service shows it."""
+    """Return a moment as the service shows it."""
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def seeded_task(user_id: int, task_id: int) -> dict[str, Any]:
-    """Give a task as the service must show it while nobody has changed it."""
+    """Return a task as the service must show it while nobody has changed it."""
     moment = moment_text(FIRST_MOMENT + timedelta(hours=task_id))
     status = seeded_status(task_id)
     return {
@@ -107,12 +107,12 @@ def seeded_task(user_id: int, task_id: int) -> dict[str, Any]:
 
 
 def listed_ids() -> list[int]:
-    """Give the ids that a listing of LISTED tasks in LISTED_STATUS must have, in order."""
+    """Return the ids that a listing of LISTED tasks in LISTED_STATUS must have, in order."""
     return [task_id for task_id in range(1, TASKS_PER_USER + 1) if seeded_status(task_id) == LISTED_STATUS][:LISTED]
 
 
 def new_task(status: str) -> dict[str, Any]:
-    """Give the body of a creation."""
+    """Return the body of a creation."""
     return {
         "name": f"Order the spare parts for the pump ({status})",
         "description": f"{DESCRIPTION} Then tell the others.",

@@ -29,7 +29,7 @@ WALK = f"""
 
 
 def _statement(job: str, turn: str) -> str:
-    """Give what the service sends for one request; `turn` says which of the bodies."""
+    """Return what the service sends for one request; `turn` says which of the bodies."""
     match job:
         case "W1":
             return _as_sent(matching_task("live", ()), ":user_id", GENERATION, ":id")
@@ -48,7 +48,7 @@ def _write(task: str, turn: str) -> str:
 
 
 def _as_sent(query: Query[Any], *values: Any) -> str:
-    """Give a read's text with its values in their places; those that begin with a colon are pgbench's variables."""
+    """Return a read's text with its values in their places; those that begin with a colon are pgbench's variables."""
     texts = (value if f"{value}".startswith(":") else adapt(value).getquoted().decode() for value in (*values, True, *query.one.constants))
     return re.sub("%s", lambda _: next(texts), query.one.text)
 

@@ -16,11 +16,11 @@ OF_CAPACITY = {  # of whose, the least
     "W4": {"hello": 0.18, "pgbench": 1.0, "twin": 20},
 }
 READING = ("W1", "W2")
-MOST_P99_OF_P50 = 3
-MOST_OF_UNBATCHED_P50 = 1.1
-LEAST_KEPT = 0.85
-MOST_SECONDS_TO_START = 1
-MOST_MIB = 90
+MAX_P99_OF_P50 = 3
+MAX_OF_UNBATCHED_P50 = 1.1
+MIN_KEPT = 0.85
+MAX_SECONDS_TO_START = 1
+MAX_MIB = 90
 
 
 class Goal(NamedTuple):
@@ -44,7 +44,7 @@ class Goal(NamedTuple):
 
 
 def goals(results: Results) -> Iterator[Goal]:
-    """Give the goals; those that nothing was measured for have no figures."""
+    """Return the goals; those that nothing was measured for have no figures."""
     records = results.get("rounds", {}).get("records", [])
     grown = results.get("growth", {}).get("records", [])
     started = choose(results.get("starts", {}).get("records", []), system="ours")
@@ -54,18 +54,18 @@ def goals(results: Results) -> Iterator[Goal]:
             yield Goal(what, ratios(records, "ours", other, job=job, connections=CONNECTIONS), least=least)
     for job in READING:
         cell = choose(records, system="ours", job=job, connections=CONNECTIONS)
-        yield Goal(f"{job}: p99, as a multiple of p50", [each["p99_ms"] / each["p50_ms"] for each in cell], most=MOST_P99_OF_P50)
+        yield Goal(f"{job}: p99, as a multiple of p50", [each["p99_ms"] / each["p50_ms"] for each in cell], most=MAX_P99_OF_P50)
     for job in JOBS:
         what = f"{job}: p50 with one connection, as a part of that with batching off"
-        yield Goal(what, ratios(records, "ours", "unbatched", "p50_ms", job=job, connections=1), most=MOST_OF_UNBATCHED_P50)
+        yield Goal(what, ratios(records, "ours", "unbatched", "p50_ms", job=job, connections=1), most=MAX_OF_UNBATCHED_P50)
     for job in JOBS:
-        yield Goal(f"{job}: capacity with the most tasks, as a part of that with the fewest", kept(grown, job), least=LEAST_KEPT)
-    yield Goal("Seconds from the start to the first answer", column(started, "seconds"), most=MOST_SECONDS_TO_START)
-    yield Goal("RSS of an idle worker, MiB", column(started, "rss_mib"), most=MOST_MIB)
+        yield Goal(f"{job}: capacity with the most tasks, as a part of that with the fewest", kept(grown, job), least=MIN_KEPT)
+    yield Goal("Seconds from the start to the first answer", column(started, "seconds"), most=MAX_SECONDS_TO_START)
+    yield Goal("RSS of an idle worker, MiB", column(started, "rss_mib"), most=MAX_MIB)
 
 
 def kept(records: Sequence[Record], job: str) -> list[float]:
-    """Give what the largest size keeps of the smallest one's capacity, turn by turn."""
+    """Return what the largest size keeps of the smallest one's capacity, turn by turn."""
     sizes = sorted({each["tasks"] for each in records})
     first, last = (column(choose(records, job=job, tasks=size), "capacity") for size in (sizes[:1] or [0]) + (sizes[-1:] or [0]))
     return [many / few for few, many in zip(first, last, strict=True)]

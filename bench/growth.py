@@ -38,7 +38,7 @@ class Grown:
         self._cluster.rename(self._cluster.seed(stores.OURS, self.size), self._database)
 
     def drop(self) -> None:
-        """Give the room back."""
+        """Return the room back."""
         self._cluster.drop(self._database)
 
     def measure(self, job: str, turn: int) -> dict[str, Any]:

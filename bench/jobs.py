@@ -41,7 +41,7 @@ Ask = Callable[[str, int, int], Answer]  # a job, a user, and the user's task; a
 
 
 def body(request: Request, task_id: int) -> str | None:
-    """Give what is sent the first time."""
+    """Return what is sent the first time."""
     return request.bodies[(task_id - 1) % len(request.bodies)] if request.bodies else None
 
 

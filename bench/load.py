@@ -18,7 +18,7 @@ class Cost(NamedTuple):
     postgresql: float
 
     def since(self, earlier: "Cost") -> "Cost":
-        """Give what was had since an earlier moment."""
+        """Return what was had since an earlier moment."""
         return Cost(self.service - earlier.service, self.postgresql - earlier.postgresql)
 
 
@@ -87,12 +87,12 @@ class Figures:
         return capacity(cores(), self.cpu_us)
 
     def to_json(self) -> dict[str, float]:
-        """Give all figures, the derived ones too."""
+        """Return all figures, the derived ones too."""
         return asdict(self) | {"cpu_us": self.cpu_us, "capacity": self.capacity}
 
 
 def capacity(cores: int, cpu_us: float) -> float:
-    """Give the requests per second of so many cores."""
+    """Return the requests per second of so many cores."""
     return cores * 1e6 / cpu_us
 
 

@@ -18,7 +18,7 @@ from service import SERVICE
 from settings import Settings
 
 ROUNDS = 200
-MOST_APART = 0.10
+MAX_APART = 0.10
 
 
 async def measure(given: Settings) -> dict[str, list[float]]:
@@ -54,7 +54,7 @@ def main() -> None:
             known, unknown = (statistics.median(took[kind]) * 1000 for kind in ("known", "unknown"))
             apart.append(abs(known / unknown - 1))
             print(f"{peppers}: n = {ROUNDS} each; known login {known:.1f} ms, unknown login {unknown:.1f} ms, {apart[-1]:.1%} apart")
-    if max(apart) > MOST_APART:
+    if max(apart) > MAX_APART:
         raise SystemExit("The time of a refusal tells whether there is such a login.")
 
 

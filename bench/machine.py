@@ -13,7 +13,7 @@ PACKAGES = ("aiohttp", "gunicorn", "uvloop", "aiopg", "peewee-async", "psycopg2-
 
 
 def describe(cluster: Cluster) -> dict[str, str]:
-    """Give what matters of the machine and the versions, in words."""
+    """Return what matters of the machine and the versions, in words."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     wrk = subprocess.run(["wrk", "-v"], check=False, capture_output=True, text=True).stdout  # its exit code is 1
     settings = ", ".join(f"{name} {value}" for name, value in PRODUCTION.items())

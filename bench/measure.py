@@ -17,7 +17,7 @@ class Process(NamedTuple):
 
 
 def processes() -> Iterator[Process]:
-    """Give all processes."""
+    """Return all processes."""
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             fields = (directory / "stat").read_text().rpartition(")")[2].split()
@@ -27,7 +27,7 @@ def processes() -> Iterator[Process]:
 
 
 def tree(root: int) -> list[Process]:
-    """Give a process and all that descend from it."""
+    """Return a process and all that descend from it."""
     everybody = list(processes())
     found = [process for process in everybody if process.pid == root]
     for ancestor in found:  # it grows while we go through it
@@ -36,7 +36,7 @@ def tree(root: int) -> list[Process]:
 
 
 def cpu_seconds(root: int) -> float:
-    """Give the CPU time that a process and its descendants have had, those that have ended included."""
+    """Return the CPU time that a process and its descendants have had, those that have ended included."""
     return sum(process.ticks for process in tree(root)) / TICKS_PER_SECOND
 
 
@@ -48,12 +48,12 @@ class Memory(NamedTuple):
 
 
 def memory(pid: int) -> Memory:
-    """Give the memory of a process."""
+    """Return the memory of a process."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     kibibytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
     return Memory(kibibytes["Pss"] / 1024, kibibytes["Rss"] / 1024)
 
 
 def cores() -> int:
-    """Give how many cores we may use."""
+    """Return how many cores we may use."""
     return len(os.sched_getaffinity(0))

@@ -83,7 +83,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def summary(records: Sequence[Record]) -> str:
-    """Give the medians in a table for the terminal, with each capacity as a part of hello's in the same round."""
+    """Return the medians in a table for the terminal, with each capacity as a part of hello's in the same round."""
     lines = ["".join(f"{name:>15}" for name in ("job", "connections", "system", *COLUMNS.values(), "of hello's"))]
     for job, connections, system in dict.fromkeys((each["job"], each["connections"], each["system"]) for each in records):
         cell = choose(records, job=job, connections=connections, system=system)
@@ -94,7 +94,7 @@ def summary(records: Sequence[Record]) -> str:
 
 
 def growth_summary(records: Sequence[Record]) -> str:
-    """Give the medians of the growth in a table for the terminal."""
+    """Return the medians of the growth in a table for the terminal."""
     lines = ["".join(f"{name:>15}" for name in ("job", "tasks", *(COLUMNS[name] for name in GROWN)))]
     for job, tasks in dict.fromkeys((each["job"], each["tasks"]) for each in records):
         cell = choose(records, job=job, tasks=tasks)
@@ -103,7 +103,7 @@ def growth_summary(records: Sequence[Record]) -> str:
 
 
 def page(results: Results) -> str:
-    """Give the whole page."""
+    """Return the whole page."""
     parts = {"rounds": _rounds, "costs": _costs, "starts": _starts, "growth": _growth}
     texts = [part(results[name]) for name, part in parts.items() if name in results]
     return "\n".join([INTRODUCTION, _goals(results), *texts])
@@ -129,7 +129,7 @@ def _cells(cell: Sequence[Record], figures: Iterable[str]) -> list[str]:
 def _rounds(part: dict[str, Any]) -> str:
     records, plan = part["records"], part["plan"]
     names = [name for name in rounds.ALL_NAMES if choose(records, system=name)]
-    what = {"warm_up": rounds.WARM_UP_SECONDS, "samples": checks.SAMPLES, "tasks": data.TASKS_PER_USER, "most_refused": rounds.MOST_REFUSED}
+    what = {"warm_up": rounds.WARM_UP_SECONDS, "samples": checks.SAMPLES, "tasks": data.TASKS_PER_USER, "most_refused": rounds.MAX_REFUSED}
     refused = "; ".join(plan.get("refused", [])) or "here none was"
     texts = [ROUNDS.format(**plan | what | {"refused": refused}), _measured(part)]
     texts.append(table(["system", "how it runs"], [[rounds.TITLES[name], HOW[name]] for name in names]))

@@ -15,7 +15,7 @@ SAME_WORK = ("round", "job", "connections")
 
 
 def load() -> Results:
-    """Give what earlier runs found."""
+    """Return what earlier runs found."""
     return json.loads(FILE.read_text()) if FILE.exists() else {}
 
 
@@ -26,17 +26,17 @@ def keep(part: str, machine: dict[str, str], records: Sequence[Record], **plan: 
 
 
 def choose(records: Iterable[Record], **values: Any) -> list[Record]:
-    """Give the records that have these values."""
+    """Return the records that have these values."""
     return [record for record in records if all(record[name] == value for name, value in values.items())]
 
 
 def column(records: Iterable[Record], name: str) -> list[float]:
-    """Give one figure of each."""
+    """Return one figure of each."""
     return [record[name] for record in records]
 
 
 def ratios(records: Sequence[Record], system: str, other: str, name: str = "capacity", **values: Any) -> list[float]:
-    """Give a system's figures as parts of another's, each for the same work in the same round."""
+    """Return a system's figures as parts of another's, each for the same work in the same round."""
     others = {tuple(record[key] for key in SAME_WORK): record[name] for record in choose(records, system=other, **values)}
     ours = {tuple(record[key] for key in SAME_WORK): record[name] for record in choose(records, system=system, **values)}
     return [figure / others[key] for key, figure in ours.items() if key in others]

@@ -18,7 +18,7 @@ from bench.peers.kinto import KINTO
 from bench.systems import Running, System
 
 WARM_UP_SECONDS = 1
-MOST_REFUSED = 2  # rounds
+MAX_REFUSED = 2  # rounds
 SYSTEMS = {system.name: system for system in (systems.HELLO, systems.OURS, systems.UNBATCHED, systems.TWIN, KINTO)}
 NAMES = ("ours", "unbatched", "pgbench", "twin", "hello")
 ALL_NAMES = (*NAMES, "kinto")
@@ -72,7 +72,7 @@ def loaded(cluster: Cluster, name: str, size: Size, directory: Path) -> Iterator
 
 
 def by_wrk(system: System, running: Running, size: Size) -> RunJob:
-    """Give what runs a job by wrk."""
+    """Return what runs a job by wrk."""
     return lambda job, *rest: generators.wrk(running.target, system.requests[job], size, *rest)
 
 
@@ -108,7 +108,7 @@ def run(cluster: Cluster, plan: Plan, directory: Path) -> tuple[list[dict[str, A
             except Refused as error:
                 print(f"Refused: {error}", file=sys.stderr)
                 refused.append(str(error))
-                if len(refused) > MOST_REFUSED:
+                if len(refused) > MAX_REFUSED:
                     raise
     return records, refused
 

@@ -46,7 +46,8 @@ SELECT (SELECT count(*) FROM tasks), (SELECT count(*) FROM task_log), NULL,
 def make_our_schema(cluster: Cluster, database: str) -> None:
     """Bring a database to the service's schema, whose functions everybody who connects then finds."""
     migrate.upgrade(database, {"host": cluster.host, "user": "postgres"}, MIGRATIONS)
-    cluster.run(database, f"ALTER ROLE postgres SET search_path = {migrate.search_path(MIGRATIONS)}")
+    path = f"ALTER ROLE postgres SET search_path = {migrate.search_path(MIGRATIONS)}"
+    cluster.run(database, path, "ALTER ROLE postgres SET plan_cache_mode = force_generic_plan")  # as the service's connections have them
 
 
 def make_twin_schema(cluster: Cluster, database: str) -> None:

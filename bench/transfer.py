@@ -19,7 +19,7 @@ from tasks.values import STATUSES
 
 TASKS = 100_000
 ENTRIES = 10  # of each task's log
-MOST_MIB = 50  # by which a worker may grow
+MAX_MIB = 50  # by which a worker may grow
 SECONDS_BETWEEN_LOOKS = 0.05
 DATABASE = "transferred"
 ONE_WORKER = replace(OURS, environment=lambda cluster, database: our_settings(cluster, database) | {"WEB_CONCURRENCY": "1"})
@@ -32,7 +32,7 @@ ACCOUNTS = (
 
 
 def history(user_id: int, tasks: int, entries: int) -> tuple[str, ...]:
-    """Give the statements by which a user has tasks that were created one by one, then taken through the statuses again and again."""
+    """Return the statements by which a user has tasks that were created one by one, then taken through the statuses again and again."""
     statuses, before, last = f"(ARRAY{list(STATUSES)!r})", tasks * entries, tasks * (entries + 1)
     return (
         f"UPDATE user_state SET (revision, last_task_id, changed_at) = ({last}, {tasks}, {_moment(last)}) WHERE user_id = {user_id}",
@@ -68,7 +68,7 @@ def run(cluster: Cluster, directory: Path, tasks: int = TASKS) -> None:
                 seconds, most = _watched(worker.pid, do)
                 size = out.stat().st_size / 2**20
                 print(f"{media_type:17} {way:3} {size:6.1f} MiB {seconds:6.1f} s, RSS {at_rest:.0f} -> {most:.0f} MiB")
-                if most - at_rest >= MOST_MIB:
+                if most - at_rest >= MAX_MIB:
                     raise Refused(f"a worker grew by {most - at_rest:.0f} MiB")
             if user == 2:
                 _take(running, user, path, again)
@@ -107,7 +107,7 @@ def _digest(file: Path) -> str:
 
 
 def _watched(pid: int, do: Callable[[], None]) -> tuple[float, float]:
-    """Give how many seconds something takes, and what a process has in memory meanwhile, at the most, in MiB."""
+    """Return how many seconds something takes, and what a process has in memory meanwhile, at the most, in MiB."""
     found = [memory(pid).rss]
     ended = threading.Event()
 

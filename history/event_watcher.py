@@ -16,7 +16,7 @@ from models import CALLER_TYPES, Caller
 from postgres.database import Database
 from postgres.queries import Query, q
 from rest.errors import InvalidToken, TooManyRequests, Unavailable
-from rest.values import LARGEST_ID
+from rest.values import MAX_ID
 from service import SERVICE
 from telemetry import metrics
 
@@ -123,7 +123,7 @@ class Watcher:
         return [stream for user_id in user_ids for stream in self._streams.get(user_id, ())]
 
     def count_streams(self) -> int:
-        """Tell how many streams this worker has open."""
+        """Return how many streams this worker has open."""
         return sum(map(len, self._streams.values()))
 
     def hear(self, user_id: Any) -> None:
@@ -164,13 +164,13 @@ class Watcher:
                 await asyncio.sleep(SECONDS_AFTER_TROUBLE)
 
     async def _feed(self) -> None:
-        """Give their news to the streams of those who may have some; where one answer doesn't hold them all, ask on at once.
+        """Return their news to the streams of those who may have some; where one answer doesn't hold them all, ask on at once.
 
         Streams that lack much catch up by themselves: what one user's changes cost isn't the others' to wait for.
         """
         since: dict[Caller, int] = {}
         for stream in self._of(self._changed):
-            place = stream.revision if stream.is_live else LARGEST_ID  # after which nothing comes but the end of the token
+            place = stream.revision if stream.is_live else MAX_ID  # after which nothing comes but the end of the token
             since[stream.caller] = min(place, since.get(stream.caller, place))
         self._changed.clear()
         if not since:

@@ -66,7 +66,14 @@ CREATE INDEX task_in_trash ON task (deleted_at) WHERE deleted_at IS NOT NULL;
 -- How far the bodies of older looks have been made anew, page by page of the table.
 CREATE TABLE look_refreshed (
     look      smallint PRIMARY KEY,
-    next_page bigint NOT NULL
+    next_page bigint NOT NULL,
+    found     bigint NOT NULL DEFAULT 0                 -- in this pass: another one follows where any were
+);
+
+-- When each version's functions were last used, so that those that nobody runs can go.
+CREATE TABLE functions_used (
+    name    text PRIMARY KEY,                           -- of their schema
+    used_at timestamptz NOT NULL
 );
 
 CREATE TABLE task_log (

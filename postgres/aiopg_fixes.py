@@ -1,4 +1,4 @@
-"""Faults of aiopg 1.4.0, mended until it mends them itself. Each has a test that fails without its mend."""
+"""Faults of aiopg 1.4.0, fixed here until it fixes them itself. Each has a test that fails without its fix."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ aiopgs_release = aiopg.pool.Pool.release
 
 
 def apply() -> None:
-    """Put the mends in place, for every connection and pool that is made afterwards."""
+    """Put the fixes in place, for every connection and pool that is made afterwards."""
     setattr(aiopg.connection.Connection, "_poll", poll)  # noqa: B010 - mypy knows that nobody does this
     setattr(aiopg.pool, "connect", connect)  # noqa: B010
     setattr(aiopg.pool.Pool, "_fill_free_pool", fill)  # noqa: B010
@@ -84,7 +84,7 @@ async def _addresses(host: str, port: Any) -> dict[str, str]:
 
 
 def release(self: Any, connection: aiopg.connection.Connection) -> "asyncio.Future[None]":
-    """Give a connection back. A dead one frees its place too, so whoever waits for one must hear of it (as in asyncmy #154).
+    """Return a connection back. A dead one frees its place too, so whoever waits for one must hear of it (as in asyncmy #154).
 
     aiopg's own makes a task for each live one, also where nobody waits.
     """
@@ -125,7 +125,7 @@ async def fill(self: Any, override_min: bool) -> None:
 
 
 def take_free(pool: Any) -> Any:
-    """Give the free connection that was used last, whose plans and caches are warm; None where aiopg must make or await one."""
+    """Return the free connection that was used last, whose plans and caches are warm; None where aiopg must make or await one."""
     while pool._free and not pool._closing:
         connection = pool._free.pop()
         if not connection.closed:

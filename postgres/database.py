@@ -179,7 +179,7 @@ class Database(AsyncPostgresql):
 
     async def _compare_schemas(self) -> str | None:
         try:
-            applied = await self.rows(migrate.APPLIED, (migrate.functions_schema(MIGRATIONS),), read=True)
+            applied = await self.rows(migrate.IN_USE, (migrate.functions_schema(MIGRATIONS),), read=True)
         except peewee.ProgrammingError:  # not even yoyo's table is there
             applied = []
         return migrate.compare({step for (step,) in applied}, migrate.steps(MIGRATIONS)).fault

@@ -29,18 +29,18 @@ class DatabaseUnavailable(Unavailable):
 
 
 def was_refused(error: Exception) -> bool:
-    """Tell whether PostgreSQL refused the statement: then nothing of it happened. What was lost on the way may have."""
+    """Return whether PostgreSQL refused the statement: then nothing of it happened. What was lost on the way may have."""
     code = _code(error.__cause__ if isinstance(error, Unavailable) else error)
     return code is not None and not _is_of_connection(code)
 
 
 def may_be_repeated(error: Unavailable, *, read: bool) -> bool:
-    """Tell whether a statement may be tried again: where nothing of it happened, and a read where the connection broke."""
+    """Return whether a statement may be tried again: where nothing of it happened, and a read where the connection broke."""
     return _was_a_deadlock(error.__cause__) or (read and _connection_broke(error.__cause__))
 
 
 def _was_a_deadlock(error: BaseException | None) -> bool:
-    """Tell whether PostgreSQL took everything back for another's sake: then it may be tried again, a change too."""
+    """Return whether PostgreSQL took everything back for another's sake: then it may be tried again, a change too."""
     return (_code(error) or "").startswith("40")
 
 

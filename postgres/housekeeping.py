@@ -58,7 +58,7 @@ async def sweep(database: Database, chore: Chore) -> int:
         removed += step
         await asyncio.sleep(SECONDS_BETWEEN_STEPS)
     if removed:
-        log.info("housekeeping removed %d rows", removed)
+        log.info("housekeeping: %s did %d", chore.call.partition("(")[0], removed)
     return removed
 
 

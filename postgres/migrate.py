@@ -6,8 +6,10 @@ yoyo finds, orders and runs the steps. Three things of its own are replaced: its
 mark are two transactions; and a step that waits for a table makes everybody wait.
 """
 
+import getpass
 import glob
 import hashlib
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +21,7 @@ from typing import Any, NamedTuple
 import psycopg2
 from psycopg2 import errors, sql
 
-OLDEST_POSTGRESQL = 17
+MIN_POSTGRESQL_VERSION = 17
 ENCODING = "UTF8"
 WORKER_BOOT_ERROR = 3  # the exit code at which gunicorn gives up; at any other it starts the next worker, for ever
 TOO_OLD = """This database was made before version 0.1.0, from which on databases are upgraded. To take an account along, GET /export
@@ -30,8 +32,7 @@ SECONDS_BETWEEN_TRIES = 0.05
 SECONDS_FOR_A_LOCK = 1.2  # PostgreSQL ends an autovacuum that is in the way after one; meanwhile everybody queues behind the step
 TRIES_FOR_A_LOCK, SECONDS_BETWEEN_LOCKS = 60, 1  # who holds it may take long: an import, housekeeping
 APPLIED = "SELECT migration_id FROM _yoyo_migration UNION ALL SELECT nspname FROM pg_namespace WHERE nspname = %s"
-OLD_VERSIONS = "SELECT nspname FROM pg_namespace WHERE nspname ~ '^functions_[0-9a-f]{8}$' ORDER BY oid DESC OFFSET %s"
-VERSIONS_KEPT = 3  # of functions: those of workers that still run, and of the way back
+IN_USE = f"{APPLIED} AND nspname = ANY (current_schemas(false))"  # as a connection of the service must find it
 
 
 class Schema(NamedTuple):
@@ -72,7 +73,7 @@ def functions_schema(directory: Path) -> str:
 
 def search_path(directory: Path) -> str:
     """Return the search path of this version's connections."""
-    return f"{functions_schema(directory)},public"
+    return f'{functions_schema(directory)},"$user",public'
 
 
 def _functions(directory: Path) -> str:
@@ -98,7 +99,16 @@ def upgrade(database: str, parameters: dict[str, Any], directory: Path) -> Schem
                     _apply(database, parameters, directory)
                 if functions_schema(directory) in found.missing:
                     _make_functions(database, parameters, directory)
+        _note_use(connection, directory)
         return _compared(connection, directory)
+
+
+def _note_use(connection: Any, directory: Path) -> None:
+    """Let housekeeping know that this version's functions are used, before it may find that they weren't for long."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('functions_used')")
+        if cursor.fetchone() != (None,):
+            cursor.execute("UPDATE functions_used SET used_at = now() WHERE name = %s", (functions_schema(directory),))
 
 
 def _compared(connection: Any, directory: Path) -> Schema:
@@ -106,13 +116,13 @@ def _compared(connection: Any, directory: Path) -> Schema:
 
 
 def _may_be_made(schema: Schema, directory: Path) -> bool:
-    """Tell whether what is missing can be made: steps where the schema has no later ones, functions where all steps are there."""
+    """Return whether what is missing can be made: steps where the schema has no later ones, functions where all steps are there."""
     return not schema.unknown or schema.missing == {functions_schema(directory)}
 
 
 def _what_is_wanting(connection: Any, directory: Path) -> str | None:
-    if connection.server_version < OLDEST_POSTGRESQL * 10_000:
-        return f"PostgreSQL {OLDEST_POSTGRESQL} or newer is needed; this server is {connection.server_version // 10_000}."
+    if connection.server_version < MIN_POSTGRESQL_VERSION * 10_000:
+        return f"PostgreSQL {MIN_POSTGRESQL_VERSION} or newer is needed; this server is {connection.server_version // 10_000}."
     if (encoding := connection.get_parameter_status("server_encoding")) != ENCODING:
         return f"A database in {ENCODING} is needed; this one is in {encoding}. ENCODING 'UTF8' TEMPLATE template0 makes one."
     applied = _applied(connection, directory)
@@ -172,6 +182,10 @@ def _apply(database: str, parameters: dict[str, Any], directory: Path) -> None:
         def lock(self, timeout: float = 0) -> AbstractContextManager[None]:
             return nullcontext()  # we hold a better one; yoyo's is a row that stays behind after a kill
 
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # who is only a number (`docker run --user 54321`); yoyo logs by name who applied a step
+        os.environ["LOGNAME"] = str(os.getuid())
     backend = Backend(DatabaseURI("postgresql", None, None, None, None, database, parameters), "_yoyo_migration")
     with closing(backend.connection):
         backend.ensure_internal_schema_updated()
@@ -193,14 +207,11 @@ def _apply_one(backend: Any, step: Any) -> None:
 
 
 def _make_functions(database: str, parameters: dict[str, Any], directory: Path) -> None:
-    """Make this version's functions, and remove those of versions that nobody goes back to."""
+    """Make this version's functions. Those of other versions stay, until housekeeping finds that nobody uses them."""
     with closing(psycopg2.connect(dbname=database, **parameters)) as connection, connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE SCHEMA {functions_schema(directory)}; SET LOCAL search_path = {search_path(directory)}")
         if functions := _functions(directory):
             cursor.execute(functions)
-        cursor.execute(OLD_VERSIONS, (VERSIONS_KEPT,))
-        for (old,) in cursor.fetchall():
-            cursor.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(old)))
 
 
 def _give_way(attempt: Callable[[], None]) -> None:

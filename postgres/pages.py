@@ -27,13 +27,13 @@ class Order(NamedTuple):
     descending: bool = False
 
     def terms(self) -> list[ColumnBase]:
-        """Give the terms of ORDER BY."""
+        """Return the terms of ORDER BY."""
         nulls = "LAST" if self.key and self.key.nullable else None
         key = [self.key.value.desc(nulls=nulls) if self.descending else self.key.value.asc(nulls=nulls)] if self.key else []
         return [*key, self.tie.desc() if self.descending else self.tie.asc()]
 
     def after(self, key_is_null: bool) -> Expression:
-        """Give the condition for what comes after the place (q.after_key, q.after_tie). Where the key is null comes last."""
+        """Return the condition for what comes after the place (q.after_key, q.after_tie). Where the key is null comes last."""
         if self.key is None:
             return self._beyond(self.tie, q.after_tie)
         if key_is_null:
@@ -54,18 +54,18 @@ def after(place: list[Any] | None) -> After:
 
 
 def parameters(order: Order, after: After) -> dict[str, str]:
-    """Give the SQL types of what a page's query needs besides: how many rows at the most, then the place."""
+    """Return the SQL types of what a page's query needs besides: how many rows at the most, then the place."""
     key = {"after_key": order.key.sql_type} if order.key and after == "a key" else {}
     return {"most": "int"} | key | ({} if after == "the start" else {"after_tie": "bigint"})
 
 
 def values(most: int, place: list[Any] | None) -> list[Any]:
-    """Give the values of those parameters."""
+    """Return the values of those parameters."""
     return [most, *(value for value in place or () if value is not None)]
 
 
 def page_of(entries: Select, order: Order, after: After, short: bool) -> Select:
-    """Give the page of `entries` (a `body` each) that begins after the place.
+    """Return the page of `entries` (a `body` each) that begins after the place.
 
     Its columns: the `last` place (JSON; NULL where nothing follows); how many bytes at the end of json are `spare`, being of the entry that
     follows; and `json` itself, NULL where it is too heavy to travel with others (see Query). A `short` page can't grow too long, and so
@@ -111,5 +111,5 @@ def _place(key: ColumnBase, tie: ColumnBase) -> ColumnBase:
 
 
 def _item(values: ColumnBase, number: str) -> ColumnBase:
-    """Give the one of that number (1: the first) of a column's values."""
+    """Return the one of that number (1: the first) of a column's values."""
     return NodeList((EnclosedNodeList([fn.array_agg(values)]), SQL(f"[{number}]")), glue="")

@@ -15,7 +15,7 @@ from telemetry import metrics
 aiopg_fixes.apply()
 
 CONNECTIONS = metrics.Gauge("database_connections", "Connections to PostgreSQL, by what they are doing.", "state")
-MAX_CONNECTIONS = metrics.Gauge("database_connections_most", "Connections to PostgreSQL that there may be.")
+MAX_CONNECTIONS = metrics.Gauge("database_connections_max", "Connections to PostgreSQL that there may be.")
 WAITING = metrics.Gauge("database_waiting", "Statements that wait for a connection.")
 
 

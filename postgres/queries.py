@@ -136,11 +136,11 @@ class Query(Generic[Row]):
         return [array(map(write, column)) for write, column in zip(self._writers, columns, strict=True)]
 
     def is_busy(self, rows: Sequence[Row]) -> bool:
-        """Tell whether a change would have had to wait, and nothing happened."""
+        """Return whether a change would have had to wait, and nothing happened."""
         return self.may_be_busy and bool(rows) and rows[0][self._refused] == BUSY
 
     def is_too_heavy(self, rows: Sequence[Row]) -> bool:
-        """Tell whether the answer would have been too long to travel with others, and so was left out."""
+        """Return whether the answer would have been too long to travel with others, and so was left out."""
         return self.is_heavy and bool(rows) and rows[0][self._json] is None
 
 

@@ -9,11 +9,11 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 NOWHERE = IPv4Address(0)  # for a peer that has none: it has gone, or came by a socket of the file system
-MOST_PROXIES = 20  # in a row: nobody makes us read a longer list
+MAX_PROXIES = 20  # in a row: nobody makes us read a longer list
 
 
 def client(request: web.Request, trusted: Sequence[Network]) -> Address:
-    """Give the client's address: the peer's or, where that is trusted, the rightmost in X-Forwarded-For that isn't.
+    """Return the client's address: the peer's or, where that is trusted, the rightmost in X-Forwarded-For that isn't.
 
     Each proxy appends whom it heard, so what is further left may be anybody's invention. Where the header is missing or
     malformed it is the peer's; where all in it are trusted, the first.
@@ -21,7 +21,7 @@ def client(request: web.Request, trusted: Sequence[Network]) -> Address:
     peer = address = _read(request.remote or "") or NOWHERE
     if not _is_in(peer, trusted):
         return peer
-    for text in reversed(",".join(request.headers.getall("X-Forwarded-For", [])).rsplit(",", MOST_PROXIES)):
+    for text in reversed(",".join(request.headers.getall("X-Forwarded-For", [])).rsplit(",", MAX_PROXIES)):
         address = _read(text.strip(" \t")) or NOWHERE
         if address == NOWHERE:
             return peer
@@ -31,7 +31,7 @@ def client(request: web.Request, trusted: Sequence[Network]) -> Address:
 
 
 def site(address: Address) -> str:
-    """Give what counts as one: an IPv4 address, or the first 64 bits of an IPv6 address; whoever has one has all that begin so."""
+    """Return what counts as one: an IPv4 address, or the first 64 bits of an IPv6 address; whoever has one has all that begin so."""
     return address.packed[:8].hex()
 
 

@@ -12,11 +12,11 @@ from rest import overload
 from rest.errors import FieldError, InvalidInput, UnsupportedMediaType
 
 FORM, MULTIPART, JSON = "application/x-www-form-urlencoded", "multipart/form-data", "application/json"
-MOST_FIELDS = 100
-LONGEST_BOUNDARY = 70  # RFC 2046, section 5.1.1
+MAX_FIELDS = 100
+MAX_BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
 UNKNOWN = "application/octet-stream"  # as good as no type (RFC 9110, section 8.3): some clients send it where there is no body
 UNCODED = (b"7bit", b"8bit", b"binary")
-MOST_CHARACTERS_OF_A_NAME = 64
+MAX_CHARACTERS_OF_A_NAME = 64
 
 
 class Fields(NamedTuple):
@@ -27,19 +27,19 @@ class Fields(NamedTuple):
 
 
 def printable(name: str) -> str:
-    """Give a name that a client sent in a form that any answer can hold."""
-    if name.isascii() and len(name) <= MOST_CHARACTERS_OF_A_NAME:
+    """Return a name that a client sent in a form that any answer can hold."""
+    if name.isascii() and len(name) <= MAX_CHARACTERS_OF_A_NAME:
         return name
-    return name[:MOST_CHARACTERS_OF_A_NAME].encode(errors="backslashreplace").decode()
+    return name[:MAX_CHARACTERS_OF_A_NAME].encode(errors="backslashreplace").decode()
 
 
 def read_query(query_string: str) -> Fields:
-    """Give the query string's parameters. Raises InvalidInput where it isn't well-formed."""
+    """Return the query string's parameters. Raises InvalidInput where it isn't well-formed."""
     return Fields(_form(query_string, "The query string"))
 
 
 async def read_body(request: web.Request) -> Fields:
-    """Give the body's fields, whichever of the three types it has. Raises InvalidInput, UnsupportedMediaType, Unavailable."""
+    """Return the body's fields, whichever of the three types it has. Raises InvalidInput, UnsupportedMediaType, Unavailable."""
     refuse_coding(request)
     try:
         body = await overload.read(request)
@@ -64,7 +64,7 @@ def refuse_coding(request: web.Request) -> None:
 
 
 def media_type(request: web.Request) -> str | None:
-    """Give the type of the body; None where it has none, or none that can be read."""
+    """Return the type of the body; None where it has none, or none that can be read."""
     try:
         return request.content_type if hdrs.CONTENT_TYPE in request.headers else None
     except ValueError:  # Python's email package, which reads it, fails at a parameter with too many digits in its name
@@ -83,8 +83,8 @@ def _text(body: bytes) -> str:
 
 
 def _form(text: str, what: str) -> list[tuple[str, str]]:
-    if text.count("&") >= MOST_FIELDS:
-        _malformed(f"{what} has more than {MOST_FIELDS} fields.")
+    if text.count("&") >= MAX_FIELDS:
+        _malformed(f"{what} has more than {MAX_FIELDS} fields.")
     try:
         return parse_qsl(text, keep_blank_values=True, errors="strict")
     except ValueError:  # UnicodeDecodeError is one
@@ -102,8 +102,8 @@ def _json(text: str) -> list[tuple[str, Any]]:
         _malformed("The body is not JSON.")
     if not isinstance(value, _Object):
         _malformed("The body must be a JSON object.")
-    if len(value) > MOST_FIELDS:
-        _malformed(f"The object has more than {MOST_FIELDS} fields.")
+    if len(value) > MAX_FIELDS:
+        _malformed(f"The object has more than {MAX_FIELDS} fields.")
     return value
 
 
@@ -150,20 +150,20 @@ class _Parts:
         if is_file:
             raise InvalidInput(FieldError(printable(name), "must be sent as text, not as a file"))
         self.pairs.append((name, self._data.decode()))
-        if len(self.pairs) > MOST_FIELDS:
-            _malformed(f"The form has more than {MOST_FIELDS} fields.")
+        if len(self.pairs) > MAX_FIELDS:
+            _malformed(f"The form has more than {MAX_FIELDS} fields.")
 
     def on_end(self) -> None:
         self.ended = True
 
 
 def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
-    """Give the fields of a form as RFC 7578 has it: a part's other headers are ignored."""
+    """Return the fields of a form as RFC 7578 has it: a part's other headers are ignored."""
     parts = _Parts()
     callbacks: Any = {name: getattr(parts, name) for name in dir(parts) if name.startswith("on_")}
     try:
         boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
-        if 0 < len(boundary) <= LONGEST_BOUNDARY:
+        if 0 < len(boundary) <= MAX_BOUNDARY_BYTES:
             MultipartParser(boundary, callbacks).write(body)
     except (FormParserError, UnicodeError):
         parts.ended = False

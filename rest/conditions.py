@@ -19,7 +19,7 @@ LIST = rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*"
 _LIST = re.compile(LIST)
 _TAGS = re.compile(_TAG)
 _REVISION_TAG = re.compile(r'"([1-9][0-9]{0,18})(?:\.[1-9][0-9]{0,4})?"')
-_LARGEST_REVISION = 2**63 - 1
+_MAX_REVISION = 2**63 - 1
 
 
 def revision_tag(revision: int, look: int = 1) -> str:
@@ -28,7 +28,7 @@ def revision_tag(revision: int, look: int = 1) -> str:
 
 
 def digest_tag(*parts: object) -> str:
-    """Give a strong entity tag for whatever depends on all these parts, and on nothing else."""
+    """Return a strong entity tag for whatever depends on all these parts, and on nothing else."""
     return f'"{hashlib.blake2b(repr(parts).encode(), digest_size=15).hexdigest()}"'
 
 
@@ -43,16 +43,16 @@ def if_match(request: web.Request) -> list[int] | None:
     if tags is None or tags == ["*"]:
         return None
     revisions = [int(form[1]) for tag in tags if (form := _REVISION_TAG.fullmatch(tag))]
-    return [revision for revision in revisions if revision <= _LARGEST_REVISION]
+    return [revision for revision in revisions if revision <= _MAX_REVISION]
 
 
 def names(request: web.Request, etag: str) -> bool:
-    """Tell whether the client names this representation among those that it has. Raises InvalidInput where the field is malformed."""
+    """Return whether the client names this representation among those that it has. Raises InvalidInput where the field is malformed."""
     return hdrs.IF_NONE_MATCH in request.headers and etag in [tag.removeprefix("W/") for tag in _tags(request, hdrs.IF_NONE_MATCH) or []]
 
 
 def is_known(request: web.Request, etag: str) -> bool:
-    """Tell whether the client has this representation, or is content with any. Raises InvalidInput where the field is malformed."""
+    """Return whether the client has this representation, or is content with any. Raises InvalidInput where the field is malformed."""
     return names(request, etag) or request.headers.get(hdrs.IF_NONE_MATCH) == "*"
 
 

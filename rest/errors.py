@@ -78,11 +78,11 @@ class Failure(Exception):
         return self.kind
 
     def members(self) -> dict[str, Any]:
-        """Give what the problem document holds beyond the standard members."""
+        """Return what the problem document holds beyond the standard members."""
         return {}
 
     def document(self) -> dict[str, Any]:
-        """Give the problem document (RFC 9457, section 3)."""
+        """Return the problem document (RFC 9457, section 3)."""
         explained = f"/docs/problems#{self.kind}" if self.is_explained else "about:blank"
         return {
             "type": explained,
@@ -92,7 +92,7 @@ class Failure(Exception):
         } | self.members()
 
     def response(self) -> web.Response:
-        """Give the answer."""
+        """Return the answer."""
         return web.Response(status=self.status, body=orjson.dumps(self.document()), headers=self.headers, content_type=PROBLEM)
 
 
@@ -189,6 +189,7 @@ class UnsupportedMediaType(Failure):
 
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     kind = "unsupported-media-type"
+    detail = "The body is of a type that this call doesn't read."
 
 
 class TooManyRequests(Failure):
@@ -285,7 +286,7 @@ def _answer(failure: Failure) -> web.Response:
 
 
 def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Give an answer the headers that every answer has, and those that this request's has besides."""
+    """Return an answer the headers that every answer has, and those that this request's has besides."""
     headers = response.headers
     for name, value in HEADERS.items():
         headers.setdefault(name, value)

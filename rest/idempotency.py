@@ -24,7 +24,7 @@ class KeyReused(Failure):
 
 
 def key(request: web.Request) -> str | None:
-    """Give the key under which the request may be repeated, without its quotes; None where there is none. Raises InvalidInput."""
+    """Return the key under which the request may be repeated, without its quotes; None where there is none. Raises InvalidInput."""
     if HEADER not in request.headers:
         return None
     sent = request.headers.getall(HEADER)
@@ -34,5 +34,5 @@ def key(request: web.Request) -> str | None:
 
 
 def digest(operation: str, values: str) -> str:
-    """Give what two requests under one key must have in common: the operation, and the values as they were understood."""
+    """Return what two requests under one key must have in common: the operation, and the values as they were understood."""
     return hashlib.sha256(f"{operation}\n{values}".encode()).hexdigest()

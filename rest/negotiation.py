@@ -5,18 +5,18 @@ from functools import lru_cache
 
 from aiohttp import hdrs, web
 
-LONGEST_REMEMBERED = 1000  # browsers send some 150 characters; there may be a megabyte
+MAX_REMEMBERED_CHARACTERS = 1000  # browsers send some 150 characters; there may be a megabyte
 
 _WEIGHT = re.compile(r"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 
 def preferred(request: web.Request, offered: tuple[str, ...]) -> str:
-    """Give the media type, of those offered, that the client likes best; the first where it says nothing, or likes none."""
+    """Return the media type, of those offered, that the client likes best; the first where it says nothing, or likes none."""
     accept = request.headers.getall(hdrs.ACCEPT, None)
     if not accept:
         return offered[0]
     ranges = ",".join(accept)
-    return (_best if len(ranges) <= LONGEST_REMEMBERED else _best.__wrapped__)(ranges, offered)
+    return (_best if len(ranges) <= MAX_REMEMBERED_CHARACTERS else _best.__wrapped__)(ranges, offered)
 
 
 @lru_cache(256)

@@ -17,7 +17,7 @@ from server.connections import Refusal
 from telemetry import metrics
 
 AT_WORK = metrics.Gauge("http_requests_at_work", "Requests that are being answered.")
-MAX_AT_WORK = metrics.Gauge("http_requests_at_work_most", "Requests that may be answered at once.")
+MAX_AT_WORK = metrics.Gauge("http_requests_at_work_max", "Requests that may be answered at once.")
 FULL = "The service has as much to do as it can at this moment: try again."
 
 

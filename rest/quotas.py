@@ -31,7 +31,7 @@ USERS = Quota("user", 600, 60, "You have sent too many requests")
 
 
 def headers(quotas: Iterable[Quota], left: Iterable[str]) -> dict[str, str]:
-    """Give the headers that tell of these quotas, and what is left of some."""
+    """Return the headers that tell of these quotas, and what is left of some."""
     policies = (f'"{quota.name}";q={quota.most};w={quota.seconds}' for quota in quotas)
     return {"RateLimit": ", ".join(left), "RateLimit-Policy": ", ".join(policies)}
 

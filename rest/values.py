@@ -19,10 +19,10 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
-LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
-LARGEST_ID = 2**63 - 1
-MOST_PER_PAGE = 1000
-MOST_MARKS_IN_A_ROW = 30  # Unicode's stream-safe text (UAX #15): to normalise a run takes the square of its length
+MAX_MOMENT = datetime.max.replace(tzinfo=UTC)
+MAX_ID = 2**63 - 1
+MAX_PER_PAGE = 1000
+MAX_MARKS_IN_A_ROW = 30  # Unicode's stream-safe text (UAX #15): to normalise a run takes the square of its length
 MARKS_BY_DECOMPOSITION = "\u0f73\u0f75\u0f81"
 
 
@@ -36,8 +36,8 @@ def clean(value: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise ValueError("must not contain lone surrogates") from None
-    if _longest_run_of_marks(value) > MOST_MARKS_IN_A_ROW:
-        raise ValueError(f"must not contain more than {MOST_MARKS_IN_A_ROW} combining marks in a row")
+    if _longest_run_of_marks(value) > MAX_MARKS_IN_A_ROW:
+        raise ValueError(f"must not contain more than {MAX_MARKS_IN_A_ROW} combining marks in a row")
     return unicodedata.normalize("NFC", value)
 
 
@@ -74,7 +74,7 @@ _MOMENT = re.compile(
 def _moment(value: object) -> datetime:
     """Read a moment, to the microsecond that isn't before it: what is stored has microseconds."""
     moment, is_beyond = _microsecond(value)
-    return moment + timedelta(microseconds=is_beyond) if moment < LAST_MOMENT else moment
+    return moment + timedelta(microseconds=is_beyond) if moment < MAX_MOMENT else moment
 
 
 def _past_moment(value: object) -> datetime:
@@ -95,7 +95,7 @@ def _microsecond(value: object) -> tuple[datetime, bool]:
     try:
         return moment.astimezone(UTC) + timedelta(seconds=leap), bool(fraction[6:].strip("0"))
     except OverflowError:  # where the zone carries it beyond the years that there are, nothing is beyond it
-        return (datetime(1, 1, 1, tzinfo=UTC) if moment.year == 1 else LAST_MOMENT), False
+        return (datetime(1, 1, 1, tzinfo=UTC) if moment.year == 1 else MAX_MOMENT), False
 
 
 def text_schema(description: str, *examples: str, **more: Any) -> WithJsonSchema:
@@ -120,10 +120,10 @@ SPACE = rf"\u0009-\u000d\u001c-\u0020\u0085\u00a0{WIDE}"
 CLEAN = {"pattern": rf"^[^{NUL}]*$"}
 
 Text = Annotated[str, AfterValidator(clean), Field(json_schema_extra=CLEAN)]
-Id = Annotated[int, Field(ge=1, le=LARGEST_ID, examples=[1])]
+Id = Annotated[int, Field(ge=1, le=MAX_ID, examples=[1])]
 Number = Annotated[Id, BeforeValidator(_number)]
-Natural = Annotated[int, Field(ge=0, le=LARGEST_ID, examples=[1]), BeforeValidator(_number)]
-Limit = Annotated[int, Field(ge=1, le=MOST_PER_PAGE, description="how many at the most"), BeforeValidator(_number)]
+Natural = Annotated[int, Field(ge=0, le=MAX_ID, examples=[1]), BeforeValidator(_number)]
+Limit = Annotated[int, Field(ge=1, le=MAX_PER_PAGE, description="how many at the most"), BeforeValidator(_number)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 _A_MOMENT = "a moment as RFC 3339 writes it"
 Moment = Annotated[datetime, BeforeValidator(_moment), text_schema(_A_MOMENT, "2026-11-24T09:30:00Z", format="date-time")]
@@ -152,7 +152,7 @@ class Strict(BaseModel):
 class Page(Strict):
     """Which part of a listing."""
 
-    limit: Limit = MOST_PER_PAGE
+    limit: Limit = MAX_PER_PAGE
     cursor: Annotated[Text | None, Field(min_length=1, description="where the page before ended: take it from that page's Link")] = None
 
     @cached_property

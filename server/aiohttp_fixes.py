@@ -1,4 +1,4 @@
-"""Faults of aiohttp 3.14, mended until it mends them itself: requests that pass the middlewares by, and a version told. Each has a test."""
+"""Faults of aiohttp 3.14, fixed here until it fixes them itself: requests that pass the middlewares, a version told. Each has a test."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ aiohttps_make_request = web.Application._make_request  # noqa: SLF001
 
 
 def apply(name: str) -> None:
-    """Put the mends in place, for every application of the process; `name` is what its answers call their server."""
+    """Put the fixes in place, for every application of the process; `name` is what its answers call their server."""
     setattr(web_urldispatcher, "_default_expect_handler", expect)  # noqa: B010 - mypy knows that nobody does this
     setattr(web.Application, "_make_request", make_request)  # noqa: B010
     setattr(web_response, "SERVER_SOFTWARE", name)  # noqa: B010 - also of answers that the parser gives

@@ -24,8 +24,8 @@ from telemetry import metrics
 BACKLOG = 2048  # connections that wait to be taken, as gunicorn has it; aiohttp would make it 128, which a burst outgrows
 LINES_OF_A_HEAD = 8  # of the longest that there may be: so much, and one read more, is kept of a head that is still arriving
 REQUESTS_AHEAD = 2  # that are taken while another is at work; aiohttp takes 32, of up to a MiB each
-LEAST_READ_BYTES = 64 * 1024  # by a client that is slow to take an answer, within a request's time
-MOST_UNREAD_BYTES = 48 * 1024 * 1024  # of all answers together; then whoever has been slow for longest goes
+MIN_READ_BYTES = 64 * 1024  # by a client that is slow to take an answer, within a request's time
+MAX_UNREAD_BYTES = 48 * 1024 * 1024  # of all answers together; then whoever has been slow for longest goes
 SECONDS_TO_BE_SLOW = 2  # before that, unless it is twice as much
 SYSTEMS_BYTES = 256 * 1024  # of an answer; where it isn't told, the system keeps up to some MiB for a client that doesn't read
 BYTES_PER_PIECE = 64 * 1024
@@ -38,7 +38,7 @@ SECONDS_TO_BREAK_OFF = 1  # what goes on beyond its time when the service stops
 web_protocol.MAX_MSG_QUEUE_SIZE = REQUESTS_AHEAD
 
 CONNECTIONS = metrics.Gauge("http_connections", "Connections of clients.")
-MAX_CONNECTIONS = metrics.Gauge("http_connections_most", "Connections of clients that there may be.")
+MAX_CONNECTIONS = metrics.Gauge("http_connections_max", "Connections of clients that there may be.")
 
 NO_HTTP = metrics.Counter("http_malformed_total", "What came and was no HTTP: the parser's own 400.")
 NO_HTTP.count(amount=0)
@@ -179,7 +179,7 @@ class Connection(RequestHandler):
         self._look = self._loop.call_later(self._timeout_seconds, self._look_whether_it_reads, self.unread)
 
     def _look_whether_it_reads(self, unread_before: int) -> None:
-        if unread_before - self.unread < LEAST_READ_BYTES:
+        if unread_before - self.unread < MIN_READ_BYTES:
             self.abort()
         else:
             self._look_again()
@@ -265,7 +265,7 @@ class Server(web.Server):
         unread = sum(each.unread for each in self.slow)
         for each in list(self.slow):
             is_slow = each.slow_since <= self._loop.time() - SECONDS_TO_BE_SLOW
-            if unread <= (1 if is_slow else 2) * MOST_UNREAD_BYTES:
+            if unread <= (1 if is_slow else 2) * MAX_UNREAD_BYTES:
                 break
             unread -= each.unread
             each.abort()

@@ -18,7 +18,7 @@ class Filter(NamedTuple):
 
 
 def keys(task: Any) -> dict[str, Key | None]:
-    """Give the keys of the orders by name; None: the id, which breaks every tie, is the key."""
+    """Return the keys of the orders by name; None: the id, which breaks every tie, is the key."""
     return {
         "id": None,
         "name": Key("text", fn.replace(fn.lower(task.name.collate("pg_c_utf8")), "ё", "е").collate('"C"')),
@@ -30,7 +30,7 @@ def keys(task: Any) -> dict[str, Key | None]:
 
 
 def position(values: tuple[str, ...], column: ColumnBase) -> ColumnBase:
-    """Give the place of a column's value among these."""
+    """Return the place of a column's value among these."""
     return fn.array_position(SQL("ARRAY[" + ", ".join(f"'{value}'" for value in values) + "]"), column)
 
 
@@ -38,7 +38,7 @@ _LOWER_WORDS = SQL("(ARRAY(SELECT lower(w COLLATE pg_c_utf8) FROM unnest(q.q) w)
 
 
 def filters(task: Any) -> dict[str, Filter]:
-    """Give the filters by name."""
+    """Return the filters by name."""
     text = fn.lower(task.name.concat("\n").concat(task.description).collate("pg_c_utf8"))
     return {  # one status and several differ, since the index then gives the order by id
         "status": Filter("text", task.status == q.status),

@@ -12,7 +12,7 @@ from auth import Resource
 from rest import conditions
 from rest.errors import EXTRA_HEADERS, NotFound
 from rest.operation import Answer
-from rest.values import LARGEST_ID
+from rest.values import MAX_ID
 from tasks.errors import X_REVISION
 from tasks.listing import Listing
 from tasks.queries import State
@@ -34,7 +34,7 @@ class TaskResource(Resource):
     def task_id(self) -> int:
         """The task that the address names. Raises NotFound where no task can have that id."""
         task_id = int(self.request.match_info["id"])
-        if task_id > LARGEST_ID:
+        if task_id > MAX_ID:
             raise NotFound()
         return task_id
 
@@ -80,7 +80,7 @@ class TaskResource(Resource):
 
 @lru_cache(256)
 def _up_to_the_cursor(address: URL, as_of: int | None) -> str:
-    """Give the address of a listing's next page up to its cursor's value. What began at a moment goes on at that moment's revision."""
+    """Return the address of a listing's next page up to its cursor's value. What began at a moment goes on at that moment's revision."""
     first = address.without_query_params("at", "cursor")
     return (first if as_of is None else first.update_query(revision=str(as_of))).extend_query(cursor="").raw_path_qs
 

@@ -29,7 +29,7 @@ CLIENT_CLOSED_REQUEST: Final = 499  # nginx's number, never sent: the client wen
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"
 SECONDS_BETWEEN_WRITES = 0.1  # of access lines
-MOST_NOTES = 60  # of requests; then they are told of at once
+MAX_NOTES = 60  # of requests; then they are told of at once
 SECONDS_BETWEEN_LIKES = 1  # of warnings
 LINES_AT_ONCE = 15  # surely fit into the 4096 bytes that a pipe takes in one piece: a larger one may end up among those of other workers
 X_REQUEST_ID = istr("X-Request-ID")
@@ -84,7 +84,7 @@ class Ended:
         self.notes.append((method, resource, status, seconds, name, user_id, time.time()))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SECONDS_BETWEEN_WRITES, self.tell)
-        if len(self.notes) % MOST_NOTES == 0:
+        if len(self.notes) % MAX_NOTES == 0:
             asyncio.get_running_loop().call_soon(self.tell)
 
     def tell(self) -> None:
@@ -190,11 +190,11 @@ def _told(error: BaseException) -> Iterator[str]:
         yield "and then\n"
     yield from traceback.format_tb(error.__traceback__)
     words = str(error).partition("\n")[0]  # psycopg2 goes on with the statement, pydantic with the value
-    yield f"{type(error).__name__}: {_QUOTED.sub('...', words)[:MOST_WORDS]}\n"
+    yield f"{type(error).__name__}: {_QUOTED.sub('...', words)[:MAX_WORDS]}\n"
 
 
 _QUOTED = re.compile("""['"`](.*['"`]|.*)""")
-MOST_WORDS = 200
+MAX_WORDS = 200
 
 
 def log_to_stdout(level: str) -> None:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import psycopg2
 import pytest
@@ -48,6 +48,13 @@ def service_of(client: TestClient[Any, Any]) -> Service:
     return client.app[SERVICE]
 
 
+def skip_unless(required: str, words: str) -> NoReturn:
+    """Skip a test that lacks something, and say what helps; where this variable of the environment is set, fail it."""
+    if os.environ.get(required):
+        pytest.fail(f"{required} is set, and {words}")
+    pytest.skip(words)
+
+
 class Server(NamedTuple):
     """The PostgreSQL that the tests use: the operator's database, which no test may touch, and the one of this run."""
 
@@ -57,7 +64,7 @@ class Server(NamedTuple):
 
 
 def contents(database: str) -> list[tuple[Any, ...]] | None:
-    """Give a database's tables with how often each was written to; None where there is no such database."""
+    """Return a database's tables with how often each was written to; None where there is no such database."""
     try:
         connection = psycopg2.connect(dbname=database, **connection_parameters())
     except psycopg2.OperationalError:
@@ -122,7 +129,7 @@ def as_documented(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @contextmanager
 def connection_to(server: Server) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
-    """Give a function that runs SQL in the run's database, past the service and on a connection of its own, and gives the rows."""
+    """Return a function that runs SQL in the run's database, past the service and on a connection of its own, and gives the rows."""
     path = f"-c search_path={migrate.search_path(MIGRATIONS)}"
     with closing(psycopg2.connect(dbname=server.ours, options=path, **connection_parameters())) as connection:
         connection.autocommit = True
@@ -155,7 +162,7 @@ def write_task(sql: Callable[..., list[tuple[Any, ...]]], caller: models.Caller,
 
 @pytest.fixture
 def sql(server: Server) -> Iterator[Callable[..., list[tuple[Any, ...]]]]:
-    """Give what `connection_to` gives."""
+    """Return what `connection_to` gives."""
     with connection_to(server) as run:
         yield run
 
@@ -269,14 +276,14 @@ async def stranger(client: TestClient[Any, Any]) -> Person:
 
 
 def cheap_hash(password: str) -> str:
-    """Give a hash of the password that takes next to no work to make or to verify."""
+    """Return a hash of the password that takes next to no work to make or to verify."""
     pepper = passwords.peppers_of(configured())[0]
     return pepper.name + PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(pepper.season(password))
 
 
 @pytest.fixture
 async def newcomer(client: TestClient[Any, Any]) -> Callable[[str], Awaitable[Person]]:
-    """Give a function that makes an account of that name (and some digits) with next to no work for its password."""
+    """Return a function that makes an account of that name (and some digits) with next to no work for its password."""
 
     async def make(name: str) -> Person:
         login = f"{name}-{secrets.token_hex(6)}"

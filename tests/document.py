@@ -68,7 +68,7 @@ def faults_of(method: str, path: str, status: int, headers: Any, body: bytes | N
 
 @cache
 def validator(schema: str) -> Draft202012Validator:
-    """Give the validator of a schema of the document."""
+    """Return the validator of a schema of the document."""
     return Draft202012Validator(json.loads(schema.replace('"#/', '"urn:document#/')), registry=REGISTRY)
 
 

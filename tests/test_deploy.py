@@ -1,7 +1,6 @@
 """What comes for operators, alerts and a dashboard, speaks of what is really measured; and each alert goes off when it should."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from rest import streamed_response
 from rest.errors import Failure
 from server import connections
 from telemetry.metrics import Counter, Family, Histogram
+from tests.conftest import skip_unless
 
 DEPLOY = Path(app.__file__).parent / "deploy"
 RULES: list[dict[str, Any]] = yaml.safe_load((DEPLOY / "alerts.yml").read_text())["groups"][0]["rules"]
@@ -28,13 +28,8 @@ INSTANCE = 'job="tasks",instance="a"'
 
 @pytest.fixture
 def promtool(tmp_path: Path) -> Callable[..., None]:
-    """Give a function that runs promtool. Where REQUIRE_PROMTOOL is set it must be there."""
-    path = shutil.which("promtool")
-    if path is None:
-        words = "there is no promtool: on Debian `apt install prometheus`"
-        if os.environ.get("REQUIRE_PROMTOOL"):
-            pytest.fail(f"REQUIRE_PROMTOOL is set, and {words}")
-        pytest.skip(words)
+    """Return a function that runs promtool."""
+    path = shutil.which("promtool") or skip_unless("REQUIRE_PROMTOOL", "there is no promtool: on Debian `apt install prometheus`")
 
     def run(*arguments: str | Path) -> None:
         done = subprocess.run([path, *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
@@ -44,13 +39,13 @@ def promtool(tmp_path: Path) -> Callable[..., None]:
 
 
 def metrics_of(expression: str) -> set[str]:
-    """Give the metrics that an expression names: the words in it that are no functions and stand outside labels and ranges."""
+    """Return the metrics that an expression names: the words in it that are no functions and stand outside labels and ranges."""
     bare = re.sub(r'"[^"]*"|\[[^]]*\]|\bby \([^)]*\)', "", expression)
     return set(re.findall(r"\b[a-z_]{2,}\b(?!\s*\()", re.sub(r"\{[^}]*\}", "", bare)))
 
 
 def samples() -> set[str]:
-    """Give the names of all samples that /metrics may have; tests/process looks whether it has them."""
+    """Return the names of all samples that /metrics may have; tests/process looks whether it has them."""
     names = set()
     for family in Family.every:
         name = family.description[0]
@@ -59,7 +54,7 @@ def samples() -> set[str]:
 
 
 def kinds() -> set[str]:
-    """Give the kinds of refusals that there are."""
+    """Return the kinds of refusals that there are."""
 
     def under(family: type[Failure]) -> set[str]:
         own = {family.kind} if family is not Failure else set()
@@ -139,7 +134,7 @@ def refused(kind: str, each_15_seconds: float) -> dict[str, str]:
 
 
 def lasting(name: str, seconds_below: str, labels: str = "") -> dict[str, str]:
-    """Give a histogram of which most lies above some bound."""
+    """Return a histogram of which most lies above some bound."""
     return {
         f'{name}_bucket{{{INSTANCE}{labels},le="{seconds_below}"}}': "0+1x240",
         f'{name}_bucket{{{INSTANCE}{labels},le="5.0"}}': "0+100x240",
@@ -168,8 +163,8 @@ CASES: list[tuple[str, dict[str, str], dict[str, str]]] = [  # an alert, what se
     ("EventLoopLate", lasting("event_loop_lag_seconds", "0.1"), {f'event_loop_lag_seconds_bucket{{{INSTANCE},le="0.1"}}': "0+1x240"}),
     (
         "PasswordsQueue",
-        {f"passwords_waiting{{{INSTANCE}}}": "100x240", f"passwords_waiting_most{{{INSTANCE}}}": "128x240"},
-        {f"passwords_waiting{{{INSTANCE}}}": "10x240", f"passwords_waiting_most{{{INSTANCE}}}": "128x240"},
+        {f"passwords_waiting{{{INSTANCE}}}": "100x240", f"passwords_waiting_max{{{INSTANCE}}}": "128x240"},
+        {f"passwords_waiting{{{INSTANCE}}}": "10x240", f"passwords_waiting_max{{{INSTANCE}}}": "128x240"},
     ),
     ("PasswordsGuessed", refused("quota-exceeded: login", 10), refused("quota-exceeded: user", 10)),
     ("TokensRefused", refused("invalid-token", 30), refused("invalid-token", 10)),

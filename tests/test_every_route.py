@@ -63,7 +63,7 @@ every_route = pytest.mark.parametrize("route", ROUTES, ids=name_of)
 
 
 def body_of(operation: Operation) -> dict[str, Any]:
-    """Give the body with which an operation is called, as aiohttp's client takes it: the first that is an example, where it takes files."""
+    """Return the body with which an operation is called, as aiohttp's client takes it: the first that is an example, where it takes files."""
     for media_type, example in operation.files.items():
         if isinstance(example, str):
             return {"data": BytesPayload(example.encode(), content_type=media_type)}
@@ -83,7 +83,7 @@ def without_the_moment(answer: Answer) -> tuple[int, list[tuple[str, str]], str]
 
 
 async def stored(person: Person, sql: Sql) -> list[Any]:
-    """Give all that is kept of somebody's tasks."""
+    """Return all that is kept of somebody's tasks."""
     assert person.caller
     tables = ("user_state", "task", "task_log")
     return [sql(f"SELECT * FROM {table} t WHERE user_id = %s ORDER BY t", person.caller.user_id) for table in tables]

@@ -94,7 +94,7 @@ OF_ASYNCIO = {"Task", "asyncio.Task[Any]", "create_task", "current_task"}
 
 
 def words(module: str) -> set[str]:
-    """Give the names and texts of a module, but what it tells its readers."""
+    """Return the names and texts of a module, but what it tells its readers."""
     tree = syntax(module)
     told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     found: set[Any] = set()

@@ -16,7 +16,7 @@ Prove = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def prove(tmp_path: Path) -> Prove:
-    """Give a function that runs it with a `make` that only says what it was asked for, and fails at hostile requests."""
+    """Return a function that runs it with a `make` that only says what it was asked for, and fails at hostile requests."""
     make = tmp_path / "make"
     make.write_text('#!/bin/sh\necho "made: $*; ${ARGS:-}${MAKEFLAGS:-}"\ncase "$*" in *hostile*) exit 2;; esac\n')
     make.chmod(0o755)

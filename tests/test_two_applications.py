@@ -44,7 +44,7 @@ async def pair(start: Start, elsewhere: str) -> Pair:
     """Two applications that have little in common, with a user each."""
     here = Person(await start(batch_size=32), f"alice-{secrets.token_hex(6)}")
     other = {"jwt_secret": "another secret " * 4, "pass_salt": "another salt " * 4, "db": elsewhere, "batch_size": 1, "db_pool_size": 3}
-    limits = {"password_min_length": 20, "token_lifetime_most_seconds": 100, "max_body_bytes": 2000, "undo_most_tasks": 1}
+    limits = {"password_min_length": 20, "token_lifetime_max_seconds": 100, "max_body_bytes": 2000, "undo_max_tasks": 1}
     there = Person(await start(**other, **limits, max_requests_at_once=7), here.login)
     caller = await users.create_user(here.service, here.login, cheap_hash(PASSWORD), GENERATION)
     await there.service.database.rows("SELECT setval(pg_get_serial_sequence('users', 'id'), %s, false)", (caller.user_id,))

@@ -9,6 +9,8 @@ from typing import Any
 from aiohttp.test_utils import TestClient
 
 PATIENCE_SECONDS = 30
+# Settings with which nothing is refused since it took long, before patience ends
+ENDLESS = dict.fromkeys(("request_timeout_seconds", "statement_timeout_seconds", "lock_timeout_seconds", "db_wait_seconds"), 60)
 
 
 async def until(holds: Callable[[], object]) -> None:
@@ -24,6 +26,14 @@ def until_then(holds: Callable[[], object]) -> None:
     while not holds():
         assert time.monotonic() < end, "patience ended"
         time.sleep(0.02)
+
+
+def slowness() -> float:
+    """Return how many times longer work takes now than on a machine with nothing else to do: bounds in seconds grow by it."""
+    began_at, worked_at = time.monotonic(), time.thread_time()
+    while time.thread_time() < worked_at + 0.1:
+        pass
+    return max(1.0, (time.monotonic() - began_at) / (time.thread_time() - worked_at))
 
 
 @asynccontextmanager

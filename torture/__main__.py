@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torture import figures, ordeal, report
 
-MOST_SHOWN = 20
+MAX_SHOWN = 20
 
 
 def arguments() -> argparse.Namespace:
@@ -27,8 +27,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--report", action="store_true", help="only write docs/reliability.md, from the long runs that there were")
     parser.add_argument("--keep", type=Path, help="keep the journal, the service's log and the data in this new directory")
     given = parser.parse_args()
-    if given.soak and given.seconds < report.LEAST_SECONDS:
-        parser.error(f"a soak takes --seconds {report.LEAST_SECONDS} at least")
+    if given.soak and given.seconds < report.MIN_SECONDS:
+        parser.error(f"a soak takes --seconds {report.MIN_SECONDS} at least")
     return given
 
 
@@ -45,7 +45,7 @@ def main() -> int:
         directory = given.keep or Path(scratch)
         directory.mkdir(exist_ok=True)
         outcome = asyncio.run(_run(given, directory.absolute()))
-    if given.hostile or given.seconds >= report.LEAST_SECONDS:
+    if given.hostile or given.seconds >= report.MIN_SECONDS:
         report.keep(part, given.seed, given.seconds, outcome)
     if outcome.rows:
         print(figures.table(outcome.rows))
@@ -53,7 +53,7 @@ def main() -> int:
         print(f"{count:>10,} {what}")
     if outcome.verified:
         print(outcome.verified)
-    for fault in outcome.faults[:MOST_SHOWN]:
+    for fault in outcome.faults[:MAX_SHOWN]:
         print(f"DISAGREEMENT: {fault[:3000]}")
     agree = "All is as it was, and everybody was answered." if given.hostile else "Journal, database and logs agree."
     print(f"{len(outcome.faults)} disagreements; seed {given.seed}" if outcome.faults else agree)

@@ -18,7 +18,7 @@ CREATION_OF_AN_ERASED_TASK = 410  # repeated with its key
 
 
 def judge(requests: Sequence[Request], faults: Sequence[Fault]) -> Iterator[str]:
-    """Give every request that wasn't answered as is promised."""
+    """Return every request that wasn't answered as is promised."""
     for request in requests:
         seconds = request.answered_at - request.asked_at
         if request.trouble == "gave up":

@@ -14,7 +14,7 @@ from torture.mallory import CREATE, PRIVATE, TASKS, WRITES, Attack, Made, Mallor
 
 
 def attacks(mallory: Mallory) -> Iterator[Attack]:
-    """Give attacks, a round of all kinds after the other."""
+    """Return attacks, a round of all kinds after the other."""
     while True:
         for kind, make in KINDS.items():
             yield Attack(kind, *make(mallory, mallory.random))

@@ -13,7 +13,7 @@ import brotli
 from tests.accounts.test_accounts import FORBIDDEN_IN_LOGINS
 from tests.rest.test_bodies import BROKEN_MULTIPART, FORM, JSON, MULTIPART, NO_DATES, NO_JSON, NO_UTF_8, OTHER_TYPES, TASK
 from tests.rest.test_bodies import encode as encoded
-from torture.mallory import LARGEST_BODY, TASKS, TYPES, WRITES, Made, Mallory
+from torture.mallory import MAX_BODY, TASKS, TYPES, WRITES, Made, Mallory
 
 NO_TEXTS = [["x"], [], {}, {"a": 1}, 0, 1.5, 1e400, True, False, [[[]]]]
 BAD_TEXTS = ["\0", "a\0b", "\ud800", "a\udfff", "\ude00\ud83d", *NO_TEXTS, "a" + "\u0301" * 31]
@@ -81,7 +81,7 @@ def bad_multipart(mallory: Mallory, choose: random.Random) -> Made:
 
 @cache
 def _bomb(coding: str) -> bytes:
-    """Give some hundred million zeros, or a few where it would take long to make more, in a coding."""
+    """Return some hundred million zeros, or a few where it would take long to make more, in a coding."""
     match coding:
         case "gzip":
             return gzip.compress(bytes(2**25))
@@ -112,7 +112,7 @@ def bad_encoding(mallory: Mallory, choose: random.Random) -> Made:
 
 def too_large(mallory: Mallory, choose: random.Random) -> Made:
     """A body that is longer than bodies are, announced or in chunks."""
-    kind, size = choose.choice(list(TYPES.values())), choose.choice([LARGEST_BODY + 1, 200_000, 2_000_000])
+    kind, size = choose.choice(list(TYPES.values())), choose.choice([MAX_BODY + 1, 200_000, 2_000_000])
     line = choose.choice([*WRITES, "POST /register", "POST /get-token"])
     if choose.random() < 0.5:
         return mallory.write(line, kind, b"x" * size), frozenset({413})

@@ -155,5 +155,5 @@ class Client:
 
 
 def crew(fleet: Fleet) -> list[Client]:
-    """Give everybody's clients."""
+    """Return everybody's clients."""
     return [Client(fleet, person) for person in fleet.people for _ in range(CLIENTS[person.pace])]

@@ -20,7 +20,7 @@ PAUSE_SECONDS = 0.5, 2.5  # between two faults, from when the first is over
 PAUSE_SECONDS_OF_A_SOAK = 60, 60
 SECONDS_TO_RESTART = 20
 COMPANY = 0.2  # how often a second one comes in the middle of the first
-MOST_CONNECTIONS = 3  # that are left where they run out
+MAX_CONNECTIONS = 3  # that are left where they run out
 
 
 @dataclass
@@ -183,7 +183,7 @@ class Faults:
 
     async def no_connections(self) -> None:
         """Let PostgreSQL have hardly any connections left."""
-        await asyncio.to_thread(self.server.run, f"ALTER ROLE {ROLE} CONNECTION LIMIT {MOST_CONNECTIONS}")
+        await asyncio.to_thread(self.server.run, f"ALTER ROLE {ROLE} CONNECTION LIMIT {MAX_CONNECTIONS}")
         try:
             await asyncio.to_thread(
                 self.server.run, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", values=(ROLE,)

@@ -13,7 +13,7 @@ Figures = dict[str, Any]
 
 
 def by_kind(requests: Sequence[Request], faults: Sequence[Fault], end: float) -> list[Figures]:
-    """Give for each kind of fault how often it was, the requests that failed from its beginning to the next one's, and its recovery times."""
+    """Return for each kind of fault how often it was, the requests that failed from its beginning to the next one's, and its recovery times."""
     rows: defaultdict[str, Figures] = defaultdict(lambda: {"times": 0, "requests": 0, "unavailable": 0, "dropped": 0, "recovery": []})
     requests = [request for request in requests if request.trouble != "gave up"]
     for fault, until in zip(faults, [*(following.began_at for following in faults[1:]), end], strict=True):
@@ -29,13 +29,13 @@ def by_kind(requests: Sequence[Request], faults: Sequence[Fault], end: float) ->
 
 
 def slow(rows: Sequence[Figures]) -> list[str]:
-    """Give the faults after which changes weren't soon done again."""
+    """Return the faults after which changes weren't soon done again."""
     times = [(row["kind"], seconds) for row in rows for seconds in row["recovery"] if seconds > SECONDS_TO_RECOVER]
     return [f"{kind}: it was {seconds:.1f} s from its end until all was well again" for kind, seconds in times]
 
 
 def _recovery(fault: Fault, faults: Sequence[Fault], requests: Sequence[Request], end: float) -> float | None:
-    """Give the seconds from its end to the first change done and the last failure of what was asked for since, if nothing else was wrong then."""
+    """Return the seconds from its end to the first change done and the last failure of what was asked for since, if nothing else was wrong then."""
     if any(other.began_at <= fault.returned_at < other.returned_at for other in faults):
         return None
     until = min((other.began_at for other in faults if other.began_at > fault.returned_at), default=end)
@@ -55,10 +55,10 @@ def table(rows: Sequence[Figures]) -> str:
 
 
 def spread(values: Sequence[float]) -> tuple[float, ...]:
-    """Give median and maximum, or nothing."""
+    """Return median and maximum, or nothing."""
     return (median(values), max(values)) if values else ()
 
 
 def percentile(values: Sequence[float], part: float) -> float:
-    """Give the value that so large a part of them doesn't exceed."""
+    """Return the value that so large a part of them doesn't exceed."""
     return sorted(values)[min(len(values) - 1, int(part * len(values)))] if values else 0

@@ -17,7 +17,7 @@ from torture.journal import Journal, Json, Request, condensed, digest
 
 HOT_USERS, COLD_USERS = 3, 18
 SECONDS_OF_PATIENCE = 15  # then a client gives up for good: no answer may take so long
-MOST_AT_ONCE = 8  # registrations at the start: each takes a core for some time
+MAX_AT_ONCE = 8  # registrations at the start: each takes a core for some time
 PASSWORD = "correct horse battery staple"  # noqa: S105 - of accounts that live for minutes
 
 
@@ -47,7 +47,7 @@ class Fleet:
 
     async def enlist(self) -> None:
         """Register everybody."""
-        limit = asyncio.Semaphore(MOST_AT_ONCE)
+        limit = asyncio.Semaphore(MAX_AT_ONCE)
 
         async def register(pace: str) -> None:
             async with limit, self.session() as session:
@@ -108,7 +108,7 @@ class Fleet:
         return self._journal.asked(kind, user_id, time.monotonic(), **more)
 
     def session(self, token: str = "", *, keep: bool = True) -> aiohttp.ClientSession:
-        """Give what sends requests, over connections that are kept or not."""
+        """Return what sends requests, over connections that are kept or not."""
         session = aiohttp.ClientSession(
             self._url,
             headers={"Authorization": f"Bearer {token}"} if token else {},

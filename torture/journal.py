@@ -31,12 +31,12 @@ class Request:
 
     @property
     def is_open(self) -> bool:
-        """Tell whether it may have been done or not."""
+        """Return whether it may have been done or not."""
         return self.status in (None, 503)
 
     @property
     def is_done(self) -> bool:
-        """Tell whether it was acknowledged."""
+        """Return whether it was acknowledged."""
         return self.status is not None and self.status < 300
 
     def __str__(self) -> str:
@@ -74,7 +74,7 @@ class Journal:
 
 
 def read(path: Path) -> list[Request]:
-    """Give the requests that a journal tells of, each with the last that was heard of it."""
+    """Return the requests that a journal tells of, each with the last that was heard of it."""
     found: dict[int, Request] = {}
     for line in path.read_bytes().splitlines():
         said = orjson.loads(line)
@@ -87,10 +87,10 @@ def read(path: Path) -> list[Request]:
 
 
 def digest(thing: Any) -> str:
-    """Give a short text that is the same for the same content."""
+    """Return a short text that is the same for the same content."""
     return hashlib.blake2b(orjson.dumps(thing, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
 
 
 def condensed(tasks: Iterable[Json]) -> list[list[Any]]:
-    """Give what is kept of a list: each task's id and revision, and the digest of the whole."""
+    """Return what is kept of a list: each task's id and revision, and the digest of the whole."""
     return [[task["id"], task["revision"], digest(task)] for task in tasks]

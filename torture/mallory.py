@@ -18,7 +18,7 @@ ACCOUNT = ["POST /change-password", "POST /revoke-tokens", "POST /delete-account
 PRIVATE = [*WRITES, *READS, *ACCOUNT, "DELETE /task/4", "POST /task/undo", "POST /task/5/restore", "POST /import"]
 BAD_REQUEST = frozenset({400})
 TYPES = {"form": FORM, "multipart": MULTIPART, "json": JSON}
-LARGEST_BODY = 128 * 1024
+MAX_BODY = 128 * 1024
 
 
 Made = tuple[bytes] | tuple[bytes, frozenset[int]]  # an attack without the name of its kind

@@ -102,7 +102,7 @@ async def storm(directory: Path, number: int, seed: int) -> Outcome:
 
 
 def _is_away(moment: float, faults: list[Fault]) -> bool:
-    """Tell whether there was no gunicorn, or had just been none."""
+    """Return whether there was no gunicorn, or had just been none."""
     return any(fault.kind == "gunicorn killed" and fault.began_at - 1 < moment < fault.returned_at + 1 for fault in faults)
 
 

@@ -34,12 +34,12 @@ class Chain:
     states: list[Json]
 
     def at(self, revision: int) -> Json | None:
-        """Give the task as it was; None before its creation."""
+        """Return the task as it was; None before its creation."""
         n = bisect_right(self.revisions, revision)
         return self.states[n - 1] if n else None
 
     def live_at(self, revision: int) -> Json | None:
-        """Give the task as it was; None where it wasn't there or in the trash."""
+        """Return the task as it was; None where it wasn't there or in the trash."""
         state = self.at(revision)
         return state if state and state["deleted_at"] is None else None
 
@@ -58,21 +58,21 @@ class Account:
     log: defaultdict[int, list[Entry]] = field(default_factory=lambda: defaultdict(list))
 
     def moment(self, revision: int) -> str:
-        """Give the moment of a revision that is there."""
+        """Return the moment of a revision that is there."""
         if revision in self.created:
             return str(self.chains[self.created[revision]].states[0]["created_at"])
         return self.log[revision][0].changed_at
 
     def task_of(self, revision: int) -> int:
-        """Give the task that a revision is about."""
+        """Return the task that a revision is about."""
         return self.created.get(revision) or self.log[revision][0].task_id
 
     def revisions(self) -> list[int]:
-        """Give the revisions that are there."""
+        """Return the revisions that are there."""
         return sorted({*self.created, *self.log})
 
     def requests(self) -> Iterator[list[int]]:
-        """Give the revisions, those together that one request made: they have one moment."""
+        """Return the revisions, those together that one request made: they have one moment."""
         group: list[int] = []
         for revision in self.revisions():
             if group and self.moment(group[-1]) != self.moment(revision):
@@ -84,7 +84,7 @@ class Account:
 
 
 def read(run: Run, only: int | None = None) -> tuple[dict[int, Account], list[str]]:
-    """Read all accounts, or only one user's, and replay every log. Gives the contradictions found, too."""
+    """Read all accounts, or only one user's, and replay every log. Returns the contradictions found, too."""
     whose = "" if only is None else f" WHERE user_id = {only}"
     columns = f"user_id, {', '.join(SHOWN[:-1])}, created_revision, revision, body"
     accounts = {
@@ -113,14 +113,14 @@ def read(run: Run, only: int | None = None) -> tuple[dict[int, Account], list[st
 
 
 def as_shown(revision: int, name: str, task_id: int, old: str | None, new: str | None, changed_at: datetime) -> Entry:
-    """Give an entry of the log with its values as clients see them."""
+    """Return an entry of the log with its values as clients see them."""
     parse: Any = {"completion_at": date.fromisoformat, "deleted_at": datetime.fromisoformat}.get(name, str)
     before, after = (None if value is None else written(parse(value)) for value in (old, new))
     return Entry(revision, name, task_id, before, after, written(changed_at))
 
 
 def written(value: Any) -> Any:
-    """Give a value as clients see it."""
+    """Return a value as clients see it."""
     match value:
         case datetime():
             return f"{value.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"

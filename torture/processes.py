@@ -26,14 +26,14 @@ class Handle:
             signal.pidfd_send_signal(self._descriptor, what)
 
     def has_ended(self, seconds: float = 0) -> bool:
-        """Tell whether it has ended, or does within some time."""
+        """Return whether it has ended, or does within some time."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
         return bool(poll.poll(seconds * 1000))
 
 
 def descendants(pid: int, *, only_children: bool = False) -> Iterator[Handle]:
-    """Give the processes that descend from one of ours."""
+    """Return the processes that descend from one of ours."""
     for process in measure.tree(pid)[1:]:
         if only_children and process.parent != pid:
             continue

@@ -45,11 +45,11 @@ class Server:
         return self._directory / "postgresql" / "postmaster.pid"
 
     def postmaster(self) -> Handle:
-        """Give the process that started all others."""
+        """Return the process that started all others."""
         return Handle(int(self._pid_file.read_text().split()[0]))
 
     def family(self) -> list[Handle]:
-        """Give all its processes, the postmaster first."""
+        """Return all its processes, the postmaster first."""
         postmaster = self.postmaster()
         return [postmaster, *descendants(postmaster.pid)]
 
@@ -71,5 +71,5 @@ class Server:
         self.run(f"CREATE ROLE {ROLE} LOGIN", f"CREATE DATABASE {DATABASE} OWNER {ROLE}", database="postgres")
 
     def backends(self) -> list[int]:
-        """Give the process ids of those that serve the service."""
+        """Return the process ids of those that serve the service."""
         return [pid for (pid,) in self.run("SELECT pid FROM pg_stat_activity WHERE usename = %s", values=(ROLE,))]

@@ -63,11 +63,11 @@ class Service:
                 await asyncio.sleep(0.02)
 
     def workers(self) -> list[Handle]:
-        """Give the workers that live."""
+        """Return the workers that live."""
         return list(descendants(self._master.pid, only_children=True))
 
     def memory(self) -> float:
-        """Give the MiB of the largest worker."""
+        """Return the MiB of the largest worker."""
         return max(measure.memory(worker.pid).rss for worker in self.workers())
 
     def reload(self) -> None:

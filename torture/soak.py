@@ -13,8 +13,8 @@ from torture.server import Server
 from torture.service import WORKERS, Service
 
 SECONDS_BETWEEN_SAMPLES = 10
-MOST_GROWTH = 0.05  # of a worker's memory, from the second sixth of the time, when all has been done once, to the last
-MOST_CONNECTIONS = WORKERS * Settings.model_fields["db_pool_size"].default
+MAX_GROWTH = 0.05  # of a worker's memory, from the second sixth of the time, when all has been done once, to the last
+MAX_CONNECTIONS = WORKERS * Settings.model_fields["db_pool_size"].default
 
 
 class Sample(NamedTuple):
@@ -45,7 +45,7 @@ async def _watch(server: Server, service: Service, samples: list[Sample]) -> Non
 
 
 def judge(samples: Sequence[Sample]) -> tuple[list[str], dict[str, int]]:
-    """Find what should not have grown, or ended. Gives the counts, too."""
+    """Find what should not have grown, or ended. Returns the counts, too."""
     sixth = len(samples) // 6
     early, late = samples[sixth : 2 * sixth], samples[-sixth:]
     before, after = (statistics.median(sample.memory for sample in part) for part in (early, late))
@@ -53,8 +53,8 @@ def judge(samples: Sequence[Sample]) -> tuple[list[str], dict[str, int]]:
     found = []
     if len({sample.workers for sample in samples}) > 1:
         found.append("a worker ended")
-    if after > before * (1 + MOST_GROWTH):
+    if after > before * (1 + MAX_GROWTH):
         found.append(f"a worker grew from {before:.0f} to {after:.0f} MiB")
-    if connections > MOST_CONNECTIONS:
+    if connections > MAX_CONNECTIONS:
         found.append(f"there were {connections} connections")
     return found, {"MiB of a worker before": round(before), "MiB of a worker after": round(after), "connections, at most": connections}

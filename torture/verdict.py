@@ -107,7 +107,7 @@ class Verdict:
             self._say(f"{request} as revisions {said}, and that isn't what one request did")
 
     def _explain_the_rest(self) -> None:
-        """Give each revision that nobody has explained to an open request that can have made it, each to one: the largest number of such pairs."""
+        """Return each revision that nobody has explained to an open request that can have made it, each to one: the largest number of such pairs."""
         unexplained = [group for group in self._groups if group[0] not in self._explained]
         candidates = [request for request in self.requests if request.kind in ("delete", "restore", "undo") and request.is_open]
         owner: dict[int, list[int]] = {}
@@ -129,7 +129,7 @@ class Verdict:
                 self._say(f"nobody asked for revision {group} of task {self.account.task_of(group[0])}: {entries[:5]}")
 
     def _can_be(self, group: list[int], request: Request) -> bool:
-        """Tell whether a request, done whole, would have made these revisions."""
+        """Return whether a request, done whole, would have made these revisions."""
         chains, before = self.account.chains, group[0] - 1
         if request.kind == "undo":
             return before > request.sent["since"] and not request.sent.get("dry_run") and self._is_undone(group, request.sent["since"])
@@ -148,7 +148,7 @@ class Verdict:
         return {name: now[name] for name in LOGGED_FIELDS} == wanted | {"deleted_at": None}
 
     def _is_undone(self, group: list[int], since: int) -> bool:
-        """Tell whether after these revisions all tasks are what they were at an earlier one, in their four fields and their place."""
+        """Return whether after these revisions all tasks are what they were at an earlier one, in their four fields and their place."""
 
         def seen_at(revision: int) -> dict[int, Json]:
             states = {task_id: chain.live_at(revision) for task_id, chain in self.account.chains.items()}
@@ -243,12 +243,12 @@ class Verdict:
 
 
 def _fields(request: Request) -> Json:
-    """Give what a request asked the task's fields to be."""
+    """Return what a request asked the task's fields to be."""
     return {name: value for name, value in request.sent.items() if name in FIELDS}
 
 
 def reach(accounts: dict[int, Account], requests: Iterable[Request]) -> tuple[list[str], dict[str, int]]:
-    """Give everything in which journal and database disagree, and how much there was to agree on."""
+    """Return everything in which journal and database disagree, and how much there was to agree on."""
     of_user: defaultdict[int, list[Request]] = defaultdict(list)
     for request in requests:
         of_user[request.user_id].append(request)

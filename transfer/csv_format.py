@@ -7,7 +7,7 @@ from typing import Any
 
 from rest.errors import InvalidInput
 from tasks.schemas import Task
-from transfer.entries import BOM, LONGEST_LINE_BYTES, Entry, Line, at_line
+from transfer.entries import BOM, MAX_LINE_BYTES, Entry, Line, at_line
 
 COLUMNS = ("uid", *Task.model_fields)
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is taken for one
@@ -16,12 +16,12 @@ DELIMITERS = ",;\t"  # where numbers have commas in them, spreadsheets save with
 
 
 def head() -> bytes:
-    """Give the first line, which names the columns."""
+    """Return the first line, which names the columns."""
     return BOM + _csv([COLUMNS])  # or spreadsheets would take it for another encoding
 
 
 def rows(tasks: Iterable[dict[str, Any]]) -> bytes:
-    """Give the lines of tasks: each as it is shown, and its `uid`."""
+    """Return the lines of tasks: each as it is shown, and its `uid`."""
     return _csv([_cell(task[column]) for column in COLUMNS] for task in tasks)
 
 
@@ -46,18 +46,18 @@ class Rows:
         self._first, self._text, self._is_open = 1, bytearray(), False
 
     def feed(self, line: Line) -> Iterator[Entry]:
-        """Give the row that ends with this line, if one does. Raises InvalidInput where it isn't CSV."""
+        """Return the row that ends with this line, if one does. Raises InvalidInput where it isn't CSV."""
         if not self._is_open:
             self._first, self._text = line.number, bytearray()
         self._text += line.text
         self._is_open ^= line.text.count(b'"') % 2 == 1
         if not self._is_open:
             yield from self._row()
-        elif len(self._text) > LONGEST_LINE_BYTES:
+        elif len(self._text) > MAX_LINE_BYTES:
             raise self._fault("has a quotation mark that is never closed")
 
     def end(self) -> Iterator[Entry]:
-        """Give nothing more. Raises InvalidInput where there is no first line, or the last one isn't whole."""
+        """Return nothing more. Raises InvalidInput where there is no first line, or the last one isn't whole."""
         if self._is_open or not self._columns:
             raise self._fault("has a quotation mark that is never closed" if self._is_open else "must name the columns")
         yield from ()
@@ -73,7 +73,7 @@ class Rows:
             yield Entry(self._first, {column: cell.removeprefix(MARK) for column, cell in zip(self._columns, cells, strict=True)})
 
     def _cells(self) -> list[str]:
-        if len(self._text) > LONGEST_LINE_BYTES:
+        if len(self._text) > MAX_LINE_BYTES:
             raise self._fault("is too long")
         try:
             text = self._text.decode()

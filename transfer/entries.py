@@ -10,7 +10,7 @@ from rest import overload
 from rest.errors import ContentTooLarge, FieldError, InvalidInput, RequestTimeout
 
 IDLE_SECONDS = 15.0  # from one piece of the body to the next
-LONGEST_LINE_BYTES = 128 * 1024
+MAX_LINE_BYTES = 128 * 1024
 BYTES_PER_PIECE = 16 * 1024  # to make something of them takes some milliseconds, in which nobody else gets on
 BOM = b"\xef\xbb\xbf"  # with which some programs begin what is UTF-8
 
@@ -44,19 +44,12 @@ async def read_pieces(request: web.Request, most_bytes: int) -> AsyncIterator[by
     if (request.content_length or 0) > most_bytes:
         raise ContentTooLarge()
     overload.let_take_its_time(request)
-    received, beginning = 0, b""
+    received = 0
     while piece := await _piece(request):
         received += len(piece)
         if received > most_bytes:
             raise ContentTooLarge()
-        if received - len(piece) < len(BOM):  # which may come in pieces itself
-            beginning += piece
-            if received < len(BOM):
-                continue
-            piece = beginning.removeprefix(BOM)
-        yield piece
-    if received < len(BOM):
-        yield beginning
+        yield piece.removeprefix(BOM) if received == len(piece) else piece
 
 
 async def read_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[Line]]:
@@ -66,18 +59,25 @@ async def read_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[Line]]:
         *texts, beginning = (beginning + piece).split(b"\n")
         yield [Line(n, text + b"\n") for n, text in enumerate(texts, start=number)]
         number += len(texts)
-        if len(beginning) > LONGEST_LINE_BYTES:
+        if len(beginning) > MAX_LINE_BYTES:
             raise InvalidInput(at_line(number, "is too long"))
     if beginning:
         yield [Line(number, beginning)]
 
 
 async def _piece(request: web.Request) -> bytes:
+    """Return the next piece, which is shorter only at the end: however slowly it comes, a reader begins with each anew but rarely."""
     await asyncio.sleep(0)
+    piece = bytearray()
     try:
-        async with asyncio.timeout(IDLE_SECONDS):
-            return await request.content.read(BYTES_PER_PIECE)
+        while len(piece) < BYTES_PER_PIECE:
+            async with asyncio.timeout(IDLE_SECONDS):
+                some = await request.content.read(BYTES_PER_PIECE - len(piece))
+            if not some:
+                break
+            piece += some
     except TimeoutError:
         raise RequestTimeout() from None
     except (web.RequestPayloadError, ConnectionError):
         raise InvalidInput(detail="The body is broken, or ended before its end.") from None
+    return bytes(piece)

@@ -8,7 +8,7 @@ from typing import Any
 from icalendar.parser import Contentline
 
 from rest.errors import InvalidInput
-from transfer.entries import LONGEST_LINE_BYTES, Entry, Line, at_line
+from transfer.entries import MAX_LINE_BYTES, Entry, Line, at_line
 
 HEAD = b"BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//Tasks//Task manager//EN\r\n"
 END = b"END:VCALENDAR\r\n"
@@ -26,7 +26,7 @@ ESCAPES = str.maketrans({"\\": "\\\\", ";": "\\;", ",": "\\,", "\n": "\\n"})
 
 
 def todos(tasks: Iterable[dict[str, Any]]) -> bytes:
-    """Give the VTODOs of tasks: each as it is shown, and its `uid`."""
+    """Return the VTODOs of tasks: each as it is shown, and its `uid`."""
     return b"".join(_folded(line) for task in tasks for line in _todo(task))
 
 
@@ -66,7 +66,7 @@ def _moment(moment: str) -> str:
 
 
 def _folded(line: str) -> bytes:
-    """Give a line in pieces that are short enough, none of which ends within a character. icalendar's own takes 1 us a character."""
+    """Return a line in pieces that are short enough, none of which ends within a character. icalendar's own takes 1 us a character."""
     octets, pieces, start = line.encode(), [], 0
     while len(octets) - start > OCTETS_PER_LINE - (start > 0):
         end = start + OCTETS_PER_LINE - (start > 0)
@@ -84,7 +84,7 @@ REFUSED = dict.fromkeys(("RRULE", "RDATE", "EXRULE", "RECURRENCE-ID"), "a task o
     "DURATION": "say by DUE when the task is to be completed"
 }  # all other properties are passed over
 PASSED_OVER = ("VTIMEZONE", "VALARM", "X-")  # components, by how their names begin
-DEEPEST = 10  # components in one another: a time zone's are three
+MAX_DEPTH = 10  # components in one another: a time zone's are three
 _NAME = re.compile(rb"([A-Za-z0-9-]{1,64})[;:]")
 _COMPONENT = re.compile(rb"(?:BEGIN|END):[ \t]*([A-Za-z0-9-]{1,64})[ \t]*", re.IGNORECASE)
 _DAY = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})(?:T[0-9]{6}Z?)?")
@@ -99,17 +99,17 @@ class Todos:
         self._todo: _Todo | None = None
 
     def feed(self, line: Line) -> Iterator[Entry]:
-        """Give the entry that the line before completes, if it does. Raises InvalidInput where what follows can't be understood."""
+        """Return the entry that the line before completes, if it does. Raises InvalidInput where what follows can't be understood."""
         text = line.text.rstrip(b"\r\n")
         if text.startswith((b" ", b"\t")) and self._number:
-            if len(self._text) <= LONGEST_LINE_BYTES:  # what is longer isn't taken, and may be passed over
+            if len(self._text) <= MAX_LINE_BYTES:  # what is longer isn't taken, and may be passed over
                 self._text += text[1:]
         elif text:
             yield from self._content_line()
             self._number, self._text = line.number, bytearray(text)
 
     def end(self) -> Iterator[Entry]:
-        """Give the entry that the last line completes, if it does. Raises InvalidInput where the file isn't whole."""
+        """Return the entry that the last line completes, if it does. Raises InvalidInput where the file isn't whole."""
         yield from self._content_line()
         if self._open or not self._number:
             raise self._fault(f"must be followed by END:{self._open[-1]}" if self._open else "must be BEGIN:VCALENDAR")
@@ -140,7 +140,7 @@ class Todos:
             raise self._fault("must be BEGIN:VCALENDAR")
         if self._todo and component in ("VTODO", "VEVENT", "VJOURNAL"):
             raise self._fault("must not stand in a VTODO")
-        if len(self._open) == DEEPEST:
+        if len(self._open) == MAX_DEPTH:
             raise self._fault("stands in too many components")
         if len(self._open) == 1 and component == "VTODO":
             self._todo = _Todo(self._number)
@@ -179,12 +179,12 @@ class _Todo:
             except ValueError:
                 self._refuse(number, f"{name} can't be read")
                 return
-            if len(text) > LONGEST_LINE_BYTES or "ENCODING" in parameters:
+            if len(text) > MAX_LINE_BYTES or "ENCODING" in parameters:
                 self._refuse(number, f"{name} must be text as it is, without ENCODING" if "ENCODING" in parameters else "is too long")
             self._values[name] = number, value
 
     def entry(self) -> Entry:
-        """Give what it says."""
+        """Return what it says."""
         fields = {"uid": self._value("UID"), "description": self._exact_text("DESCRIPTION", OUR_DESCRIPTION)}
         if "SUMMARY" in self._values:
             fields["name"] = self._exact_text("SUMMARY", OUR_SUMMARY)

@@ -18,9 +18,9 @@ from models import CALLER_TYPES, Caller
 from postgres.queries import Query, q
 from rest.bodies import JSON, Fields
 from rest.errors import Conflict, FieldError, InvalidInput, InvalidToken, RequestTimeout, TooManyRequests, Unavailable
-from rest.idempotency import KeyReused
+from rest.idempotency import KeyReused, digest
 from rest.operation import validate
-from rest.values import LARGEST_ID, Strict
+from rest.values import MAX_ID, Strict
 from service import Service
 from tasks.errors import at_revision
 from tasks.schemas import TaskChange, TaskNew
@@ -56,7 +56,7 @@ class TooManyImports(TooManyRequests):
         super().__init__(retry_after_seconds=15)
 
 
-class Imported(NamedTuple):
+class ImportOutcome(NamedTuple):
     """What an import did, as JSON, and the user's revision after it."""
 
     json: str
@@ -70,7 +70,7 @@ class Reader(Protocol[Part_contra]):
         """Return the row that this part completes, if it does."""
 
     def end(self) -> Iterator[Row]:
-        """Give the row that the end of the file completes, if it does."""
+        """Return the row that the end of the file completes, if it does."""
 
 
 class Imports:
@@ -105,7 +105,7 @@ async def importing(app: web.Application) -> AsyncIterator[None]:
 
 async def import_file(
     service: Service, imports: Imports, caller: Caller, media_type: str, pieces: AsyncIterator[bytes], key: str | None
-) -> Imported:
+) -> ImportOutcome:
     """Do what the file says that comes in pieces; under a key, once.
 
     Raises InvalidInput that names lines, AccountInUse, KeyReused, TooManyImports, and what `pieces` raises.
@@ -144,16 +144,16 @@ class _Changes:
         self._ours = re.compile(rf"([1-9][0-9]{{0,18}})-{uid}")
 
     def feed(self, line: Line) -> Iterator[Row]:
-        """Give the row that this line completes, if it does."""
+        """Return the row that this line completes, if it does."""
         return map(self._row, self._entries.feed(line))
 
     def end(self) -> Iterator[Row]:
-        """Give the row that the end of the file completes, if it does."""
+        """Return the row that the end of the file completes, if it does."""
         return map(self._row, self._entries.end())
 
     def _row(self, entry: Entry) -> Row:
         ours = self._ours.fullmatch(entry.fields.get("uid", ""))
-        task_id = int(ours[1]) if ours and int(ours[1]) <= LARGEST_ID else None
+        task_id = int(ours[1]) if ours and int(ours[1]) <= MAX_ID else None
         sent = [(name, entry.fields[name]) for name in TaskNew.model_fields if name in entry.fields]
         if entry.faults:
             return Row(entry.line, "change", "", list(entry.faults))
@@ -179,10 +179,15 @@ class _Aside:
         self._database = service.database
         self.caller, self.import_id = caller, str(uuid4())
         self.parts = 0
-        self.digest = hashlib.sha256(b"POST /import\n")  # of the values, however they were written
+        self._digests: dict[str, hashlib._Hash] = {}  # by kind, of the values, however they were written and whichever came first
         self._rows: list[Row] = []
         self._bytes = 0
         self._faults: list[FieldError] = []
+
+    @property
+    def digest(self) -> str:
+        """What two files have in common that say the same."""
+        return digest("POST /import", "\n".join(f"{kind} {known.hexdigest()}" for kind, known in sorted(self._digests.items())))
 
     async def put(self, reader: Reader[Part], parts: AsyncIterator[list[Part]]) -> None:
         """Put all of a file aside. Raises InvalidInput for the lines that are at fault, InvalidToken."""
@@ -208,21 +213,21 @@ class _Aside:
             if not self._faults:
                 self._rows.append(row)
                 self._bytes += len(row.json)
-                self.digest.update(f"{row.kind} {row.said or row.json}\n".encode())
+                self._digests.setdefault(row.kind, hashlib.sha256()).update(f"{row.said or row.json}\n".encode())
 
     async def _flush(self) -> None:
         rows, self._rows, self._bytes = self._rows, [], 0
         for kind, some in groupby(rows, key=lambda row: row.kind):
             part = list(some)
             content = ",".join(f'{{"line":{row.line},{row.json[1:]}' for row in part)
-            [row] = await self._database.ask(_KEEP, *self.caller, self.import_id, self.parts, kind, f"[{content}]")
+            [row] = await self._database.ask(_KEEP, *self.caller, self.import_id, self.parts + 1, kind, f"[{content}]")
             if not row.is_kept:
                 raise InvalidToken()
             self.parts += 1
 
 
-async def _do(service: Service, aside: _Aside, statement: str, key: str | None) -> Imported:
-    values = *aside.caller, aside.import_id, aside.parts, key, aside.digest.hexdigest()
+async def _do(service: Service, aside: _Aside, statement: str, key: str | None) -> ImportOutcome:
+    values = *aside.caller, aside.import_id, aside.parts, key, aside.digest
     [(refused, answer, user_revision, faults)] = await service.database.run_long(statement, values, SECONDS_TO_DO_IT)
     match refused:
         case "unauthorized":
@@ -237,7 +242,7 @@ async def _do(service: Service, aside: _Aside, statement: str, key: str | None) 
         raise InvalidInput(
             *(at_line(fault["line"], fault["message"]) for fault in faults), detail=NOTHING_DONE, headers=at_revision(user_revision)
         )
-    return Imported(answer, user_revision)
+    return ImportOutcome(answer, user_revision)
 
 
 _IMPORT_ACCOUNT = "SELECT * FROM import_account(%s, %s, %s::uuid, %s, %s, %s)"

@@ -1,10 +1,12 @@
 """An account as JSON in which every task and every log entry stands on a line of its own, and back."""
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
+from rest.bodies import printable
 from rest.errors import FieldError, InvalidInput
 from rest.operation import explain
 from rest.values import Id, Moment, Natural, Strict
@@ -120,11 +122,6 @@ class Row(NamedTuple):
     said: str = ""  # what of it was sent, where that is less: by this an import is known again
 
 
-_STATE: TypeAdapter[AccountState] = TypeAdapter(AccountState)
-_TASK: TypeAdapter[ExportedTask] = TypeAdapter(ExportedTask)
-_ENTRY: TypeAdapter[Any] = TypeAdapter(ExportedEntry)
-
-
 class AccountItems:
     """Makes rows of the items of an export, in whatever order its members stand."""
 
@@ -142,7 +139,7 @@ class AccountItems:
 
     def _begin(self, line: int, member: str, *, is_array: bool) -> None:
         if member not in Export.model_fields:
-            raise InvalidInput(at_line(line, f"{member} is not known here"))
+            raise InvalidInput(at_line(line, f"{printable(member)} is not known here"))
         if member not in self._missing:
             raise InvalidInput(at_line(line, f"{member} must not stand twice"))
         if is_array == (member == "account"):
@@ -157,7 +154,7 @@ class AccountItems:
         yield from ()
 
     def _account_row(self, line: int, text: bytes) -> Row:
-        account, faults = _read(_STATE, line, text)
+        account, faults = _read(AccountState, line, text)
         if not faults and account.kept_from > account.revision:
             faults = [at_line(line, "kept_from must not be later than revision")]
         if not faults and account.kept_from_at > account.changed_at:
@@ -165,7 +162,7 @@ class AccountItems:
         return Row(line, "account", "" if faults else account.model_dump_json(), faults)
 
     def _task_row(self, line: int, text: bytes) -> Row:
-        task, faults = _read(_TASK, line, text)
+        task, faults = _read(ExportedTask, line, text)
         if not faults and task.id <= self._task:
             faults = [at_line(line, "id must be greater than that of the task before")]
         if not faults and (task.status == "completed") != (task.completed_at is not None):
@@ -174,7 +171,7 @@ class AccountItems:
         return Row(line, "task", *(("", faults) if faults else (task.model_dump_json(), (), task.said)))
 
     def _entry_row(self, line: int, text: bytes) -> Row:
-        entry, faults = _read(_ENTRY, line, text)
+        entry, faults = _read(ExportedEntry, line, text)
         key = (entry.revision, entry.field) if entry else self._entry
         if not faults and key <= self._entry:
             faults = [at_line(line, "revision and field must be greater than those of the entry before")]
@@ -182,15 +179,35 @@ class AccountItems:
         return Row(line, "entry", "" if faults else entry.model_dump_json(), faults)
 
 
-def _read(kind: TypeAdapter[Any], line: int, json: bytes) -> tuple[Any, list[FieldError]]:
+class _TwiceError(Exception):
+    """A name stands twice in an object; it is the exception's text."""
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> None:
+    names = [name for name, _ in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise _TwiceError(twice)
+
+
+def _refuse_twice(model: type[Strict], text: bytes) -> None:
+    """Raise _TwiceError where a name stands twice. pydantic would take the last; where no name can, nothing is read once more."""
+    if b"\\u" in text or any(text.count(b'"%b"' % name.encode()) > 1 for name in model.model_fields):
+        json.loads(text, object_pairs_hook=_pairs)
+
+
+def _read(model: type[Strict], line: int, text: bytes) -> tuple[Any, list[FieldError]]:
     try:
-        return kind.validate_json(json), []
+        made = model.model_validate_json(text)
+        _refuse_twice(model, text)
+    except _TwiceError as error:
+        return None, [at_line(line, f"{printable(str(error))} must not stand twice")]
     except ValidationError as error:
         explained = [explain(fault | {"loc": fault["loc"][-1:]}) for fault in error.errors(include_url=False, include_input=False)]
         words = [
             f"{fault['field']} {fault['message']}" if fault["field"] != "body" else "is not what an export has there" for fault in explained
         ]
         return None, [at_line(line, message) for message in words]
+    return made, []
 
 
 class Imported(BaseModel):

@@ -7,10 +7,12 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
-from rest.errors import InvalidInput
-from transfer.entries import LONGEST_LINE_BYTES, at_line
+import orjson
 
-LONGEST_ITEM_BYTES = LONGEST_LINE_BYTES
+from rest.errors import InvalidInput
+from transfer.entries import at_line
+
+MAX_ITEM_BYTES = 320 * 1024  # two descriptions of 10,000 characters, each written as a pair of escapes, have 240,000
 
 
 class Item(NamedTuple):
@@ -30,7 +32,7 @@ _STRING = rb'"(?:[^"\\\x00-\x1f]++|\\.)*+"'
 _ITEM = _object(b"|" + _object(b"|" + _object()))  # in which objects stand no deeper: possessive, so that time grows as the text does
 _STEPS = {  # what may come next, after what has come
     "nothing": re.compile(rb"%b(\{)" % _SPACE),
-    "object": re.compile(rb'%b"(?P<member>[a-z_]{1,64})"%b:%b(?P<value>\[|%b)' % (_SPACE, _SPACE, _SPACE, _ITEM)),
+    "object": re.compile(rb"%b(?P<member>%b)%b:%b(?P<value>\[|%b)" % (_SPACE, _STRING, _SPACE, _SPACE, _ITEM)),
     "member": re.compile(rb"%b([,}])" % _SPACE),
     "array": re.compile(rb"%b(\]|%b)" % (_SPACE, _ITEM)),
     "item": re.compile(rb"%b([,\]])" % _SPACE),
@@ -57,7 +59,7 @@ class Items:
             self.line += text.count(b"\n", begins, ends)
             position = ends
         self._rest = text[position:]
-        if len(self._rest) > LONGEST_ITEM_BYTES or (self._has_come == "end" and self._rest):
+        if len(self._rest) > MAX_ITEM_BYTES or (self._has_come == "end" and self._rest):
             raise self._fault()
 
     def end(self) -> None:
@@ -78,7 +80,7 @@ class Items:
             case "item":
                 self._has_come = "comma" if step[1] == b"," else "member"
             case "object":
-                self._member = step["member"].decode()
+                self._member = self._read_name(step["member"])
                 is_array = step["value"] == b"["
                 self._has_come = "array" if is_array else "member"
                 return Item(self.line, self._member, None if is_array else step["value"])
@@ -87,6 +89,12 @@ class Items:
             case "nothing":
                 self._has_come = "object"
         return None
+
+    def _read_name(self, text: bytes) -> str:
+        try:
+            return str(orjson.loads(text))
+        except ValueError:
+            raise self._fault() from None
 
     def _fault(self) -> InvalidInput:
         line = self.line + self._rest[: len(self._rest) - len(self._rest.lstrip())].count(b"\n")

@@ -115,7 +115,7 @@ class TaskPublic(BaseModel):
 
 
 async def get_session() -> AsyncIterator[AsyncSession]:
-    """Give a request its session."""
+    """Return a request its session."""
     async with make_session() as session:
         yield session
 
@@ -124,7 +124,7 @@ Session = Annotated[AsyncSession, Depends(get_session)]
 
 
 async def get_current_user(session: Session, token: Annotated[str, Depends(oauth2_scheme)]) -> User:
-    """Give the user whose token it is."""
+    """Return the user whose token it is."""
     refusal = HTTPException(status.HTTP_401_UNAUTHORIZED, "Could not validate credentials", {"WWW-Authenticate": "Bearer"})
     try:
         username = jwt.decode(token, os.environ["SECRET_KEY"], algorithms=[ALGORITHM]).get("sub")

@@ -2,6 +2,10 @@
 
 from aiohttp import web
 
+import settings
+from app import connection_limits
+from server.connections import LIMITS
+
 BODY = b'{"text": "' + 188 * b"x" + b'"}'
 
 
@@ -15,5 +19,6 @@ async def hello(request: web.Request) -> web.Response:
 async def create_app() -> web.Application:
     """Make the application; gunicorn calls this in each worker."""
     app = web.Application()
+    app[LIMITS] = connection_limits(settings.load())
     app.add_routes([web.get("/task", hello), web.post("/task", hello), web.get("/task/{id}", hello), web.patch("/task/{id}", hello)])
     return app

@@ -12,6 +12,10 @@ RETURN ARRAY['name', 'description', 'status', 'completion_at', 'deleted_at'];
 CREATE FUNCTION task_field_values(t task) RETURNS text[] LANGUAGE sql STABLE
 RETURN ARRAY[t.name, t.description, t.status, t.completion_at::text, t.deleted_at::text];
 
+-- What fields have that a creation doesn't name, where that isn't NULL.
+CREATE FUNCTION task_defaults() RETURNS jsonb LANGUAGE sql IMMUTABLE
+RETURN '{}'::jsonb;
+
 CREATE FUNCTION day_text(day date) RETURNS text LANGUAGE sql STABLE
 RETURN to_char(day::timestamp, 'DD-MM-YYYY');
 

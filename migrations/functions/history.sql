@@ -6,6 +6,7 @@ RETURNS TABLE (id bigint, fields jsonb) LANGUAGE sql STABLE AS $$
     SELECT f.task_id, jsonb_object_agg(f.field, f.old)
       FROM (SELECT DISTINCT ON (l.task_id, l.field) l.task_id, l.field, l.old FROM task_log l
              WHERE l.user_id = p_user_id AND l.task_id BETWEEN p_first_id AND p_last_id AND l.revision > p_revision
+               AND l.field = ANY (task_field_names())  -- a later version has logged more
              ORDER BY l.task_id, l.field, l.revision) f
      GROUP BY f.task_id
 $$;
@@ -130,6 +131,9 @@ DECLARE
     moment timestamptz := next_moment(s);
     part record;
     shown text[] := '{}';
+    shown_bytes CONSTANT bigint := 4 * 1024 * 1024;
+    length bigint := 0;  -- of all that were altered, in bytes
+    is_full boolean := false;
     altered text[];
 BEGIN
     refused := CASE WHEN s.user_id IS NULL THEN no_state(p_wait)
@@ -140,35 +144,37 @@ BEGIN
     IF refused IS NOT NULL THEN
         RETURN;
     END IF;
-    FOR part IN
-        SELECT array_agg(c.id ORDER BY c.id) AS ids, array_agg(c.change ORDER BY c.id) AS changes
-          FROM (SELECT t.id, (row_number() OVER (ORDER BY t.id) - 1) / 1000 AS number,
-                       CASE WHEN t.created_revision > p_since THEN '{"deleted": true}'
-                            ELSE coalesce(p.fields - 'deleted_at', '{}') || jsonb_build_object('deleted',
-                                     CASE WHEN p.fields ? 'deleted_at' THEN p.fields -> 'deleted_at' <> 'null' ELSE t.deleted_at IS NOT NULL END) END AS change
-                  FROM task t LEFT JOIN fields_at(p_user_id, p_since) p ON p.id = t.id
-                 WHERE t.user_id = p_user_id AND t.revision > p_since) c
+    FOR part IN  -- of ids alone: what they are to be is fetched part by part, since an account may be large
+        SELECT array_agg(c.id ORDER BY c.id) AS ids
+          FROM (SELECT t.id, (row_number() OVER (ORDER BY t.id) - 1) / 100 AS number FROM task t WHERE t.user_id = p_user_id AND t.revision > p_since) c
          GROUP BY c.number ORDER BY c.number
     LOOP
-        SELECT array_agg(w.body ORDER BY w.n), max(w.revision) INTO altered, user_revision
-          FROM task_write(array_fill(p_user_id, ARRAY[cardinality(part.ids)]), array_fill(p_generation, ARRAY[cardinality(part.ids)]),
-                          part.ids, '{}', part.changes, true, moment, true) w
+        SELECT array_agg(w.body ORDER BY w.n), max(w.revision), count + count(*), length + coalesce(sum(octet_length(w.body) + 1), 0)
+          INTO altered, user_revision, count, length
+          FROM (SELECT array_agg(CASE WHEN t.created_revision > p_since THEN '{"deleted": true}'
+                                      ELSE coalesce(p.fields - 'deleted_at', '{}') || jsonb_build_object('deleted',
+                                               CASE WHEN p.fields ? 'deleted_at' THEN p.fields -> 'deleted_at' <> 'null' ELSE t.deleted_at IS NOT NULL END)
+                                 END ORDER BY t.id) AS changes
+                  FROM task t LEFT JOIN fields_at(p_user_id, p_since, part.ids[1], part.ids[cardinality(part.ids)]) p ON p.id = t.id
+                 WHERE t.user_id = p_user_id AND t.id = ANY (part.ids)) c,
+               LATERAL task_write(array_fill(p_user_id, ARRAY[cardinality(part.ids)]), array_fill(p_generation, ARRAY[cardinality(part.ids)]),
+                                  part.ids, '{}', c.changes, true, moment, true) w
          WHERE w.revision > s.revision;
         CONTINUE WHEN altered IS NULL;
         s.revision := user_revision;
-        count := count + cardinality(altered);
         IF count > p_most THEN
             refused := 'too_many';
             RAISE SQLSTATE 'UNDO1';
         END IF;
-        IF cardinality(shown) < 1000 THEN
+        IF cardinality(shown) < 1000 AND NOT is_full THEN
             shown := shown || altered;
+            is_full := length > shown_bytes;
         END IF;
     END LOOP;
     revision := s.revision; user_revision := s.revision;
     SELECT string_agg(f.body, ',' ORDER BY f.n) INTO tasks
       FROM (SELECT a.n, a.body, sum(octet_length(a.body) + 1) OVER (ORDER BY a.n) AS length FROM unnest(shown) WITH ORDINALITY a (body, n)) f
-     WHERE f.n <= 1000 AND f.length <= 4 * 1024 * 1024;
+     WHERE f.n <= 1000 AND f.length <= shown_bytes;
     IF p_try THEN
         RAISE SQLSTATE 'UNDO1';
     END IF;

@@ -1,4 +1,4 @@
--- What goes by itself when its time is over. Each function removes a part of what is past, and gives how many rows; 0 where nothing is.
+-- What goes by itself when its time is over. Each function removes a part of what is past, and returns how many rows; 0 where nothing is.
 -- What others hold is left for the next time, so none waits for anybody.
 
 -- Remove the rows of closed accounts, from the outermost on: a task is gone only after its log, a user after everything else. Without
@@ -51,22 +51,25 @@ BEGIN
 END $$;
 
 -- Make the bodies of older looks anew, in the next p_pages pages of the table; return how many pages that were, 0 where none is left, or somebody
--- holds a user of one: that page is for the next time. No revision is taken, since nothing of a task changes.
+-- holds a user of one: that page is for the next time. When some were found all begins anew, as workers of an older version may still write them.
+-- No revision is taken, since nothing of a task changes.
 CREATE FUNCTION look_sweep(p_pages bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     pages bigint := pg_relation_size('task') / current_setting('block_size')::bigint;
     page bigint;
+    number_found bigint;
     users bigint[];
 BEGIN
     IF task_look() = 1 THEN
         RETURN 0;  -- there was none before
     END IF;
-    INSERT INTO look_refreshed (look, next_page) VALUES (task_look(), 0) ON CONFLICT DO NOTHING;
-    SELECT r.next_page INTO page FROM look_refreshed r WHERE r.look = task_look() FOR UPDATE;
-    p_pages := least(p_pages, pages - page);
-    IF p_pages <= 0 THEN
+    INSERT INTO look_refreshed (look, next_page, found) VALUES (task_look(), 0, 0) ON CONFLICT DO NOTHING;
+    SELECT r.next_page, r.found INTO page, number_found FROM look_refreshed r WHERE r.look = task_look() FOR UPDATE;
+    IF page >= pages THEN
+        UPDATE look_refreshed r SET next_page = 0, found = 0 WHERE r.look = task_look() AND number_found > 0;
         RETURN 0;
     END IF;
+    p_pages := least(p_pages, pages - page);
     SELECT array_agg(DISTINCT t.user_id) INTO users FROM task t
      WHERE t.ctid >= format('(%s,0)', page)::tid AND t.ctid < format('(%s,0)', page + p_pages)::tid AND t.look < task_look();
     IF (SELECT count(*) FROM (SELECT FROM user_state u WHERE u.user_id = ANY (users) FOR NO KEY UPDATE SKIP LOCKED) l) < cardinality(users) THEN
@@ -74,6 +77,23 @@ BEGIN
     END IF;
     UPDATE task t SET look = task_look(), body = task_json(t)
      WHERE t.ctid >= format('(%s,0)', page)::tid AND t.ctid < format('(%s,0)', page + p_pages)::tid AND t.look < task_look() AND t.user_id = ANY (users);
-    UPDATE look_refreshed r SET next_page = page + p_pages WHERE r.look = task_look();
+    GET DIAGNOSTICS number_found = ROW_COUNT;
+    UPDATE look_refreshed r SET next_page = page + p_pages, found = r.found + number_found WHERE r.look = task_look();
     RETURN p_pages;
+END $$;
+
+-- Remove the functions of versions that nobody has run for so long; return how many versions that were. Each version says that it is running.
+CREATE FUNCTION functions_sweep(p_lifetime interval) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    version text;
+    gone bigint := 0;
+BEGIN
+    INSERT INTO functions_used (name, used_at) SELECT n.nspname, now() FROM pg_namespace n WHERE n.nspname ~ '^functions_[0-9a-f]{8}$' ON CONFLICT DO NOTHING;
+    UPDATE functions_used f SET used_at = now() WHERE f.name = current_schema() AND f.used_at < now() - interval '1 hour';
+    FOR version IN SELECT f.name FROM functions_used f WHERE f.used_at < now() - p_lifetime AND f.name <> current_schema() LOOP
+        EXECUTE format('DROP SCHEMA IF EXISTS %I CASCADE', version);
+        DELETE FROM functions_used f WHERE f.name = version;
+        gone := gone + 1;
+    END LOOP;
+    RETURN gone;
 END $$;

@@ -9,6 +9,10 @@ DECLARE
     known idempotency_key;
     t task;
 BEGIN
+    IF s.user_id IS NULL THEN  -- also where who held it has let go since: without the lock nobody knows what is known under the key
+        refused := no_state(p_wait);
+        RETURN;
+    END IF;
     SELECT * INTO known FROM idempotency_key k WHERE k.user_id = s.user_id AND k.key = p_key;
     IF known.key IS NULL THEN
         SELECT w.refused, w.id, w.revision, w.body, w.user_revision INTO refused, id, revision, body, user_revision

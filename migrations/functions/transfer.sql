@@ -121,9 +121,9 @@ BEGIN
     IF faults IS NOT NULL THEN
         RETURN;
     END IF;
-    FOR part IN
+    FOR part IN  -- of few, since a loop reads some parts ahead, and a change may be long
         SELECT array_agg(c.id ORDER BY c.place) AS ids, array_agg(c.change ORDER BY c.place) AS changes
-          FROM (SELECT t.id, row_number() OVER by_id_then_line AS place, (row_number() OVER by_id_then_line - 1) / 1000 AS number,
+          FROM (SELECT t.id, row_number() OVER by_id_then_line AS place, (row_number() OVER by_id_then_line - 1) / 25 AS number,
                        CASE WHEN t.id IS NULL THEN x.change
                             ELSE CASE WHEN x.alike ? t.status THEN x.change - 'status' ELSE x.change END || '{"deleted": false}' END AS change
                   FROM import_changes(p_user_id, p_import_id) x LEFT JOIN task t ON t.user_id = p_user_id AND t.id = x.task_id
@@ -187,7 +187,7 @@ BEGIN
         UPDATE user_state u
            SET (revision, last_task_id, kept_from, kept_from_at, purged, changed_at)
              = ROW (s.revision, s.last_task_id, s.kept_from, s.kept_from_at, s.purged, s.changed_at)
-         WHERE u.user_id = p_user_id AND s.revision > u.revision;
+         WHERE u.user_id = p_user_id;
         answer := import_close(p_user_id, user_revision, s.revision, count, p_key, p_digest);
         faults := import_faults(p_user_id, p_import_id, clock_timestamp());
     END IF;

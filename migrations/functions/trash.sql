@@ -36,7 +36,7 @@ BEGIN
 END $$;
 
 -- Purge what has been in the trash since before a moment: p_most tasks, or fewer where their logs are long. Who is changing something is
--- left for the next time. Gives how many are gone.
+-- left for the next time. Returns how many are gone.
 CREATE FUNCTION trash_sweep(p_before timestamptz, p_most bigint, p_most_entries bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     due record;

@@ -1,4 +1,4 @@
--- The one writer: after this file nothing else creates or changes a task, or writes its log.
+-- The one writer of tasks and their logs. Beside it an account's import puts down a log as it was (transfer.sql), and housekeeping makes bodies anew.
 
 -- Lock a user's state and return it; all NULL where the user is gone or the token's generation is past and, unless p_wait, where another
 -- transaction holds it.
@@ -51,15 +51,15 @@ BEGIN
       FROM unnest(p_tasks) t;
 END $$;
 
-CREATE TYPE task_change AS (old task, new task);
+CREATE TYPE task_change AS (old task, new task, is_last boolean);  -- of its task in this call
 
 -- Do many changes of many users' tasks in one step, each a row and, but for a creation, a log entry for each field that differs.
 -- Change n: whose it is (user, and token's generation); of which task (NULL: of a new one); the revisions that the client takes for the present
 -- one, as the text of an array (NULL: any); and what the task is to be, as an object: fields that are absent stay, null clears; "deleted": true is
 -- into the trash, false out of it. What is in there can be changed by the latter alone, or p_anywhere. All have p_moment, or each one of its own.
 -- Each answers why it was refused (NULL: it wasn't), the task as it is then, and the user's revision. What is so already isn't written, and needs
--- no present revision (RFC 9110, 13.1.1). Busy is to be sent again, since its user is held by another transaction, for which only p_wait
--- waits, or its task has a change before it here (with p_moment nobody looks: the caller names each task once).
+-- no present revision (RFC 9110, 13.1.1). Busy is to be sent again: its user is held by another transaction, for which only p_wait waits. Changes
+-- of one user happen in their order, each to what those before it have left.
 -- One plan serves all sizes of table and batch: tasks are looked up, whatever the planner believes of a table that it has not analysed yet.
 CREATE FUNCTION task_write(p_users bigint[], p_generations bigint[], p_ids bigint[], p_if_match text[], p_changes jsonb[], p_wait boolean,
                            p_moment timestamptz DEFAULT NULL, p_anywhere boolean DEFAULT false)
@@ -72,6 +72,9 @@ DECLARE
     m record;
     s user_state;
     moment timestamptz;
+    key text;
+    earlier int;
+    old task;
     wanted task;
     differs boolean;
     after task;
@@ -95,34 +98,45 @@ BEGIN
                LEFT JOIN task t ON t.user_id = s.user_id AND t.id = a.id AND (t.deleted_at IS NULL OR p_anywhere OR a.change @> '{"deleted": false}')
          ORDER BY a.n
     LOOP
-        n := m.n; refused := NULL; user_revision := NULL; after := m.old;
+        n := m.n; refused := NULL; user_revision := NULL; old := m.old;
         IF m.place IS NULL THEN
             refused := no_state(p_wait);
+            after := NULL;
         ELSE
             s := states[m.place];
-            moment := coalesce(p_moment, greatest(clock, s.changed_at + interval '1 microsecond'));
-            wanted := jsonb_populate_record(m.old, m.change);
-            IF m.change ? 'deleted' THEN
-                wanted.deleted_at := CASE WHEN (m.change -> 'deleted')::boolean THEN coalesce((m.old).deleted_at, moment) END;
+            key := s.user_id || '/' || m.id;
+            earlier := array_position(touched, key);
+            IF earlier IS NOT NULL THEN
+                old := changed[earlier].new;
+                IF old.deleted_at IS NOT NULL AND NOT (p_anywhere OR m.change @> '{"deleted": false}') THEN
+                    old := NULL;
+                END IF;
             END IF;
-            differs := wanted IS DISTINCT FROM m.old;
+            moment := coalesce(p_moment, greatest(clock, s.changed_at + interval '1 microsecond'));
+            wanted := jsonb_populate_record(old, CASE WHEN m.id IS NULL THEN task_defaults() || m.change ELSE m.change END);
+            IF m.change ? 'deleted' THEN
+                wanted.deleted_at := CASE WHEN (m.change -> 'deleted')::boolean THEN coalesce(old.deleted_at, moment) END;
+            END IF;
+            differs := m.id IS NULL OR task_field_values(wanted) IS DISTINCT FROM task_field_values(old);  -- in what is logged, and only that
             refused := CASE WHEN m.id IS NULL THEN NULL
-                            WHEN m.old IS NULL THEN 'not_found'
-                            WHEN s.user_id || '/' || m.id = ANY (touched) THEN 'busy'
-                            WHEN differs AND (m.old).revision <> ALL (m.if_match) THEN 'changed_meanwhile' END;
+                            WHEN old.id IS NULL THEN 'not_found'
+                            WHEN differs AND old.revision <> ALL (m.if_match) THEN 'changed_meanwhile' END;
+            after := old;
             IF differs AND refused IS NULL THEN
                 s.revision := s.revision + 1;
                 s.last_task_id := s.last_task_id + (m.id IS NULL)::int;
                 s.changed_at := moment;
                 states[m.place] := s;
-                after := task_changed(m.old, wanted, s);
+                after := task_changed(old, wanted, s);
                 IF m.id IS NULL THEN
                     created := created || after;
                 ELSE
-                    changed := changed || ROW(m.old, after)::task_change;
-                    IF p_moment IS NULL THEN
-                        touched := touched || (s.user_id || '/' || m.id);
+                    IF earlier IS NOT NULL THEN
+                        changed[earlier].is_last := false;
+                        touched[earlier] := '';
                     END IF;
+                    changed := changed || ROW(old, after, true)::task_change;
+                    touched := touched || key;
                 END IF;
             END IF;
             user_revision := s.revision;
@@ -139,7 +153,7 @@ BEGIN
              = ROW ((c.new).name, (c.new).description, (c.new).status, (c.new).completion_at, (c.new).completed_at, (c.new).deleted_at,
                     (c.new).revision, (c.new).updated_at, (c.new).look, (c.new).body)
           FROM unnest(changed) c
-         WHERE t.user_id = (c.new).user_id AND t.id = (c.new).id;
+         WHERE c.is_last AND t.user_id = (c.new).user_id AND t.id = (c.new).id;
         INSERT INTO task_log (user_id, task_id, revision, field, old, new, changed_at)
         SELECT (c.new).user_id, (c.new).id, (c.new).revision, f.field, f.old, f.new, (c.new).updated_at
           FROM unnest(changed) c CROSS JOIN LATERAL unnest(task_field_names(), task_field_values(c.old), task_field_values(c.new)) f (field, old, new)

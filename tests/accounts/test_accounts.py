@@ -301,7 +301,7 @@ async def test_a_password_is_worth_nothing_without_the_services_salt(stranger: P
 
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
-    """Give a function that gives all that has been logged, access lines too."""
+    """Return a function that gives all that has been logged, access lines too."""
     logs.ENDED.tell()
     capsys.readouterr()
     caplog.set_level(logging.DEBUG)

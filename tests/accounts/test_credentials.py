@@ -248,7 +248,7 @@ async def test_a_lifetime_that_is_none_or_too_long_is_refused(alice: Person, str
 
 
 async def test_the_longest_lifetime_is_a_setting(alice: Person, stranger: Person, start: Start) -> None:
-    stranger.client = await start(token_lifetime_most_seconds=100)
+    stranger.client = await start(token_lifetime_max_seconds=100)
     assert [(await log_in(stranger, alice.login, expires_in=seconds)).status for seconds in (100, 101)] == [200, 400]
     assert (await log_in(stranger, alice.login)).json["expires_in"] == 30 * 86400
 

@@ -47,7 +47,7 @@ def pepper_of(person: Person) -> passwords.Pepper:
 
 
 def nameless(password_hash: str) -> str:
-    """Give the hash as it was stored at first."""
+    """Return the hash as it was stored at first."""
     return password_hash[password_hash.index("$") :]
 
 

@@ -30,7 +30,7 @@ _numbers = itertools.count(1)
 
 
 def somewhere() -> str:
-    """Give an address from which nobody has come yet."""
+    """Return an address from which nobody has come yet."""
     number = next(_numbers)
     return f"198.18.{number // 256}.{number % 256}"
 
@@ -85,7 +85,7 @@ def visitor(client: TestClient[Any, Any]) -> Visitor:
 
 
 def violated(answer: Answer) -> list[str]:
-    """Give the quotas that refused; none where none did."""
+    """Return the quotas that refused; none where none did."""
     if answer.status != 429:
         return []
     wait = int(answer.headers["Retry-After"])
@@ -100,7 +100,7 @@ def violated(answer: Answer) -> list[str]:
 
 
 def left(answer: Answer) -> dict[str, int]:
-    """Give what is left of each quota, as the answer says."""
+    """Return what is left of each quota, as the answer says."""
     items = [re.fullmatch(r'"(\w+)";r=(\d+);t=(\d+)', item) for item in answer.headers["RateLimit"].split(", ")]
     assert all(item and 0 < int(item[3]) <= 60 for item in items)
     return {item[1]: int(item[2]) for item in items if item}

@@ -163,7 +163,7 @@ def test_a_round_with_a_wrong_answer_does_not_count_and_is_run_again(wrong: int,
 
     monkeypatch.setattr(rounds, "_round", one)
     plan = rounds.Plan(SIZE, [], [], [], 3, 1)
-    if wrong > rounds.MOST_REFUSED:
+    if wrong > rounds.MAX_REFUSED:
         with pytest.raises(Refused):
             rounds.run(None, plan, tmp_path)  # type: ignore[arg-type]
     else:

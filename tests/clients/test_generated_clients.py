@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import requests
 
+from tests.conftest import skip_unless
 from tests.process.service import Service, running
 
 pytestmark = pytest.mark.long
 HERE = Path(__file__).parent
-OLDEST_NODE = (20, 19)  # that the generators take
+MIN_NODE_VERSION = (20, 19)  # that the generators take
 PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # with the programs of the virtual environment
 
 
@@ -96,29 +97,24 @@ def test_a_session_with_openapi_python_client(python_client: Path, service: Serv
 # TypeScript
 
 
-def lacking(words: str) -> Any:
-    """Skip the test, or fail it where REQUIRE_NODE is set."""
-    if os.environ.get("REQUIRE_NODE"):
-        pytest.fail(f"REQUIRE_NODE is set, and {words}")
-    pytest.skip(words)
-
-
 @pytest.fixture(scope="module")
 def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the generators and the compiler, as package-lock.json has them."""
-    words = f"Node {'.'.join(map(str, OLDEST_NODE))} or newer is needed, with npm: `make check` installs one, or nodejs.org has it"
+    words = f"Node {'.'.join(map(str, MIN_NODE_VERSION))} or newer is needed, with npm: `make check` installs one, or nodejs.org has it"
     if not shutil.which("node", path=PATH) or not shutil.which("npm", path=PATH):
-        lacking(f"there is no node, or no npm. {words}")
+        skip_unless("REQUIRE_NODE", f"there is no node, or no npm. {words}")
     directory = tmp_path_factory.mktemp("node")
     version = run("node", "--version", where=directory).strip()
-    if tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST_NODE:
-        lacking(f"Node is {version}. {words}")
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < MIN_NODE_VERSION:
+        skip_unless("REQUIRE_NODE", f"Node is {version}. {words}")
     for name in ("package.json", "package-lock.json", ".npmrc", "tsconfig.json"):
         shutil.copy(HERE / name, directory)
     try:
         run("npm", "ci", "--ignore-scripts", where=directory)
     except AssertionError as failure:
-        lacking(f"npm can't get what package-lock.json names, for which it needs the internet the first time: {failure}")
+        skip_unless(
+            "REQUIRE_NODE", f"npm can't get what package-lock.json names, for which it needs the internet the first time: {failure}"
+        )
     return directory
 
 

@@ -43,7 +43,7 @@ class Stream:
         self.comments: list[str] = []
 
     async def next(self, seconds: float = PATIENCE_SECONDS) -> Event | None:
-        """Give the next event; None where the stream has ended."""
+        """Return the next event; None where the stream has ended."""
         fields: dict[str, str] = {}
         async with asyncio.timeout(seconds):
             while line := (await self.response.content.readline()).decode():
@@ -57,11 +57,11 @@ class Stream:
         return None
 
     async def take(self, count: int) -> list[Event]:
-        """Give so many events."""
+        """Return so many events."""
         return [event for _ in range(count) if (event := await self.next())]
 
     async def is_silent(self, seconds: float = 0.6) -> bool:
-        """Tell whether nothing comes for a while, in which every worker asks twice."""
+        """Return whether nothing comes for a while, in which every worker asks twice."""
         try:
             return await self.next(seconds) is None
         except TimeoutError:
@@ -466,7 +466,7 @@ async def test_a_head_and_a_refusal_hold_no_place(alice: Person, sql: Sql) -> No
 
 @pytest.fixture
 def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Give the list of the statements that are run from now on."""
+    """Return the list of the statements that are run from now on."""
     ran: list[str] = []
     run = Database._run
 
@@ -603,7 +603,7 @@ async def test_streams_that_lack_much_catch_up_and_are_live_again(alice: Person,
 
 
 def read_of_the_log(sql: Sql) -> int:
-    """Give how many entries this transaction has read."""
+    """Return how many entries this transaction has read."""
     [(entries,)] = sql("SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'task_log'")
     return int(entries)
 

@@ -18,7 +18,7 @@ OF_A_USER = ("id", "name", "description", "status", "completion_at")
 
 
 def fields(tasks: list[dict[str, Any]]) -> list[list[Any]]:
-    """Give what an undo brings back of each task."""
+    """Return what an undo brings back of each task."""
     return [[task[name] for name in OF_A_USER] for task in tasks]
 
 
@@ -50,7 +50,7 @@ def purge(sql: Sql, person: Person, task_id: int) -> None:
 
 
 def before(moment: str) -> str:
-    """Give a moment that is a tenth of a microsecond before this one."""
+    """Return a moment that is a tenth of a microsecond before this one."""
     return (datetime.fromisoformat(moment) - timedelta(microseconds=1)).strftime("%Y-%m-%dT%H:%M:%S.%f9Z")
 
 
@@ -334,7 +334,7 @@ async def test_undo_does_nothing_where_something_else_has_happened(alice: Person
 async def test_too_much_is_not_undone(alice: Person, start: Start) -> None:
     await all_sorts(alice)
     present = await listed(alice)
-    alice.client = await start(undo_most_tasks=2)
+    alice.client = await start(undo_max_tasks=2)
     for dry_run in (True, False):
         assert problem(await alice.post("/task/undo", json={"since": 5, "dry_run": dry_run})) == (409, "too-many-tasks")
     assert await listed(alice) == present

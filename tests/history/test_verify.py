@@ -222,6 +222,7 @@ def test_without_a_database_it_says_so() -> None:
         verify.verify(database_configuration(configured(db="no-such-database")))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("arguments", "code"), [(["verify"], 0), (["check"], 1)])
 def test_it_is_a_command(of_its_own: Sql, arguments: list[str], code: int) -> None:
     [(name,)] = of_its_own("SELECT current_database()")
@@ -232,6 +233,7 @@ def test_it_is_a_command(of_its_own: Sql, arguments: list[str], code: int) -> No
     assert (ended.returncode, bool(ended.stdout)) == (code, code == 0), ended
 
 
+@pytest.mark.long
 def test_a_small_account_does_not_wait_until_the_large_ones_are_read(of_its_own: Sql) -> None:
     large, small = with_tasks(of_its_own, 500), with_tasks(of_its_own, 0)
     of_its_own("ANALYZE")

@@ -26,14 +26,14 @@ from tests.model.memory import Account, Json, Outcome, Task, replay, seconds
 from tests.model.requests import Manner, Moment, as_day, if_match, sent
 from tests.model.shown import Listing, Query, entry_json, task_json
 
-MOST_OPEN_LISTINGS = 4
+MAX_OPEN_LISTINGS = 4
 SAMPLE = 3  # histories, of a machine of which `make test` wants to know whether it works at all
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
 in_profile = pytest.mark.parametrize("profile", ["sample", pytest.param(PROFILE, marks=pytest.mark.long)])
 
 
 def profiles(histories: int, steps: int, long_steps: int) -> dict[str, settings]:
-    """Give the settings of the sample and of the default run, both the same each time, and of the long one."""
+    """Return the settings of the sample and of the default run, both the same each time, and of the long one."""
     common: Json = {
         "deadline": None,
         "database": None,
@@ -93,7 +93,7 @@ class Machine(RuleBasedStateMachine):
         return who, self.accounts[who]
 
     def pick(self, account: Account, which: int) -> int:
-        """Give the id of a task: mostly of one that is there."""
+        """Return the id of a task: mostly of one that is there."""
         live = account.live()
         return live[which % len(live)].id if live and which < 90 else which % 8 + 1
 
@@ -198,7 +198,7 @@ class Machine(RuleBasedStateMachine):
     # Listings
 
     def asked(self, account: Account, chosen: Json, tasks: Collection[Task], iso: bool) -> tuple[dict[str, str], Json]:
-        """Give the parameters for the filters chosen, and what they mean for these tasks."""
+        """Return the parameters for the filters chosen, and what they mean for these tasks."""
         parameters: dict[str, str] = {}
         meant: Json = {}
         completions = sorted({account.moments[task.completed] for task in tasks if task.completed})
@@ -228,7 +228,7 @@ class Machine(RuleBasedStateMachine):
         while following and to_the_end:
             following = self.read_page(following)
         if following:
-            self.open = [*self.open, following][-MOST_OPEN_LISTINGS:]
+            self.open = [*self.open, following][-MAX_OPEN_LISTINGS:]
 
     def read_page(self, page: Open) -> Open | None:
         """Read a page, and give what follows it."""
@@ -303,7 +303,7 @@ class Machine(RuleBasedStateMachine):
 
 
 async def somebody(client: TestClient[Any, Any]) -> Person:
-    """Give a user of a new account."""
+    """Return a user of a new account."""
     login = f"model-{secrets.token_hex(8)}"
     return Person(
         client, login, await users.create_user(service_of(client), login, "no hash, so no password", secrets.randbelow(auth.GENERATIONS))
@@ -311,7 +311,7 @@ async def somebody(client: TestClient[Any, Any]) -> Person:
 
 
 def with_headers(options: Json, headers: dict[str, str]) -> Json:
-    """Give a request's options with some headers more."""
+    """Return a request's options with some headers more."""
     return options | {"headers": options.get("headers", {}) | headers}
 
 
@@ -320,7 +320,7 @@ AMachine = TypeVar("AMachine", bound=type[Machine])
 
 @contextmanager
 def running(machine: AMachine, sql: Callable[..., list[tuple[Any, ...]]]) -> Iterator[AMachine]:
-    """Give a machine an application for all its histories."""
+    """Return a machine an application for all its histories."""
 
     async def start() -> TestClient[Any, Any]:
         client: TestClient[Any, Any] = TestClient(TestServer(await app.create_app(configured())))

@@ -67,12 +67,12 @@ class Task:
         return self.deleted is not None
 
     def shown(self, name: str) -> Any:
-        """Give a field's value as the service writes it, but for moments."""
+        """Return a field's value as the service writes it, but for moments."""
         value = getattr(self, name)
         return f"{value:%d-%m-}{value.year:04}" if isinstance(value, date) else value
 
     def altered(self, revision: int, fields: Json, in_trash: bool) -> "Task":
-        """Give the task as a revision makes it that wants these fields and this place; the same task where it is so already."""
+        """Return the task as a revision makes it that wants these fields and this place; the same task where it is so already."""
         wanted = fields | {"deleted": (self.deleted or revision) if in_trash else None}
         new = {name: wanted[name] for name in LOGGED_AS if name in wanted and wanted[name] != getattr(self, name)}
         if not new:
@@ -83,19 +83,19 @@ class Task:
         return replace(after, log=self.log + entries)
 
     def altered_since(self, revisions: Collection[int]) -> list[str] | None:
-        """Give the fields altered since the latest of these revisions that is one of the task's, by name; None where none is."""
+        """Return the fields altered since the latest of these revisions that is one of the task's, by name; None where none is."""
         known = {self.created, *(entry.revision for entry in self.log)} & set(revisions)
         return sorted({entry.field for entry in self.log if entry.revision > max(known)}) if known else None
 
 
 def normal(value: Any) -> Any:
-    """Give text as it is stored."""
+    """Return text as it is stored."""
     return unicodedata.normalize("NFC", value) if isinstance(value, str) else value
 
 
 @cache
 def seconds(moment: str) -> Fraction:
-    """Give the exact seconds of a moment that the service wrote."""
+    """Return the exact seconds of a moment that the service wrote."""
     return Fraction((datetime.fromisoformat(moment) - EPOCH) // timedelta(microseconds=1), 1_000_000)
 
 
@@ -192,30 +192,30 @@ class Account:
     # What there is, and was
 
     def find(self, task_id: int) -> Task | None:
-        """Give the task, unless there is none or it is in the trash."""
+        """Return the task, unless there is none or it is in the trash."""
         return next((task for task in self.live() if task.id == task_id), None)
 
     def live(self, revision: int | None = None) -> list[Task]:
-        """Give the tasks that there are, or were at a revision."""
+        """Return the tasks that there are, or were at a revision."""
         tasks = self.tasks if revision is None else self.past[revision]
         return [task for task in tasks.values() if not task.in_trash]
 
     def trash(self) -> list[Task]:
-        """Give the tasks in the trash."""
+        """Return the tasks in the trash."""
         return [task for task in self.tasks.values() if task.in_trash]
 
     def revision_at(self, moment: Fraction) -> int:
-        """Give the last revision not later than a moment."""
+        """Return the last revision not later than a moment."""
         return max((revision for revision, at in self.moments.items() if seconds(at) <= moment), default=0)
 
     def twin(self) -> "Account":
-        """Give an account like this one, to try on it what may not happen here."""
+        """Return an account like this one, to try on it what may not happen here."""
         past = [dict(tasks) for tasks in self.past]
         return replace(self, tasks=dict(self.tasks), past=past, moments=dict(self.moments), answered=dict(self.answered))
 
 
 def replay(created: Json, fields: Iterable[str], log: Iterable[Json]) -> Json:
-    """Give a task's fields after its log, from those of its creation. Raises AssertionError where an entry doesn't follow from the one before."""
+    """Return a task's fields after its log, from those of its creation. Raises AssertionError where an entry doesn't follow from the one before."""
     task = {name: created[name] for name in fields}
     for entry in log:
         assert task[entry["field"]] == entry["old"] != entry["new"], (task, entry)

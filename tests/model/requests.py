@@ -63,7 +63,7 @@ class Moment(NamedTuple):
     minutes_east: int
 
     def of(self, known: Sequence[str]) -> tuple[str, Fraction]:
-        """Give it as it is written, and in exact seconds."""
+        """Return it as it is written, and in exact seconds."""
         near = known[self.which % len(known)]
         zone = timezone(timedelta(minutes=self.minutes_east))
         local = (datetime.fromisoformat(near) + timedelta(microseconds=self.microseconds)).astimezone(zone)
@@ -108,7 +108,7 @@ def from_day(value: str | None) -> date | None:
 
 
 def sent(body: Json, encoding: str) -> Json:
-    """Give a body as the client takes it, in one of the three types."""
+    """Return a body as the client takes it, in one of the three types."""
     if encoding == "json":
         return {"json": body}
     fields = {
@@ -120,7 +120,7 @@ def sent(body: Json, encoding: str) -> Json:
 
 
 def if_match(kind: str, task: Task | None) -> tuple[dict[str, str], Collection[int] | None]:
-    """Give an If-Match for this task, and the revisions that it allows (None: any)."""
+    """Return an If-Match for this task, and the revisions that it allows (None: any)."""
     first, last = (task.created, task.updated) if task else (1, 2)
     earlier = [first, *(entry.revision for entry in task.log if entry.revision < last)][-1] if task else 1
     return {

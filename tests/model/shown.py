@@ -25,17 +25,17 @@ class Listing(Protocol):
     """Something that comes in pages."""
 
     def refusal(self, account: Account) -> Outcome:
-        """Tell whether it is refused."""
+        """Return whether it is refused."""
 
     def rows(self, account: Account) -> list[Row]:
-        """Give all of it."""
+        """Return all of it."""
 
     def depends_on(self, account: Account) -> Any:
-        """Give that without a change of which the service must know that nothing in it has changed."""
+        """Return that without a change of which the service must know that nothing in it has changed."""
 
 
 def task_json(account: Account, task: Task) -> Json:
-    """Give a task as the service shows it."""
+    """Return a task as the service shows it."""
     moments = {"created_at": task.created, "updated_at": task.updated, "completed_at": task.completed, "deleted_at": task.deleted}
     return (
         {"id": task.id, "revision": task.updated}
@@ -45,13 +45,13 @@ def task_json(account: Account, task: Task) -> Json:
 
 
 def entry_json(account: Account, entry: Entry) -> Json:
-    """Give an entry of a log as the service shows it."""
+    """Return an entry of a log as the service shows it."""
     old, new = (account.moments[value] if isinstance(value, int) else value for value in (entry.old, entry.new))
     return {"revision": entry.revision, "changed_at": account.moments[entry.revision], "field": entry.field, "old": old, "new": new}
 
 
 def lower(text: str) -> str:
-    """Give the small letters, character by character: no character becomes two."""
+    """Return the small letters, character by character: no character becomes two."""
     return "".join("i" if character == "İ" else character.lower() for character in text)
 
 
@@ -72,11 +72,11 @@ class Query:
     deleted: bool = False
 
     def refusal(self, account: Account) -> Outcome:
-        """Tell whether history reaches back that far."""
+        """Return whether history reaches back that far."""
         return Outcome.HISTORY_GONE if self.revision is not None and self.revision < account.kept_from else Outcome.DONE
 
     def rows(self, account: Account) -> list[Row]:
-        """Give the tasks asked for, in their order."""
+        """Return the tasks asked for, in their order."""
         tasks = account.trash() if self.deleted else account.live(self.revision)
         key = order(self.sort)
         return sorted(
@@ -85,11 +85,11 @@ class Query:
         )
 
     def depends_on(self, account: Account) -> Any:
-        """Give the revision, and what was purged."""
+        """Return the revision, and what was purged."""
         return account.revision, account.purged
 
     def matches(self, account: Account, task: Task) -> bool:
-        """Tell whether a task is one of those asked for."""
+        """Return whether a task is one of those asked for."""
         day, moment = task.completion_at, None if task.completed is None else seconds(account.moments[task.completed])
         words = normal(self.q).split()
         return all((
@@ -131,7 +131,7 @@ class Place(NamedTuple):
 
 
 def order(sort: str) -> Callable[[Place], Any]:
-    """Give a function that makes places comparable."""
+    """Return a function that makes places comparable."""
     backwards = sort.startswith("-")
 
     def compare(one: Place, other: Place) -> int:
@@ -151,16 +151,16 @@ class Log:
     deleted: bool = False
 
     def refusal(self, account: Account) -> Outcome:
-        """Tell whether there is no such task."""
+        """Return whether there is no such task."""
         task = account.tasks.get(self.task_id)
         return Outcome.NOT_FOUND if task is None or task.in_trash != self.deleted else Outcome.DONE
 
     def rows(self, account: Account) -> list[Row]:
-        """Give its entries, oldest first."""
+        """Return its entries, oldest first."""
         return [Row((entry.revision, LOGGED.index(entry.field)), entry_json(account, entry)) for entry in account.tasks[self.task_id].log]
 
     def depends_on(self, account: Account) -> Any:
-        """Give the task's revision, and what was purged."""
+        """Return the task's revision, and what was purged."""
         return account.tasks[self.task_id].updated, account.purged
 
 
@@ -173,14 +173,14 @@ class WholeLog:
         return Outcome.DONE
 
     def rows(self, account: Account) -> list[Row]:
-        """Give all entries by revision."""
+        """Return all entries by revision."""
         return sorted(
             (Row(row.place, row.json | {"task_id": task_id}) for task_id in account.tasks for row in Log(task_id).rows(account)),
             key=lambda row: row.place,
         )
 
     def depends_on(self, account: Account) -> Any:
-        """Give the revision, and what was purged."""
+        """Return the revision, and what was purged."""
         return account.revision, account.purged
 
 
@@ -192,13 +192,13 @@ class Changes:
     began: int
 
     def refusal(self, account: Account) -> Outcome:
-        """Tell whether something that was changed since has been purged."""
+        """Return whether something that was changed since has been purged."""
         return Outcome.HISTORY_GONE if (self.since or self.began) < account.kept_from else Outcome.DONE
 
     def rows(self, account: Account) -> list[Row]:
-        """Give the tasks changed since by revision, those in the trash included."""
+        """Return the tasks changed since by revision, those in the trash included."""
         return sorted(Row(task.updated, task_json(account, task)) for task in account.tasks.values() if task.updated > self.since)
 
     def depends_on(self, account: Account) -> Any:
-        """Give the revision, and what was purged."""
+        """Return the revision, and what was purged."""
         return account.revision, account.purged

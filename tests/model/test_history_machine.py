@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule, run_state_machine_as_test
 
 from tasks.schemas import FIELDS
-from tests.model.machine import MOST_OPEN_LISTINGS, Machine, Open, in_profile, profiles, running, somebody, with_headers
+from tests.model.machine import MAX_OPEN_LISTINGS, Machine, Open, in_profile, profiles, running, somebody, with_headers
 from tests.model.memory import Account, Json, Outcome, Task, normal, seconds
 from tests.model.requests import (
     SORTS,
@@ -95,17 +95,17 @@ class Pasts(Machine):
         self.has_moved = False
 
     def pick_any(self, account: Account, which: int) -> int:
-        """Give the id of a task: mostly of one that is there, be it in the trash."""
+        """Return the id of a task: mostly of one that is there, be it in the trash."""
         ids = [*account.tasks]
         return ids[which % len(ids)] if ids and which < 92 else which % (account.created + 2) + 1
 
     def pick_from_trash(self, account: Account, which: int) -> int:
-        """Give the id of a task: mostly of one that is in the trash."""
+        """Return the id of a task: mostly of one that is in the trash."""
         trash = account.trash()
         return trash[which % len(trash)].id if trash and which < 75 else self.pick(account, which)
 
     def named(self, account: Account, then: int | Moment, parameter: str = "revision") -> tuple[Json, int]:
-        """Give the parameter that names a revision, mostly one from which on history is kept, and which one that is."""
+        """Return the parameter that names a revision, mostly one from which on history is kept, and which one that is."""
         which = then.which if isinstance(then, Moment) else then
         revisions = range(account.kept_from if which < 85 else 0, account.revision + 1)
         if isinstance(then, Moment) and account.moments:
@@ -224,7 +224,7 @@ class Pasts(Machine):
         assert self.told(answer, self.accounts[who])
 
     def lived(self, who: int, revision: int | None = None) -> list[Json]:
-        """Give what the service has as the user's of all tasks, now or at a revision."""
+        """Return what the service has as the user's of all tasks, now or at a revision."""
         tasks = self.ask(who, "GET", "/task" if revision is None else f"/task?revision={revision}").json
         return [{field: task[field] for field in ("id", *FIELDS)} for task in tasks]
 
@@ -347,7 +347,7 @@ class Pasts(Machine):
         self.list_tasks(who, named | parameters, Query(revision=revision, sort=sort, **meant), limit, to_the_end)
 
     @precondition(lambda self: self.open)
-    @rule(which=st.integers(0, MOST_OPEN_LISTINGS - 1))
+    @rule(which=st.integers(0, MAX_OPEN_LISTINGS - 1))
     def read_on(self, which: int) -> None:
         following = self.read_page(self.open.pop(which % len(self.open)))
         if following:

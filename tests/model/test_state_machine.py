@@ -16,7 +16,7 @@ from hypothesis.stateful import initialize, precondition, rule, run_state_machin
 
 from tasks.schemas import FIELDS
 from tests.conftest import Person
-from tests.model.machine import MOST_OPEN_LISTINGS, Machine, Open, in_profile, profiles, running
+from tests.model.machine import MAX_OPEN_LISTINGS, Machine, Open, in_profile, profiles, running
 from tests.model.memory import Account, Json, Outcome
 from tests.model.requests import (
     DAYS,
@@ -42,8 +42,8 @@ from tests.model.requests import (
 from tests.model.shown import Log, Query
 
 PASSWORD = "correct horse"
-MOST_HASHES = 2  # per history: each takes 60 ms
-MOST_MISTAKES = 5  # per history: a refused request changes nothing, and a history of them shows little
+MAX_HASHES = 2  # per history: each takes 60 ms
+MAX_MISTAKES = 5  # per history: a refused request changes nothing, and a history of them shows little
 ENOUGH_TASKS = 4  # or a history is soon one of empty accounts
 MALFORMED: list[tuple[str, str, Json, set[str]]] = [
     ("POST", "/task", {}, {"name", "description", "status"}),
@@ -81,7 +81,7 @@ class Histories(Machine):
         self.come(first)
         self.come(second)
 
-    @precondition(lambda self: self.hashes < MOST_HASHES and len(self.people) < 3)
+    @precondition(lambda self: self.hashes < MAX_HASHES and len(self.people) < 3)
     @rule(encoding=encoding)
     def somebody_registers(self, encoding: str) -> None:
         self.hashes += 1
@@ -92,7 +92,7 @@ class Histories(Machine):
         self.people[-1].token = answer.json["access_token"]
         self.accounts.append(Account())
 
-    @precondition(lambda self: self.hashes < MOST_HASHES and len(self.people) == 3)
+    @precondition(lambda self: self.hashes < MAX_HASHES and len(self.people) == 3)
     @rule(form=st.sampled_from(["same", "upper", "lower", "decomposed"]), right=st.booleans())
     def the_registered_one_logs_in(self, form: str, right: bool) -> None:
         self.hashes += 1
@@ -104,7 +104,7 @@ class Histories(Machine):
         if right:
             self.people[2].token = answer.json["access_token"]
 
-    @precondition(lambda self: self.mistakes < MOST_MISTAKES)
+    @precondition(lambda self: self.mistakes < MAX_MISTAKES)
     @rule(who=who, token=st.sampled_from([None, "x", "flipped"]), method=st.sampled_from(["GET", "PATCH", "DELETE"]), which=which)
     def nobody_asks(self, who: int, token: str | None, method: str, which: int) -> None:
         self.mistakes += 1
@@ -158,7 +158,7 @@ class Histories(Machine):
         who, account = self.among(who)
         self.delete_task(who, self.pick(account, which), condition)
 
-    @precondition(lambda self: self.mistakes < MOST_MISTAKES and all(account.find(1) for account in self.accounts))
+    @precondition(lambda self: self.mistakes < MAX_MISTAKES and all(account.find(1) for account in self.accounts))
     @rule(who=who, case=st.sampled_from(MALFORMED))
     def make_a_mistake(self, who: int, case: tuple[str, str, Json, set[str]]) -> None:
         self.mistakes += 1
@@ -168,7 +168,7 @@ class Histories(Machine):
         self.refused(answer, 400)
         assert {error["field"] for error in answer.json["errors"]} == fields
 
-    @precondition(lambda self: self.mistakes < MOST_MISTAKES)
+    @precondition(lambda self: self.mistakes < MAX_MISTAKES)
     @rule(who=who, which=which, header=st.sampled_from(["1", '"1', "'1'", '"1" "2"', '*, "1"', "", 'w/"1"']))
     def misquote_a_tag(self, who: int, which: int, header: str) -> None:
         self.mistakes += 1
@@ -230,14 +230,14 @@ class Histories(Machine):
         self.read_pages(Open(who, f"/task/{task_id}/log?limit={limit}", limit, Log(task_id)), to_the_end)
 
     @precondition(lambda self: self.open)
-    @rule(which=st.integers(0, MOST_OPEN_LISTINGS - 1))
+    @rule(which=st.integers(0, MAX_OPEN_LISTINGS - 1))
     def read_on(self, which: int) -> None:
         following = self.read_page(self.open.pop(which % len(self.open)))
         if following:
             self.open.append(following)
 
-    @precondition(lambda self: self.open and self.mistakes < MOST_MISTAKES)
-    @rule(which=st.integers(0, MOST_OPEN_LISTINGS - 1), who=who)
+    @precondition(lambda self: self.open and self.mistakes < MAX_MISTAKES)
+    @rule(which=st.integers(0, MAX_OPEN_LISTINGS - 1), who=who)
     def use_a_cursor_elsewhere(self, which: int, who: int) -> None:
         self.mistakes += 1
         page = self.open[which % len(self.open)]

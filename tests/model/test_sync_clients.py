@@ -75,13 +75,13 @@ class Copy:
 
 
 def following(answer: Answer) -> str | None:
-    """Give the address of the next page, if there is one."""
+    """Return the address of the next page, if there is one."""
     form = re.fullmatch(r'<([^>]*)>; rel="next"', answer.headers.get("Link", ""))
     return form[1] if form else None
 
 
 async def everything(person: Person, path: str) -> list[Json]:
-    """Give all pages of a listing as one."""
+    """Return all pages of a listing as one."""
     tasks: list[Json] = []
     link: str | None = path
     while link:
@@ -93,7 +93,7 @@ async def everything(person: Person, path: str) -> list[Json]:
 
 
 async def truth(person: Person) -> dict[int, Json]:
-    """Give all that there is, the trash included."""
+    """Return all that there is, the trash included."""
     return {task["id"]: task for path in ("/task", "/task?deleted=true") for task in await everything(person, path)}
 
 

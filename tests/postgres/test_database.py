@@ -1,4 +1,4 @@
-"""Talking to PostgreSQL: the mends of aiopg, each beside what happens without it; the limits; what is Unavailable."""
+"""Talking to PostgreSQL: the fixes of aiopg, each beside what happens without it; the limits; what is Unavailable."""
 
 import asyncio
 import re
@@ -27,7 +27,7 @@ from rest.errors import Unavailable
 from tests.conftest import Person, Running, Server, Start, configured, connection_parameters, contents
 from tests.waiting import PATIENCE_SECONDS
 
-# The mends
+# The fixes
 
 
 @asynccontextmanager
@@ -365,6 +365,7 @@ async def test_started_before_its_database_it_answers_503_and_then_serves(start:
         await alice.client.close()
 
 
+@pytest.mark.long
 async def test_a_database_that_takes_the_call_and_says_nothing_does_not_hold_up_the_start(
     start: Start, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
 ) -> None:
@@ -382,7 +383,7 @@ async def test_a_database_that_takes_the_call_and_says_nothing_does_not_hold_up_
 
 @pytest.fixture
 def fresh_name(server: Server) -> Iterator[str]:
-    """Give the name of a database that isn't there yet."""
+    """Return the name of a database that isn't there yet."""
     name = f"{server.ours}_fresh"
     yield name
     with closing(psycopg2.connect(dbname="postgres", **connection_parameters())) as connection, connection.cursor() as cursor:
@@ -401,7 +402,7 @@ def test_many_may_make_the_database_and_the_schema_at_once_and_again(fresh_name:
 
 @pytest.fixture
 def steps(tmp_path: Path) -> Iterator[Path]:
-    """Give steps that may be added to."""
+    """Return steps that may be added to."""
     steps = tmp_path / "steps"
     shutil.copytree(MIGRATIONS, steps)
     _forget_what_is_there()
@@ -427,7 +428,7 @@ def test_a_step_that_fails_leaves_nothing_behind_and_is_taken_up_again(fresh_nam
 
 @pytest.fixture
 def step(fresh_name: str, steps: Path) -> Path:
-    """Give a step that wants a table for itself; the others have been taken."""
+    """Return a step that wants a table for itself; the others have been taken."""
     migrate.upgrade(fresh_name, connection_parameters(), steps)
     migrate.steps.cache_clear()
     step = steps / "0099.more.sql"
@@ -435,6 +436,7 @@ def step(fresh_name: str, steps: Path) -> Path:
     return step
 
 
+@pytest.mark.long
 def test_a_step_that_waits_for_a_table_lets_the_others_by(fresh_name: str, step: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrate, "SECONDS_BETWEEN_LOCKS", 0.05)
     connect = partial(psycopg2.connect, dbname=fresh_name, **connection_parameters())
@@ -466,6 +468,13 @@ def test_a_step_that_never_gets_its_table_says_so(fresh_name: str, step: Path, m
         reader.cursor().execute("SELECT FROM users")
         with pytest.raises(psycopg2.errors.LockNotAvailable):
             migrate.upgrade(fresh_name, connection_parameters(), step.parent)
+
+
+def test_a_user_without_a_name_applies_the_steps_too(fresh_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert migrate.upgrade(fresh_name, connection_parameters(), MIGRATIONS).fault is None
 
 
 def test_the_steps_are_found_whatever_the_directory_is_called(fresh_name: str, tmp_path: Path) -> None:
@@ -505,7 +514,7 @@ async def test_a_server_that_takes_no_changes_is_unavailable(running: Running) -
 def test_an_old_postgresql_is_refused_with_a_sentence(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(migrate, "OLDEST_POSTGRESQL", 99)
+    monkeypatch.setattr(migrate, "MIN_POSTGRESQL_VERSION", 99)
     with pytest.raises(SystemExit):
         migrate.upgrade(server.ours, connection_parameters(), MIGRATIONS)
     assert re.fullmatch(r"PostgreSQL 99 or newer is needed; this server is \d\d\.\n", capsys.readouterr().err)
@@ -559,20 +568,37 @@ def test_a_database_of_before_the_first_release_is_refused(fresh_name: str, step
     assert "POST /import" in words
 
 
-def test_versions_functions_stand_side_by_side_and_the_oldest_go(fresh_name: str, steps: Path) -> None:
+def test_versions_functions_stand_side_by_side_until_nobody_uses_them(fresh_name: str, steps: Path) -> None:
     names = []
-    for n in range(5):
+    for n in range(4):
         (steps / "functions/zzz.sql").write_text(f"CREATE FUNCTION number() RETURNS int LANGUAGE sql RETURN {n};")
         for each in (migrate.steps, migrate.functions_schema):
             each.cache_clear()
         assert migrate.upgrade(fresh_name, connection_parameters(), steps).fault is None
         names.append(migrate.functions_schema(steps))
     with closing(psycopg2.connect(dbname=fresh_name, **connection_parameters())) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^functions_' ORDER BY oid")
-        assert [name for (name,) in cursor] == names[-3:]
-        for n, name in enumerate(names[2:], 2):
-            cursor.execute(f"SET search_path = {name}, public; SELECT number()")
+        connection.autocommit = True
+
+        def there() -> list[str]:
+            cursor.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ '^functions_' ORDER BY oid")
+            return [name for (name,) in cursor]
+
+        def sweep(version: str) -> int:
+            cursor.execute(f"SET search_path = {version}, public; SELECT functions_sweep('30 days')")
+            [number] = cursor.fetchone() or (0,)
+            return int(number)
+
+        for n, name in enumerate(names):
+            assert sweep(name) == 0
+            cursor.execute("SELECT number()")
             assert cursor.fetchone() == (n,)
+        cursor.execute("UPDATE functions_used SET used_at = now() - interval '31 days' WHERE name <> %s", (names[2],))
+        assert sweep(names[0]) == 2  # itself it doesn't remove, nor what was used lately
+        assert there() == [names[0], names[2]]
+        cursor.execute("UPDATE functions_used SET used_at = now() - interval '31 days'")
+        migrate.upgrade(fresh_name, connection_parameters(), steps)  # the last one starts again
+        assert sweep(names[0]) == 1
+        assert there() == [names[0], names[3]]
 
 
 def test_the_operators_database_is_untouched(server: Server) -> None:

@@ -38,11 +38,11 @@ class Cluster:
         self._running.close()
 
     def postmaster(self) -> int:
-        """Give the process that started all others."""
+        """Return the process that started all others."""
         return int((self._directory / "data/postgresql/postmaster.pid").read_text().split()[0])
 
     def backends(self) -> list[int]:
-        """Give the process ids of those that serve the service."""
+        """Return the process ids of those that serve the service."""
         return [pid for (pid,) in self("SELECT pid FROM pg_stat_activity WHERE datname = 'service'")]
 
     def __call__(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:

@@ -1,13 +1,13 @@
 """A service that runs for all tests that don't stop it, and a real browser that reaches nothing else."""
 
 import importlib.util
-import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.conftest import skip_unless
 from tests.process.service import Service, running
 
 if TYPE_CHECKING:
@@ -27,14 +27,8 @@ def public_service(unused_tcp_port_factory: Any) -> Iterator[Service]:
 
 
 def program(name: str) -> str:
-    """Give the path of a program, or skip the test. Where REQUIRE_BROWSER is set nothing is skipped."""
-    return shutil.which(name) or lacking(f"there is no {name}: on Debian `apt install {name}`")
-
-
-def lacking(words: str) -> Any:
-    if os.environ.get("REQUIRE_BROWSER"):
-        pytest.fail(f"REQUIRE_BROWSER is set, and {words}")
-    pytest.skip(words)
+    """Return the path of a program, or skip the test."""
+    return shutil.which(name) or skip_unless("REQUIRE_BROWSER", f"there is no {name}: on Debian `apt install {name}`")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +36,7 @@ async def chromium() -> "AsyncIterator[Browser]":
     """A real browser."""
     path = program("chromium")
     if not importlib.util.find_spec("playwright"):
-        lacking("there is no playwright: `make check` installs it")
+        skip_unless("REQUIRE_BROWSER", "there is no playwright: `make check` installs it")
     from playwright.async_api import async_playwright
 
     async with async_playwright() as playwright:

@@ -11,6 +11,7 @@ ALTER TABLE task ADD CONSTRAINT task_{FIELD}_is_sound CHECK (char_length({FIELD}
 CHANGES = {  # what stands in a file of ours, and what comes in its place
     "migrations/functions/fields.sql": (
         ("RETURN 1::smallint;", "RETURN 2::smallint;"),
+        ("RETURN '{}'::jsonb;", f'RETURN \'{{"{FIELD}": ""}}\'::jsonb;'),
         ("'completion_at', 'deleted_at'];", f"'completion_at', '{FIELD}', 'deleted_at'];"),
         ("t.completion_at::text, t.deleted_at::text];", f"t.completion_at::text, t.{FIELD}, t.deleted_at::text];"),
         ('        || \',"created_at":"\'', f'        || \',"{FIELD}":\' || to_json(t.{FIELD})\n        || \',"created_at":"\''),

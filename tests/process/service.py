@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import requests
 
 import app
 from bench import measure
+from tests.waiting import PATIENCE_SECONDS
 
 HOUSE = Path(app.__file__).parent
 
@@ -47,19 +49,18 @@ class Service:
         return "".join(self._lines)
 
     def workers(self) -> list[int]:
-        """Give the process ids of the workers that live. The number of a dead one may be a stranger's, whom a test must not kill."""
+        """Return the process ids of the workers that live. The number of a dead one may be a stranger's, whom a test must not kill."""
         booted = [int(pid) for pid in re.findall(r"Booting worker with pid: (\d+)", self.output)]
         children = {process.pid for process in measure.tree(self.process.pid) if process.parent == self.process.pid}
         return [pid for pid in booted if pid in children]
 
     def wait_until_ready(self) -> None:
         """Wait until it answers."""
-        for _ in range(200):
-            try:
+        end = time.monotonic() + PATIENCE_SECONDS
+        while self.process.poll() is None and time.monotonic() < end:
+            with suppress(requests.ConnectionError, requests.Timeout):
                 if requests.get(f"{self.url}/health/ready", timeout=5).status_code == 200 and len(self.workers()) == 2:
                     return
-            except requests.ConnectionError:
-                pass
             threading.Event().wait(0.05)
         raise AssertionError(self.output)
 

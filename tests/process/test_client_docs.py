@@ -19,13 +19,13 @@ LANGUAGES = {"python": "Python", "sh": "curl", "js": "JavaScript"}
 
 
 def chapter(language: str) -> str:
-    """Give the chapter of the client's page that is in this language."""
+    """Return the chapter of the client's page that is in this language."""
     [found] = [part for part in PAGE.read_text().split("\n## ") if part.startswith(f"{LANGUAGES[language]}\n")]
     return found
 
 
 def session(text: str, language: str, service: Service) -> tuple[str, str]:
-    """Give the code of a session, at the address of this service, and what it is said to print."""
+    """Return the code of a session, at the address of this service, and what it is said to print."""
     blocks = BLOCK.findall(text)
     assert {kind for kind, _ in blocks} == {language, "text"}
     code = "".join(text for kind, text in blocks if kind == language)

@@ -139,7 +139,7 @@ def assert_all_is_gone(data: Path) -> None:
 
 
 def lives(process: psutil.Process) -> bool:
-    """Tell whether a process runs; one that is dead and not yet collected doesn't."""
+    """Return whether a process runs; one that is dead and not yet collected doesn't."""
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, ClientTimeout, TCPConnector
+from aiohttp import ClientPayloadError, ClientSession, ClientTimeout, TCPConnector
 
 import auth
 from models import Caller
 from tests.conftest import configured, write_task
 from tests.process.service import running
+from tests.waiting import PATIENCE_SECONDS, slowness
 
 pytestmark = pytest.mark.long
 
@@ -45,15 +46,23 @@ class Follower:
         self.got: dict[int, float] = {}  # revisions, in the order of their coming, and when each came
         self.openings: list[int] = []
         self.faults: list[str] = []
+        self.broken_off = 0
         self.task: asyncio.Task[None] | None = None
 
     async def follow(self, session: ClientSession, url: str) -> None:
-        """Follow until the stream ends."""
+        """Follow until the stream ends. One that is broken off, since there is too much to do, goes on where it was."""
+        try:
+            await self._follow(session, url)
+        except ClientPayloadError:
+            self.broken_off += 1
+            await self.follow(session, url)
+
+    async def _follow(self, session: ClientSession, url: str) -> None:
         headers = self.headers | ({"Last-Event-ID": f"{max(self.got, default=0)}"} if self.openings else {})
         async with session.get(f"{url}/task/events", headers=headers) as response:
             if response.status == 503:  # so many begin at once
                 await asyncio.sleep(float(response.headers["Retry-After"]))
-                await self.follow(session, url)
+                await self._follow(session, url)
                 return
             if response.status != 200:
                 self.faults.append(f"{response.status} {await response.text()}")
@@ -87,9 +96,10 @@ def changes(sql: Sql, callers: list[Caller], count: int) -> Iterator[tuple[int, 
         yield caller.user_id, write_task(sql, caller, None, NEW), began
 
 
-async def all_of(followers: list[Follower], holds: Callable[[Follower], bool], seconds: float) -> None:
+async def all_of(followers: list[Follower], holds: Callable[[Follower], bool]) -> None:
     """Wait until it holds for all of them, and say how many it doesn't hold for where it takes too long."""
-    for _ in range(int(seconds / 0.05)):
+    end = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < end:
         await asyncio.sleep(0.05)
         lacking = [follower for follower in followers if not holds(follower)]
         if not lacking:
@@ -100,6 +110,7 @@ async def all_of(followers: list[Follower], holds: Callable[[Follower], bool], s
 async def test_many_streams_on_two_workers(
     callers: list[Caller], sql: Sql, unused_tcp_port: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    times = slowness()
     followers = [Follower(caller) for caller in callers for _ in range(STREAMS_EACH)]
     made: dict[tuple[int, int], float] = {}
     revisions = dict.fromkeys((caller.user_id for caller in callers), 0)
@@ -115,7 +126,7 @@ async def test_many_streams_on_two_workers(
         with running(unused_tcp_port) as service:
             for follower in followers:
                 follower.start(session, service.url)
-            await all_of(followers, lambda follower: bool(follower.openings), 10)
+            await all_of(followers, lambda follower: bool(follower.openings))
             for n, change in enumerate(changes(sql, callers, CHANGES)):
                 note(*change)
                 if n % 4 == 0:
@@ -123,7 +134,7 @@ async def test_many_streams_on_two_workers(
                     await follower.cut_off()
                     asyncio.get_running_loop().call_later(random.random(), follower.start, session, service.url)
                 await asyncio.sleep(SECONDS_BETWEEN_CHANGES)
-            await all_of(followers, has_everything, 5)
+            await all_of(followers, has_everything)
             waits = sorted(
                 came - made[follower.user_id, revision]
                 for follower in followers
@@ -143,7 +154,7 @@ async def test_many_streams_on_two_workers(
         with running(unused_tcp_port) as service:
             for follower in followers:
                 follower.start(session, service.url)
-            await all_of(followers, has_everything, 10)
+            await all_of(followers, has_everything)
             for follower in followers:
                 await follower.cut_off()
 
@@ -156,5 +167,7 @@ async def test_many_streams_on_two_workers(
     for follower in followers:
         assert [*follower.got] == list(range(1, revisions[follower.user_id] + 1))
     assert sum(len(follower.openings) > 2 for follower in followers) > CHANGES // 8
-    assert statistics.median(waits) < 0.6
+    times = max(times, slowness())
+    assert times > 1.5 or not any(follower.broken_off for follower in followers)
+    assert statistics.median(waits) < 0.6 * times
     assert stopped_in < 10  # well before gunicorn would kill the workers

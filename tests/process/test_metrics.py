@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import requests
 from server import connections
 from telemetry.metrics import Family
 from tests.process.service import Service, register, running
+from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.long
 
@@ -28,29 +30,28 @@ def service(unused_tcp_port: int) -> Iterator[Service]:
 
 
 def shown(service: Service) -> str:
-    """Give what /metrics shows."""
+    """Return what /metrics shows."""
     answer = requests.get(f"{service.url}/metrics", headers=OPERATOR, timeout=10)
     assert answer.status_code == 200
     return answer.text
 
 
 def number(service: Service, series: str) -> float:
-    """Give one of the numbers; 0 where there is none."""
+    """Return one of the numbers; 0 where there is none."""
     found = re.findall(rf"^{re.escape(series)} (\S+)$", shown(service), re.MULTILINE)
     return float(found[0]) if found else 0
 
 
 def comes_true(condition: Callable[[], bool]) -> bool:
-    """Tell whether a condition holds within three seconds: each worker writes every second."""
-    for _ in range(30):
-        if condition():
-            return True
+    """Return whether a condition comes to hold: each worker writes every second."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not (holds := condition()) and time.monotonic() < end:
         threading.Event().wait(0.1)
-    return False
+    return holds
 
 
 def comes_to(service: Service, series: str, expected: float) -> bool:
-    """Tell whether a number reaches a value within three seconds."""
+    """Return whether a number reaches a value."""
     return comes_true(lambda: number(service, series) == expected)
 
 
@@ -65,19 +66,14 @@ TIMED = 'http_request_duration_seconds_count{method="GET",route="/task"}'
 
 
 def files(service: Service) -> list[Path]:
-    """Give the files in which the workers count: they have been opened by now."""
+    """Return the files in which the workers count: they have been opened by now."""
     held = {link.readlink() for pid in service.workers() for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
     return [path for path in held if path.suffix == ".db"]
 
 
 def replaced(service: Service, pid: int) -> bool:
-    """Tell whether two workers serve, and none of them is this one."""
-    for _ in range(100):
-        workers = service.workers()
-        if len(workers) == 2 and pid not in workers and "Booting worker" in service.output:
-            return True
-        threading.Event().wait(0.1)
-    return False
+    """Return whether two workers come to serve, and none of them is this one."""
+    return comes_true(lambda: len(workers := service.workers()) == 2 and pid not in workers)
 
 
 def test_the_numbers_of_the_workers_are_added_and_stay_when_one_is_killed(service: Service) -> None:
@@ -99,7 +95,7 @@ def test_the_numbers_of_the_workers_are_added_and_stay_when_one_is_killed(servic
         assert comes_to(service, ASKED, 50 + 50 * times)
         assert comes_to(service, TIMED, 51 + 50 * times)
         assert comes_to(service, "workers", 2)
-        assert comes_to(service, "database_connections_most", 20)
+        assert comes_to(service, "database_connections_max", 20)
     kinds = ("counter", "histogram", "gauge_livesum")
     assert {path.name for path in directory.iterdir()} == {f"{kind}_{place}.db" for kind in kinds for place in (0, 1)}  # none piles up
 
@@ -112,15 +108,12 @@ def test_a_reload_and_an_end_lose_nothing_and_a_stop_leaves_nothing(service: Ser
     old = service.workers()
     ask(service, 10)
     service.process.send_signal(signal.SIGHUP)
-    for _ in range(100):
-        if len(service.workers()) == 2 and not set(old) & set(service.workers()):
-            break
-        threading.Event().wait(0.1)
+    assert comes_true(lambda: len(workers := service.workers()) == 2 and not set(old) & set(workers))
     assert comes_to(service, ASKED, 30)  # what the old ones had not yet written they wrote as they went
     assert comes_to(service, "workers", 2)
     service.process.send_signal(signal.SIGTTOU)  # one worker less
     assert comes_to(service, "workers", 1)
-    assert comes_to(service, "database_connections_most", 10)
+    assert comes_to(service, "database_connections_max", 10)
     assert number(service, ASKED) == 30
     assert service.stop() == 0
     assert not directory.exists()
@@ -145,7 +138,7 @@ def test_connections_and_what_is_no_http_are_counted(service: Service) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.0 400 ")
         assert comes_to(service, "http_malformed_total", 1)
         assert comes_to(service, "http_connections", 2)  # the one that is idle, and the one that asks
-    assert comes_to(service, "http_connections_most", 2 * 800)
+    assert comes_to(service, "http_connections_max", 2 * 800)
 
 
 def test_without_a_token_nothing_is_written(unused_tcp_port: int) -> None:

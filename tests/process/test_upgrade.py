@@ -147,6 +147,19 @@ def test_a_field_more_breaks_no_promise(world: World) -> None:  # noqa: PLR0915 
             assert imported.status_code == 200, imported.text
             assert {task["note"] for task in bob("GET", "/task").json()} == {""}
 
+            # To this version, a change of what it doesn't know is none: it takes nothing back of it, and no revision for it.
+            revision = alice("PATCH", "/task/2", json={"note": "only this"}).json()["revision"]
+            alice.service = service
+            assert alice("POST", "/task/undo", json={"since": revision - 1}).json() == {
+                "before": revision,
+                "revision": revision,
+                "count": 0,
+                "tasks": [],
+            }
+            assert alice("POST", "/task/2/restore", json={"revision": revision - 1}).json()["revision"] == revision
+            alice.service = next_service
+            assert alice("GET", "/task/2").json()["note"] == "only this"
+
             # Bodies of the old look are made anew, which changes nothing.
             whole = "SELECT user_id, id, revision, updated_at FROM task ORDER BY 1, 2"
             tasks, [(old,)] = world.sql(whole), world.sql("SELECT count(*) FROM task WHERE look = 1")

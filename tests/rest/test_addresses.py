@@ -17,7 +17,7 @@ WHO = "203.0.113.7"
 
 
 def client(peer: str | None, forwarded: Sequence[str] = ()) -> str:
-    """Give what is taken for the client's address; `forwarded` are the header's lines."""
+    """Return what is taken for the client's address; `forwarded` are the header's lines."""
     headers = CIMultiDict([("X-Forwarded-For", line) for line in forwarded])
     return str(addresses.client(Mock(remote=peer, headers=headers), PROXIES))
 

@@ -620,7 +620,7 @@ REFUSALS: dict[str, tuple[int, str, str, dict[str, Any]]] = {
 
 @pytest.fixture
 async def refused(alice: Person, stranger: Person, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Give a function that is refused in the way of that name."""
+    """Return a function that is refused in the way of that name."""
     await alice.new_task()
     await stranger.post("/register", json={"login": "Taken", "password": "x" * 8})
 

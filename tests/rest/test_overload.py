@@ -15,7 +15,7 @@ from telemetry import logs
 from tests.conftest import Person, Start, configured
 from tests.tasks.test_races import row_held, until_waiting
 from tests.telemetry.test_metrics import OPERATOR, TOKEN
-from tests.waiting import PATIENCE_SECONDS
+from tests.waiting import ENDLESS, PATIENCE_SECONDS
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 Serve = Callable[..., Any]
@@ -23,7 +23,7 @@ Serve = Callable[..., Any]
 
 @pytest.fixture
 def serve(start: Start) -> Serve:
-    """Give a function that starts the application under some settings, for a person to use."""
+    """Return a function that starts the application under some settings, for a person to use."""
 
     @asynccontextmanager
     async def run(person: Person, **overrides: Any) -> AsyncIterator[None]:
@@ -33,9 +33,6 @@ def serve(start: Start) -> Serve:
         person.client = kept
 
     return run
-
-
-ENDLESS = dict.fromkeys(("request_timeout_seconds", "statement_timeout_seconds", "lock_timeout_seconds", "db_wait_seconds"), 60)
 
 
 def refused(answer: Any) -> bool:

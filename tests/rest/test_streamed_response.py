@@ -26,7 +26,7 @@ async def at_once(request: web.Request) -> None:
 
 @pytest.fixture
 async def streams() -> AsyncIterator[Streams]:
-    """Give a function that gives somebody who is answered by what a coroutine writes, at an address that the document has.
+    """Return a function that gives somebody who is answered by what a coroutine writes, at an address that the document has.
 
     What is done before that, and of which kind the answer is, may be said.
     """

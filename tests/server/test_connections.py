@@ -32,7 +32,7 @@ class Wire(NamedTuple):
         self.writer.write(data)
 
     async def answer(self) -> bytes:
-        """Give an answer of Content-Length; nothing where the connection ended instead."""
+        """Return an answer of Content-Length; nothing where the connection ended instead."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             try:
                 head = await self.reader.readuntil(b"\r\n\r\n")
@@ -82,7 +82,7 @@ async def at_once(request: web.Request) -> web.Response:
 
 @pytest.fixture
 def opened() -> Open:
-    """Give a function that opens a house with some limits."""
+    """Return a function that opens a house with some limits."""
 
     @asynccontextmanager
     async def run(handler: Handler = at_once, kind: Any = Runner, on_shutdown: Any = None, **limits: Any) -> AsyncIterator[House]:
@@ -229,7 +229,7 @@ async def test_a_head_may_not_be_too_large(opened: Open, lines: list[bytes]) -> 
 
 @asynccontextmanager
 async def at_work(opened: Open) -> AsyncIterator[tuple[House, Wire, asyncio.Event]]:
-    """Give a connection whose first request is at work until the event."""
+    """Return a connection whose first request is at work until the event."""
     go, began = asyncio.Event(), asyncio.Event()
 
     async def waits(request: web.Request) -> web.Response:
@@ -360,7 +360,7 @@ async def test_a_client_that_reads_slowly_gets_all_of_it(opened: Open) -> None:
 async def test_of_many_that_do_not_read_those_who_began_first_are_given_up(
     opened: Open, monkeypatch: pytest.MonkeyPatch, handler: Handler, most: int, seconds: float
 ) -> None:
-    monkeypatch.setattr(connections, "MOST_UNREAD_BYTES", most)
+    monkeypatch.setattr(connections, "MAX_UNREAD_BYTES", most)
     monkeypatch.setattr(connections, "SECONDS_TO_BE_SLOW", seconds)
     async with opened(handler) as house:
         for _ in range(6):

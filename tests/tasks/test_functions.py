@@ -78,7 +78,7 @@ class Account:
         return Answered(*row)
 
     def stored(self) -> list[tuple[Any, ...]]:
-        """Give all that is stored of this user."""
+        """Return all that is stored of this user."""
         return self.sql(
             "SELECT to_jsonb(s), (SELECT jsonb_agg(t ORDER BY t.id) FROM task t WHERE t.user_id = s.user_id),"
             " (SELECT jsonb_agg(l ORDER BY l.revision, l.field) FROM task_log l WHERE l.user_id = s.user_id)"
@@ -269,7 +269,53 @@ def test_a_row_at_the_limits_is_stored_and_shown(account: Account, antidote: str
 
 
 def test_no_constraint_has_rows_that_it_has_not_seen(sql: Sql) -> None:
-    assert not sql("SELECT conname FROM pg_constraint WHERE NOT convalidated")
+    """But for one of a single column, which came with it: the rows of before have its default."""
+    assert sql("SELECT conname FROM pg_constraint WHERE NOT convalidated AND cardinality(conkey) <> 1") == []
+
+
+def test_changes_of_one_call_happen_one_after_the_other(account: Account) -> None:
+    """Each to what those before it have left; so do a batch's, of which several may be of one task."""
+    changes: list[tuple[int | None, list[int] | None, dict[str, Any]]] = [
+        (1, None, {"name": "a"}),
+        (None, None, {"name": "new", "description": "", "status": "new"}),
+        (1, [1], {"name": "stale"}),
+        (1, [2], {"name": "b", "status": "completed"}),
+        (1, None, {"name": "b"}),
+        (1, None, {"deleted": True}),
+        (1, None, {"name": "c"}),
+        (1, None, {"deleted": False}),
+        (1, None, {"name": "d"}),
+    ]
+    statement = (
+        "SELECT n, refused, id, revision FROM task_write(array_fill(%s::bigint, ARRAY[9]), array_fill(%s::bigint, ARRAY[9]), %s::bigint[], %s::text[],"
+        " %s::jsonb[], true) ORDER BY n"
+    )
+    ids, tags, values = zip(*changes, strict=True)
+    texts = [None if tag is None else f"{{{tag[0]}}}" for tag in tags]
+    rows = account.sql(statement, account.user_id, GENERATION, [*ids], texts, [json.dumps(value) for value in values])
+    assert [row[1:] for row in rows] == [
+        (None, 1, 2),
+        (None, 2, 3),
+        ("changed_meanwhile", 1, 2),
+        (None, 1, 4),
+        (None, 1, 4),
+        (None, 1, 5),
+        ("not_found", None, None),
+        (None, 1, 6),
+        (None, 1, 7),
+    ]
+    task = account.get().task
+    assert task
+    assert (task["name"], task["status"], task["deleted_at"], task["revision"]) == ("d", "completed", None, 7)
+    assert account.sql("SELECT f.* FROM account_faults(%s) f", account.user_id) == []
+    assert account.sql("SELECT revision, field FROM task_log WHERE user_id = %s ORDER BY 1, 2", account.user_id) == [
+        (2, "name"),
+        (4, "name"),
+        (4, "status"),
+        (5, "deleted_at"),
+        (6, "deleted_at"),
+        (7, "name"),
+    ]
 
 
 # How they are planned
@@ -324,6 +370,7 @@ def settled(server: Server) -> models.Caller:
         return models.Caller(accounts[1].user_id, GENERATION)
 
 
+@pytest.mark.long  # 200,000 tasks
 @pytest.mark.parametrize(
     ("path", "index"),
     [
@@ -369,12 +416,14 @@ def pages_read(sql: Sql, statement: str, *parameters: Any) -> int:
     return int(found[0]["Plan"]["Shared Hit Blocks"] + found[0]["Plan"]["Shared Read Blocks"])
 
 
+@pytest.mark.long
 def test_a_page_of_the_past_looks_at_no_more_tasks_than_it_shows(sql: Sql, settled: models.Caller) -> None:
     page = task_page("past", (), "id", False, "the start", short=True).one
     values = [*settled, 5000, 20, True, *page.constants]
     assert pages_read(sql, page.text, *values) < 1000  # some 20 for each task; all 5,000 tasks were before 50,000
 
 
+@pytest.mark.long
 def test_a_moment_long_ago_is_found_without_reading_all_since(sql: Sql, settled: models.Caller) -> None:
     whole = """jsonb_populate_record(s, '{"revision": 10000, "last_task_id": 5000}')"""
     moment = f"SELECT revision_at({whole}, now() - interval '1 day') FROM user_state s WHERE user_id = %s"

@@ -18,7 +18,7 @@ KEY = {"Idempotency-Key": "a-key"}
 
 
 def seen(answer: Answer) -> tuple[Any, ...]:
-    """Give what a repeated request is promised to be answered with."""
+    """Return what a repeated request is promised to be answered with."""
     return answer.status, answer.text, answer.headers.get("Location"), answer.headers.get("ETag"), answer.headers["Content-Type"]
 
 
@@ -64,6 +64,17 @@ async def test_while_the_user_is_held_none_slips_through(alice: Person, sql: Sql
     answers = await at_once(sql, alice, *(create(alice) for _ in range(20)))
     assert {seen(answer) for answer in answers} == {seen(await create(alice))}
     assert len((await alice.get("/task")).json) == 1
+
+
+async def test_who_finds_the_user_held_is_busy_though_the_user_was_let_go_right_after(alice: Person, sql: Sql) -> None:
+    assert alice.caller
+    sql("BEGIN")
+    skipping = "p_user_id bigint, p_generation bigint, p_wait boolean) RETURNS user_state LANGUAGE sql RETURN NULL::user_state"
+    sql(f"CREATE OR REPLACE FUNCTION state_lock({skipping}")
+    asked = 'SELECT refused FROM task_create_once(%s, %s, false, \'{"name": "a", "description": "", "status": "new"}\', \'key\', \'\')'
+    assert sql(asked, *alice.caller) == [("busy",)]
+    sql("ROLLBACK")
+    assert (await alice.get("/task")).json == []
 
 
 async def test_different_keys_at_once_create_a_task_each(alice: Person) -> None:

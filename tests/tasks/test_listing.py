@@ -45,13 +45,13 @@ def ids(answer: Answer) -> list[int]:
 
 
 def blamed(answer: Answer) -> list[str]:
-    """Give the parameters that a refusal names."""
+    """Return the parameters that a refusal names."""
     assert (answer.status, answer.headers["Content-Type"]) == (400, "application/problem+json"), answer
     return [error["field"] for error in answer.json["errors"]]
 
 
 def link(answer: Answer) -> str | None:
-    """Give the address of the next page, which must be a relative one."""
+    """Return the address of the next page, which must be a relative one."""
     if "Link" not in answer.headers:
         return None
     form = re.fullmatch(r'<(/task[^>]*)>; rel="next"', answer.headers["Link"])

@@ -39,7 +39,7 @@ async def until_waiting(sql: Sql, requests: int) -> None:
 
 
 def waiting(sql: Sql) -> int:
-    """Tell how many connections of the service wait for a lock."""
+    """Return how many connections of the service wait for a lock."""
     sql("SELECT pg_stat_clear_snapshot()")  # a transaction would see the first count for ever
     [(count,)] = sql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
     return int(count)
@@ -82,7 +82,7 @@ async def faults_of_changes_at_once(person: Person, count: int) -> list[str]:
 def no_lock(sql: Sql) -> Iterator[None]:
     """Make the writer look at the user's row without locking it, and take its time."""
     [(definition,)] = sql("SELECT pg_get_functiondef('task_write'::regproc)")
-    unlocked = re.sub("FOR NO KEY UPDATE( SKIP LOCKED)?", "", definition).replace("clock := ", "PERFORM pg_sleep(0.05); clock := ")
+    unlocked = re.sub("FOR NO KEY UPDATE( SKIP LOCKED)?", "", definition).replace("clock := ", "PERFORM pg_sleep(0.3); clock := ")
     assert unlocked.count("pg_sleep") == 1
     sql(unlocked)
     yield

@@ -22,13 +22,13 @@ encodings = pytest.mark.parametrize("encoding", ["json", "data"])
 
 
 def blamed(answer: Answer) -> list[str]:
-    """Give the fields that the answer finds fault with."""
+    """Return the fields that the answer finds fault with."""
     assert answer.status == 400, answer
     return sorted(error["field"] for error in answer.json["errors"])
 
 
 def rows(sql: Sql, person: Person) -> list[tuple[Any, ...]]:
-    """Give everything that is stored of a person's tasks."""
+    """Return everything that is stored of a person's tasks."""
     assert person.caller
     return sql(
         "SELECT to_jsonb(s), (SELECT jsonb_agg(t ORDER BY t.id) FROM task t WHERE t.user_id = s.user_id),"

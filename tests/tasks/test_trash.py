@@ -15,14 +15,14 @@ FOREVER = "/task/1?forever=true"
 
 
 def kept(sql: Sql, person: Person) -> tuple[int, int, bool]:
-    """Give the revision from which a person's history is whole, how much was purged, and whether the moment is that of the last change."""
+    """Return the revision from which a person's history is whole, how much was purged, and whether the moment is that of the last change."""
     assert person.caller
     [row] = sql("SELECT kept_from, purged, kept_from_at = changed_at FROM user_state WHERE user_id = %s", person.caller.user_id)
     return row
 
 
 def traces(sql: Sql, secret: str) -> list[str]:
-    """Give the tables in which a text can still be found."""
+    """Return the tables in which a text can still be found."""
     tables = [
         name for (name,) in sql("SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace")
     ]

@@ -25,7 +25,7 @@ Lines = Callable[[], list[dict[str, Any]]]
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Lines:
-    """Give a function that gives the access lines written since."""
+    """Return a function that gives the access lines written since."""
     logs.ENDED.tell()
     capsys.readouterr()
     caplog.set_level(logging.INFO)
@@ -60,7 +60,7 @@ async def test_lines_are_written_soon_by_themselves(stranger: Person, lines: Lin
 
 async def test_many_lines_are_written_without_a_wait(stranger: Person, lines: Lines, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "SECONDS_BETWEEN_WRITES", 60)
-    monkeypatch.setattr(logs, "MOST_NOTES", 3)
+    monkeypatch.setattr(logs, "MAX_NOTES", 3)
     for _ in range(4):
         await stranger.get("/health/live")
     assert 3 <= len(lines()) <= 4
@@ -69,7 +69,7 @@ async def test_many_lines_are_written_without_a_wait(stranger: Person, lines: Li
 async def test_a_log_that_cannot_be_written_is_no_matter_to_requests_and_metrics(
     stranger: Person, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "MOST_NOTES", 1)
+    monkeypatch.setattr(logs, "MAX_NOTES", 1)
     lost: list[float] = []
     monkeypatch.setattr(logs.LOST, "count", lambda **counted: lost.append(counted["amount"]))
     full = open("/dev/full", "w")  # noqa: PTH123, ASYNC230, SIM115 - it doesn't end well
@@ -117,7 +117,7 @@ Logged = Callable[[BaseException], str]
 
 @pytest.fixture
 def logged(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Logged:
-    """Give a function that lets an error be logged, and gives what was written."""
+    """Return a function that lets an error be logged, and gives what was written."""
 
     def log(error: BaseException) -> str:
         root = logging.getLogger()

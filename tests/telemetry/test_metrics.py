@@ -38,7 +38,7 @@ async def watched(client: TestClient[Any, Any]) -> Person:
 
 
 async def measured(watched: Person) -> Measured:
-    """Give all numbers, by name and labels."""
+    """Return all numbers, by name and labels."""
     answer = await watched.get("/metrics", headers=OPERATOR)
     assert answer.status == 200
     return numbers(answer.text)
@@ -214,7 +214,7 @@ async def test_what_went_wrong_is_counted_by_why(watched: Person, newcomer: Any,
     assert difference("http_refusals_total", kind="overloaded") == 1
     assert difference("http_requests_total", method="GET", route="/task", status="503") == 2
     assert difference.after["http_requests_at_work", frozenset()] == 1  # the one that asks
-    assert difference.after["http_requests_at_work_most", frozenset()] == configured().max_requests_at_once
+    assert difference.after["http_requests_at_work_max", frozenset()] == configured().max_requests_at_once
 
 
 @pytest.fixture
@@ -275,7 +275,7 @@ async def test_the_pool_is_seen(watched: Person) -> None:
         await pool.release(connection)
     later = await measured(watched)
     states = [("database_connections", frozenset({("state", state)})) for state in ("in use", "free")]
-    waits, limit = ("database_waiting", frozenset()), ("database_connections_most", frozenset())
+    waits, limit = ("database_waiting", frozenset()), ("database_connections_max", frozenset())
     assert [seen[key] for key in (*states, waits, limit)] == [most, 0, 1, most]
     assert [later[key] for key in (*states, waits, limit)] == [0, most, 0, most]
 
@@ -291,7 +291,7 @@ async def test_passwords_that_wait_are_seen(watched: Person, monkeypatch: pytest
     go_on.set()
     await asyncio.gather(*calls)
     assert seen["passwords_waiting", frozenset()] == 3
-    assert seen["passwords_waiting_most", frozenset()] == configured().hashing_queue
+    assert seen["passwords_waiting_max", frozenset()] == configured().hashing_queue
     assert (await measured(watched))["passwords_waiting", frozenset()] == 0
 
 

@@ -52,7 +52,7 @@ class Scribe:
         return await self("delete", "DELETE", f"/task/{task_id}", task_id, **more)
 
     def find(self, **values: Any) -> Request:
-        """Give the first request with these values."""
+        """Return the first request with these values."""
         return next(each for each in self.requests if all(getattr(each, name) == value for name, value in values.items()))
 
     def forget(self, kind: str, tag: str = "") -> None:
@@ -67,7 +67,7 @@ class Scribe:
         return request
 
     def faults(self) -> list[str]:
-        """Give what the judge finds of this one."""
+        """Return what the judge finds of this one."""
         accounts, contradictions = past.read(self.sql, only=self.user_id)
         return contradictions + verdict.reach(accounts, self.requests)[0]
 
@@ -272,7 +272,7 @@ def test_a_journal_tells_what_was_asked_and_what_came_of_it(tmp_path: Path) -> N
 
 
 def hour(**last: Any) -> list[soak.Sample]:
-    """Give the samples of an hour in which nothing changed until its last sixth."""
+    """Return the samples of an hour in which nothing changed until its last sixth."""
     usual: dict[str, Any] = {"workers": frozenset({1, 2}), "memory": 100.0, "connections": 20}
     warming_up = soak.Sample(**usual | {"memory": 70.0})
     return [warming_up] * 10 + [soak.Sample(**usual)] * 40 + [soak.Sample(**usual | last)] * 10

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rest.errors import InvalidInput
 from tasks.schemas import Task
 from transfer import csv_format
-from transfer.entries import BOM, LONGEST_LINE_BYTES, Entry, Line
+from transfer.entries import BOM, MAX_LINE_BYTES, Entry, Line
 
 TASK = {
     "uid": "7-6fa459ea-ee8a-4ca4-894e-db77e160355e",
@@ -156,8 +156,8 @@ def test_a_cell_of_many_lines_is_not_copied_for_each_of_them() -> None:
         (b'name\r\nMilk\r\n"Milk" x\r\n', 3, "is not CSV"),
         (b"name\r\na\rb\r\n", 2, "is not CSV"),
         (b'name\r\nMilk\r\n"never\r\nclosed\r\n', 3, "has a quotation mark that is never closed"),
-        (b'name\r\n5" disk\r\n' + b"x\r\n" * LONGEST_LINE_BYTES, 2, "has a quotation mark that is never closed"),
-        (b"name\r\n" + b"x" * (LONGEST_LINE_BYTES + 1), 2, "is too long"),
+        (b'name\r\n5" disk\r\n' + b"x\r\n" * MAX_LINE_BYTES, 2, "has a quotation mark that is never closed"),
+        (b"name\r\n" + b"x" * (MAX_LINE_BYTES + 1), 2, "is too long"),
     ],
 )
 def test_what_is_not_csv_is_refused_by_its_line(text: bytes, line: int, message: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rest.errors import InvalidInput
 from tests.transfer.test_csv_format import NASTY, TASK, TEXTS, lines
 from transfer import ics_format
-from transfer.entries import LONGEST_LINE_BYTES, Entry
+from transfer.entries import MAX_LINE_BYTES, Entry
 
 
 def entries(text: bytes) -> Iterator[Entry]:
@@ -268,7 +268,7 @@ def test_what_is_absent_is_empty() -> None:
         (["SUMMARY:again"], "SUMMARY must not stand twice"),
         (['DESCRIPTION;X="never closed:x'], "DESCRIPTION can't be read"),
         (["DESCRIPTION;ENCODING=QUOTED-PRINTABLE:=D0=BC"], "DESCRIPTION must be text as it is, without ENCODING"),
-        (["DESCRIPTION:" + "x" * LONGEST_LINE_BYTES], "is too long"),
+        (["DESCRIPTION:" + "x" * MAX_LINE_BYTES], "is too long"),
     ],
 )
 def test_what_we_cannot_take_is_named_by_its_line(properties: list[str], message: str) -> None:

@@ -17,6 +17,7 @@ from tests.transfer.test_csv_format import NASTY
 from tests.transfer.test_transfer import CALENDAR, CSV, busy, make_tasks, sheet
 from tests.waiting import PATIENCE_SECONDS, connected, until
 from transfer import imports
+from transfer.entries import BYTES_PER_PIECE, read_pieces
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 JSON = "application/json"
@@ -33,7 +34,7 @@ def todo(*properties: str) -> str:
 
 
 def faults(answer: Answer) -> list[tuple[str, str]]:
-    """Give the lines at fault, and what is wrong with each."""
+    """Return the lines at fault, and what is wrong with each."""
     is_problem(answer, 400)
     assert answer.json["detail"] == "Some lines can't be taken, so nothing was imported."
     return [(error["field"], error["message"]) for error in answer.json["errors"]]
@@ -163,8 +164,43 @@ async def test_an_export_may_be_written_anew(alice: Person, newcomer: Newcomer, 
     turned = {name: read[name] if name == "account" else [dict(reversed(one.items())) for one in read[name]] for name in reversed(read)}
     for text in (json.dumps(read), json.dumps(read, indent=4), json.dumps(turned)):
         again = await newcomer("alice")
-        assert (await send(again, JSON, text)).status == 200
+        answers = [await send(again, JSON, each, **{"Idempotency-Key": "once"}) for each in (text, json.dumps(turned))]
+        assert [(answer.status, answer.text) for answer in answers] == [(200, answers[0].text)] * 2, "the same, in another order"
         assert (await again.get("/export")).text == export
+
+
+async def test_the_longest_entry_is_taken_however_it_is_written(alice: Person, newcomer: Newcomer) -> None:
+    await alice.new_task(description="\N{GRINNING FACE}" * 10_000)
+    await alice.patch("/task/1", json={"description": "\N{SMILING FACE WITH OPEN MOUTH}" * 10_000})
+    again = await newcomer("alice")
+    text = json.dumps((await alice.get("/export")).json).replace('"account"', '"\\u0061ccount"')
+    assert len(text) > 360_000
+    assert (await send(again, JSON, text)).status == 200
+    assert (await again.get("/export")).text == (await alice.get("/export")).text
+
+
+async def test_what_comes_in_small_pieces_is_put_together_first(alice: Person) -> None:
+    """Or each would be read again and again from where its item began."""
+
+    class Dripping:
+        content_length = None
+        left = 3 * BYTES_PER_PIECE + 7
+
+        @property
+        def content(self) -> "Dripping":
+            return self
+
+        async def read(self, most: int) -> bytes:
+            self.left -= 1
+            return b"x" if self.left >= 0 else b""
+
+    request: Any = Dripping()
+    request.app = alice.client.app
+    assert [len(piece) async for piece in read_pieces(request, 10**6)] == [BYTES_PER_PIECE] * 3 + [7]
+
+
+ACCOUNT = '"last_task_id":0,"kept_from":0,"kept_from_at":"1970-01-01T00:00:00Z","purged":0,"changed_at":"1970-01-01T00:00:00Z"'
+TWICE = '{"account":{"revision":0,"revision":0,' + ACCOUNT + "}}"
 
 
 @pytest.mark.parametrize(
@@ -175,6 +211,8 @@ async def test_an_export_may_be_written_anew(alice: Person, newcomer: Newcomer, 
         ('{"tasks":{}}', "tasks must be an array"),
         ('{"tasks":[],"account":[]}', "account must be an object"),
         ('{"tasks":[],"more":[]}', "more is not known here"),
+        (TWICE, "revision must not stand twice"),
+        (TWICE.replace("revision", "r\\u0065vision", 1), "revision must not stand twice"),
     ],
 )
 async def test_what_is_no_export_is_named(alice: Person, text: str, fault: str) -> None:
@@ -433,7 +471,8 @@ async def test_a_client_that_goes_away_leaves_nothing(alice: Person, sql: Sql, m
     monkeypatch.setattr(imports, "BYTES_PER_PART", 0)
     before = stored(alice, sql)
     async with connected(alice.client) as (_, writer):
-        writer.write(head(alice, 10_000) + SHEET.encode() + b"a,,new,\r\n" * 10)
+        rows = b"a,,new,\r\n" * 2000  # more than a piece
+        writer.write(head(alice, len(rows) + 1000) + SHEET.encode() + rows)
         await until(lambda: lines_left(sql, alice))
     await until(lambda: not lines_left(sql, alice))
     assert stored(alice, sql) == before

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rest.errors import InvalidInput
-from transfer.json_items import LONGEST_ITEM_BYTES, Item, Items
+from transfer.json_items import MAX_ITEM_BYTES, Item, Items
 
 TEXTS = st.text(st.characters(codec="utf-8") | st.sampled_from('"\\{}[],:\n'), max_size=12)
 VALUES = st.none() | st.booleans() | st.integers() | TEXTS | st.lists(TEXTS, max_size=3)
@@ -90,5 +90,5 @@ def test_what_is_no_such_object_is_refused_by_its_line(text: bytes, line: int | 
 def test_what_never_ends_is_refused_before_it_fills_the_memory() -> None:
     items = Items()
     with pytest.raises(InvalidInput):
-        for _ in range(LONGEST_ITEM_BYTES // 1000 + 2):
+        for _ in range(MAX_ITEM_BYTES // 1000 + 2):
             assert [*items.feed(b'{"tasks":[{' + b" " * 1000 if items.line == 1 and not items._rest else b" " * 1000)][1:] == []

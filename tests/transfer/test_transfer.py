@@ -16,7 +16,7 @@ from aiohttp import ClientPayloadError
 from rest import overload
 from rest.bodies import JSON
 from rest.errors import Conflict
-from rest.values import MOST_PER_PAGE
+from rest.values import MAX_PER_PAGE
 from tasks import listing
 from tasks.schemas import TaskQuery
 from tests.conftest import Answer, Person, create_tasks, let_happen_before
@@ -30,14 +30,14 @@ CSV, CALENDAR = "text/csv", "text/calendar"
 
 
 def sheet(answer: Answer) -> list[dict[str, str]]:
-    """Give the rows of a CSV answer, as a spreadsheet has them."""
+    """Return the rows of a CSV answer, as a spreadsheet has them."""
     assert answer.status == 200, answer
     assert answer.headers["Content-Type"] == "text/csv; charset=utf-8"
     return list(csv.DictReader(io.StringIO(answer.text.removeprefix("\ufeff"), newline="")))
 
 
 def todos(answer: Answer) -> list[icalendar.Todo]:
-    """Give the VTODOs of an iCalendar answer."""
+    """Return the VTODOs of an iCalendar answer."""
     assert answer.status == 200, answer
     assert answer.headers["Content-Type"] == "text/calendar; charset=utf-8"
     return icalendar.Calendar.from_ical(answer.text).todos
@@ -139,15 +139,15 @@ async def test_with_a_limit_there_are_pages(alice: Person, sql: Sql) -> None:
 
 @pytest.mark.parametrize("sort", ["id", "-updated_at"])
 async def test_without_a_limit_there_is_all_of_it(alice: Person, sql: Sql, sort: str) -> None:
-    make_tasks(sql, alice, 2 * MOST_PER_PAGE + 1)
+    make_tasks(sql, alice, 2 * MAX_PER_PAGE + 1)
     answer = await alice.get(f"/task?format=csv&sort={sort}")
     ids = [int(row["id"]) for row in sheet(answer)]
-    assert ids == sorted(range(1, 2 * MOST_PER_PAGE + 2), reverse=sort != "id")
+    assert ids == sorted(range(1, 2 * MAX_PER_PAGE + 2), reverse=sort != "id")
     assert "Link" not in answer.headers
 
 
 async def test_all_of_it_is_as_of_one_revision(alice: Person, sql: Sql) -> None:
-    make_tasks(sql, alice, 2 * MOST_PER_PAGE + 1)
+    make_tasks(sql, alice, 2 * MAX_PER_PAGE + 1)
     first, body = await read("csv", alice, sort="name")
     before = [await anext(body), await anext(body)]
     last = (await alice.get("/task?sort=-name&limit=1")).json[0]["id"]
@@ -155,12 +155,12 @@ async def test_all_of_it_is_as_of_one_revision(alice: Person, sql: Sql) -> None:
     await alice.delete(f"/task/{last - 1}")
     await alice.new_task(name="zzz")
     listed = names([*before, *[part async for part in body]])
-    assert listed == sorted(f"task {n}" for n in range(1, 2 * MOST_PER_PAGE + 2))
-    assert first.state.user_revision == 2 * MOST_PER_PAGE + 1
+    assert listed == sorted(f"task {n}" for n in range(1, 2 * MAX_PER_PAGE + 2))
+    assert first.state.user_revision == 2 * MAX_PER_PAGE + 1
 
 
 async def test_a_trash_that_changes_meanwhile_breaks_off(alice: Person, sql: Sql) -> None:
-    make_tasks(sql, alice, MOST_PER_PAGE + 1)
+    make_tasks(sql, alice, MAX_PER_PAGE + 1)
     await alice.post("/task/undo", json={"since": 0})
     _, body = await read("csv", alice, deleted=True)
     await anext(body)
