@@ -53,14 +53,16 @@ RETURN coalesce(to_json(CASE field WHEN 'completion_at' THEN day_text(value::dat
 CREATE FUNCTION log_value_kept(field text, value text) RETURNS text LANGUAGE sql STABLE
 RETURN CASE field WHEN 'deleted_at' THEN value::timestamptz::text ELSE value END;
 
--- Tell whether a task's field can have held a value, as the log has it.
+-- Tell whether a task's field can have held a value, as the log has it: whether a task is sound that has it, and the rest as it must be.
 CREATE FUNCTION log_value_fits(field text, value text) RETURNS boolean LANGUAGE sql STABLE
-RETURN CASE field WHEN 'name' THEN coalesce(char_length(value) BETWEEN 1 AND 200, false)
-                  WHEN 'description' THEN coalesce(char_length(value) <= 10000, false)
-                  WHEN 'status' THEN coalesce(value IN ('new', 'planned', 'in_work', 'completed'), false)
-                  WHEN 'completion_at' THEN value IS NULL OR (pg_input_is_valid(value, 'date') AND value ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' AND value >= '1900')
-                  WHEN 'deleted_at' THEN value IS NULL OR (pg_input_is_valid(value, 'timestamptz') AND value ~ '^[0-9]')
-                  ELSE false END;
+RETURN coalesce(CASE field
+    WHEN 'name' THEN task_is_sound(value, '', 'new', NULL, 'epoch', 'epoch', NULL, NULL)
+    WHEN 'description' THEN task_is_sound('-', value, 'new', NULL, 'epoch', 'epoch', NULL, NULL)
+    WHEN 'status' THEN task_is_sound('-', '', value, NULL, 'epoch', 'epoch', CASE value WHEN 'completed' THEN timestamptz 'epoch' END, NULL)
+    WHEN 'completion_at' THEN value IS NULL OR CASE WHEN value ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' AND pg_input_is_valid(value, 'date')
+                                                    THEN task_is_sound('-', '', 'new', value::date, 'epoch', 'epoch', NULL, NULL) END
+    WHEN 'deleted_at' THEN value IS NULL OR (value ~ '^[0-9]' AND pg_input_is_valid(value, 'timestamptz'))
+END, false);
 
 -- A log entry as clients see it, of one task's log and of the account's. Inlined by the planner (a test reads the plan).
 CREATE FUNCTION log_json(l task_log) RETURNS text LANGUAGE sql STABLE

@@ -16,8 +16,8 @@ CHANGES = {  # what stands in a file of ours, and what comes in its place
         ("t.completion_at::text, t.deleted_at::text];", f"t.completion_at::text, t.{FIELD}, t.deleted_at::text];"),
         ('        || \',"created_at":"\'', f'        || \',"{FIELD}":\' || to_json(t.{FIELD})\n        || \',"created_at":"\''),
         (
-            "                  WHEN 'deleted_at' THEN value IS NULL OR",
-            f"                  WHEN '{FIELD}' THEN coalesce(char_length(value) <= 500, false)\n                  WHEN 'deleted_at' THEN value IS NULL OR",
+            "    WHEN 'deleted_at' THEN value IS NULL OR",
+            f"    WHEN '{FIELD}' THEN char_length(value) <= 500\n    WHEN 'deleted_at' THEN value IS NULL OR",
         ),
     ),
     "migrations/functions/write.sql": (
