@@ -251,6 +251,7 @@ async def test_the_tables_dont_say_whom_they_are_about(visitor: Visitor, sql: Sq
 # Trouble
 
 
+@pytest.mark.long
 async def test_where_nothing_can_be_counted_nobody_gets_in(visitor: Visitor, sql: Sql, alice: Person) -> None:
     home = somewhere()
     await visitor.register(home)

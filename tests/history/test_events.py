@@ -218,6 +218,7 @@ async def test_it_goes_on_where_it_was_with_each_task_as_it_was_then(alice: Pers
         assert await stream.next() == ("task", len(states) + 1, new)
 
 
+@pytest.mark.long
 async def test_streams_at_different_places_get_what_each_lacks(alice: Person, sql: Sql) -> None:
     for _ in range(5):
         await alice.new_task()
@@ -395,6 +396,7 @@ async def test_a_stopping_worker_opens_no_stream(start: Start, alice: Person) ->
 # How many
 
 
+@pytest.mark.long
 async def test_a_user_has_ten_and_the_eleventh_waits(alice: Person, mallory: Person, sql: Sql) -> None:
     async with AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(followed(alice)) for _ in range(10)]
@@ -423,6 +425,7 @@ async def test_ten_at_once_get_ten_places_and_no_more(alice: Person, sql: Sql) -
         assert places(sql, alice) == list(range(1, 11))
 
 
+@pytest.mark.long
 async def test_places_are_held_for_longer_and_those_of_a_crash_get_free(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
     assert alice.caller
     monkeypatch.setattr(event_watcher, "SECONDS_BETWEEN_HOLDS", 0.1)
@@ -609,6 +612,7 @@ def read_of_the_log(sql: Sql) -> int:
 
 
 @pytest.mark.parametrize("status", ["new", "completed"])
+@pytest.mark.long
 async def test_a_log_is_read_once_for_all_the_changes_of_a_question(alice: Person, sql: Sql, status: str) -> None:
     assert alice.caller
     changes = *({"name": "a"}, {"status": "completed"}, {"name": "b"}, {"name": "c"}, {"status": "planned"}) * 5, {"status": status}

@@ -313,6 +313,7 @@ values = st.tuples(
 
 @given(requests=st.lists(values, min_size=2, max_size=5))
 @hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.long
 def test_every_value_arrives_as_it_is(sql: Sql, requests: list[tuple[Any, ...]]) -> None:
     columns = [f"q.{name}" for name in ANY]
     statement = query_of(*columns, types=ANY)

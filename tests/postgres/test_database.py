@@ -192,6 +192,7 @@ async def test_a_statement_over_its_limit_is_unavailable(running: Running) -> No
         assert await database.rows("SELECT 1", ()) == [(1,)]
 
 
+@pytest.mark.long
 async def test_a_long_statement_has_a_limit_of_its_own_and_leaves_that_of_the_others(running: Running) -> None:
     async with running(statement_timeout_seconds=0.1, db_pool_size=1) as database:
         assert await database.run_long("SELECT 1 FROM pg_sleep(1.5)", (), 3) == [(1,)]
@@ -350,6 +351,7 @@ async def way_to_the_database(port: int, real: dict[str, Any]) -> AsyncIterator[
         await asyncio.wait(busy)
 
 
+@pytest.mark.long
 async def test_started_before_its_database_it_answers_503_and_then_serves(start: Start, unused_tcp_port: int, alice: Person) -> None:
     real = connection_parameters()
     alice.client = await start(db_host="127.0.0.1", db_port=unused_tcp_port)

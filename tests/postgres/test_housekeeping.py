@@ -44,8 +44,9 @@ async def client() -> AsyncIterator[TestClient[Any, Any]]:
 
 
 @pytest.fixture(autouse=True)
-async def house_kept(service: Service) -> None:
-    """Begin with nothing to do: other tests delete accounts, too."""
+async def house_kept(service: Service, sql: Sql) -> None:
+    """Begin with nothing to do: other tests delete accounts, too, and what they counted ends when its time is over."""
+    sql("DELETE FROM rate_limit")
     await sweep(service)
 
 
@@ -265,6 +266,7 @@ async def test_a_chore_that_cannot_go_on_is_no_matter_to_the_others(
     await until(lambda: not ids(sql, alice))  # or else the next test would find it
 
 
+@pytest.mark.long
 async def test_a_task_with_a_log_that_takes_longer_than_a_statement_may_is_purged_too(running: Running, alice: Person, sql: Sql) -> None:
     await trash(alice, sql, 31 * DAYS)
     sql("CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1.1); RETURN NULL; END'")

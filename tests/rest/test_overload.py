@@ -142,6 +142,7 @@ async def send_slowly(person: Person, parts: list[bytes], wait: Callable[[], Awa
 TASK = [b'{"name": "a", ', b'"description": "", ', b'"status": "new"}']
 
 
+@pytest.mark.long
 async def test_a_body_that_does_not_arrive_in_time_is_refused_and_others_do_not_wait_for_it(alice: Person, serve: Serve) -> None:
     async with serve(alice, request_timeout_seconds=1, max_requests_at_once=2):
         slow = [asyncio.ensure_future(send_slowly(alice, TASK, lambda: asyncio.sleep(0.8))) for _ in range(5)]

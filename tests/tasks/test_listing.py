@@ -550,6 +550,7 @@ async def test_no_other_limit_is_taken(alice: Person, limit: str) -> None:
     assert blamed(await alice.get("/task", params={"limit": limit})) == ["limit"]
 
 
+@pytest.mark.long
 async def test_without_a_limit_a_page_has_a_thousand(alice: Person, sql: Callable[..., Any]) -> None:
     assert alice.caller
     await alice.new_task()
@@ -703,6 +704,7 @@ async def test_a_cursor_that_was_never_given_is_refused(alice: Person, cursor: s
 # Bytes
 
 
+@pytest.mark.long
 async def test_a_page_closes_at_about_four_mebibytes(alice: Person, sql: Callable[..., Any]) -> None:
     assert alice.caller
     await alice.new_task(description="\x01" * 10_000)  # 60 kB as JSON

@@ -95,6 +95,7 @@ async def test_of_many_changes_at_once_none_is_lost(alice: Person) -> None:
 
 @pytest.mark.usefixtures("no_lock")
 @pytest.mark.crashes
+@pytest.mark.long
 async def test_without_the_lock_changes_at_once_break_the_history(alice: Person, mallory: Person) -> None:
     assert await faults_of_changes_at_once(mallory, 1) == []
     assert await faults_of_changes_at_once(alice, 50) != []

@@ -156,6 +156,7 @@ async def test_an_export_that_is_not_as_it_was_is_refused_by_its_line(
     assert lines_left(sql, again) == 0
 
 
+@pytest.mark.long
 async def test_an_export_may_be_written_anew(alice: Person, newcomer: Newcomer, sql: Sql) -> None:
     make_tasks(sql, alice, 1500)
     await busy(alice)
