@@ -55,7 +55,7 @@ class Cluster:
         self.run("postgres", sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
 
     def rename(self, database: str, name: str) -> None:
-        """Return a database another name."""
+        """Rename a database."""
         self.run("postgres", sql.SQL("ALTER DATABASE {} RENAME TO {}").format(sql.Identifier(database), sql.Identifier(name)))
 
     def copy(self, template: str, database: str) -> None:

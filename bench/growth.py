@@ -38,7 +38,7 @@ class Grown:
         self._cluster.rename(self._cluster.seed(stores.OURS, self.size), self._database)
 
     def drop(self) -> None:
-        """Return the room back."""
+        """Drop the database: its room is another's."""
         self._cluster.drop(self._database)
 
     def measure(self, job: str, turn: int) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def _gunicorn(application: str) -> Callable[[int], list[str]]:
 
 
 def our_settings(cluster: Cluster, database: str) -> dict[str, str]:
-    """Return the service its settings: those that it must have, and no limit to how often one user asks; the others are its defaults."""
+    """Return the service's settings: those that it must have, and no limit to how often one user asks; the others are its defaults."""
     given = {"DB_HOST": cluster.host, "DB": database, "DB_USER": "postgres", "WEB_CONCURRENCY": f"{WORKERS}", "LOG_LEVEL": "INFO"}
     return SECRETS | given | {"RATE_LIMIT": "off"}
 

@@ -99,9 +99,31 @@ def server() -> Iterator[Server]:
         before = contents(theirs)
         migrate.upgrade(ours, connection_parameters(), MIGRATIONS)
         yield Server(theirs, before, ours)
-        with closing(psycopg2.connect(dbname="postgres", **connection_parameters())) as connection, connection.cursor() as cursor:
-            connection.autocommit = True
-            cursor.execute(f'DROP DATABASE "{ours}" WITH (FORCE)')
+        drop_database(ours)
+
+
+def drop_database(name: str) -> None:
+    """Drop a database if it is there, whoever uses it."""
+    with closing(psycopg2.connect(dbname="postgres", **connection_parameters())) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@contextmanager
+def another_database(server: Server) -> Iterator[str]:
+    """Return the name of a database that isn't there yet; what there is of that name afterwards is dropped."""
+    name = f"{server.ours}_{secrets.token_hex(4)}"
+    try:
+        yield name
+    finally:
+        drop_database(name)
+
+
+@pytest.fixture
+def fresh_name(server: Server) -> Iterator[str]:
+    """Return what `another_database` gives."""
+    with another_database(server) as name:
+        yield name
 
 
 @pytest.fixture(scope="session", autouse=True)

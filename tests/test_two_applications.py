@@ -3,11 +3,8 @@
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing
 from typing import Any, NamedTuple
 
-import psycopg2
 import pytest
 
 from accounts import users
@@ -15,7 +12,7 @@ from postgres import pool
 from postgres.database import Database
 from rest import overload
 from telemetry import metrics
-from tests.conftest import PASSWORD, Person, Server, Start, cheap_hash, connection_parameters
+from tests.conftest import PASSWORD, Person, Start, cheap_hash
 from tests.history.test_events import followed
 from tests.tasks.test_tasks import blamed
 
@@ -30,20 +27,10 @@ class Pair(NamedTuple):
 
 
 @pytest.fixture
-def elsewhere(server: Server) -> Iterator[str]:
-    """The name of another database, which an application makes."""
-    name = f"{server.ours}_{secrets.token_hex(3)}"
-    yield name
-    with closing(psycopg2.connect(dbname="postgres", **connection_parameters())) as connection, connection.cursor() as cursor:
-        connection.autocommit = True
-        cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-
-
-@pytest.fixture
-async def pair(start: Start, elsewhere: str) -> Pair:
+async def pair(start: Start, fresh_name: str) -> Pair:
     """Two applications that have little in common, with a user each."""
     here = Person(await start(batch_size=32), f"alice-{secrets.token_hex(6)}")
-    other = {"jwt_secret": "another secret " * 4, "pass_salt": "another salt " * 4, "db": elsewhere, "batch_size": 1, "db_pool_size": 3}
+    other = {"jwt_secret": "another secret " * 4, "pass_salt": "another salt " * 4, "db": fresh_name, "batch_size": 1, "db_pool_size": 3}
     limits = {"password_min_length": 20, "token_lifetime_max_seconds": 100, "max_body_bytes": 2000, "undo_max_tasks": 1}
     there = Person(await start(**other, **limits, max_requests_at_once=7), here.login)
     caller = await users.create_user(here.service, here.login, cheap_hash(PASSWORD), GENERATION)

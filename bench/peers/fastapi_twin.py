@@ -115,7 +115,7 @@ class TaskPublic(BaseModel):
 
 
 async def get_session() -> AsyncIterator[AsyncSession]:
-    """Return a request its session."""
+    """Open a session for one request."""
     async with make_session() as session:
         yield session
 

@@ -2,7 +2,6 @@
 
 import os
 import random
-import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -162,16 +161,11 @@ async def test_a_break_is_found_and_named(alice: Person, sql: Sql, statement: st
 
 
 @pytest.fixture
-def of_its_own(server: Server) -> Iterator[Sql]:
+def of_its_own(server: Server, fresh_name: str) -> Iterator[Sql]:
     """A database for this test alone."""
-    name = f"{server.ours}_{secrets.token_hex(4)}"
-    migrate.upgrade(name, connection_parameters(), MIGRATIONS)
-    try:
-        with connection_to(server._replace(ours=name)) as sql:
-            yield sql
-    finally:
-        with connection_to(server) as sql:
-            sql(f'DROP DATABASE "{name}" WITH (FORCE)')
+    migrate.upgrade(fresh_name, connection_parameters(), MIGRATIONS)
+    with connection_to(server._replace(ours=fresh_name)) as sql:
+        yield sql
 
 
 def check(sql: Sql) -> None:

@@ -320,7 +320,7 @@ AMachine = TypeVar("AMachine", bound=type[Machine])
 
 @contextmanager
 def running(machine: AMachine, sql: Callable[..., list[tuple[Any, ...]]]) -> Iterator[AMachine]:
-    """Return a machine an application for all its histories."""
+    """Give a machine one application for all its histories."""
 
     async def start() -> TestClient[Any, Any]:
         client: TestClient[Any, Any] = TestClient(TestServer(await app.create_app(configured())))

@@ -383,16 +383,6 @@ async def test_a_database_that_takes_the_call_and_says_nothing_does_not_hold_up_
             writer.close()
 
 
-@pytest.fixture
-def fresh_name(server: Server) -> Iterator[str]:
-    """Return the name of a database that isn't there yet."""
-    name = f"{server.ours}_fresh"
-    yield name
-    with closing(psycopg2.connect(dbname="postgres", **connection_parameters())) as connection, connection.cursor() as cursor:
-        connection.autocommit = True
-        cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-
-
 def test_many_may_make_the_database_and_the_schema_at_once_and_again(fresh_name: str) -> None:
     def upgrade(_: int) -> migrate.Schema:
         return migrate.upgrade(fresh_name, connection_parameters(), MIGRATIONS)
@@ -523,15 +513,11 @@ def test_an_old_postgresql_is_refused_with_a_sentence(
 
 
 def test_a_database_in_another_encoding_is_refused_with_a_sentence(
-    server: Server, sql: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+    fresh_name: str, sql: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    database = f"{server.ours}_ascii"
-    sql(f"CREATE DATABASE {database} ENCODING 'SQL_ASCII' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0")
-    try:
-        with pytest.raises(SystemExit):
-            migrate.upgrade(database, connection_parameters(), MIGRATIONS)
-    finally:
-        sql(f"DROP DATABASE {database} WITH (FORCE)")
+    sql(f"CREATE DATABASE \"{fresh_name}\" ENCODING 'SQL_ASCII' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0")
+    with pytest.raises(SystemExit):
+        migrate.upgrade(fresh_name, connection_parameters(), MIGRATIONS)
     assert capsys.readouterr().err.startswith("A database in UTF8 is needed; this one is in SQL_ASCII. ")
 
 

@@ -179,7 +179,7 @@ def count(sql: Sql, person: Person) -> dict[str, int]:
 
 
 async def furnish(person: Person, sql: Sql) -> None:
-    """Return a person rows in every table."""
+    """Give a person rows in every table."""
     assert person.caller
     for _ in range(3):
         await person.new_task()

@@ -13,10 +13,9 @@ from typing import Any
 import psycopg2
 import pytest
 import requests
-from psycopg2 import sql as compose
 
 from postgres import embedded
-from tests.conftest import Server, connection_parameters
+from tests.conftest import Server, another_database, connection_parameters, connection_to
 from tests.process.service import HOUSE, Service, register, running
 
 pytestmark = pytest.mark.long
@@ -30,12 +29,9 @@ ALL = {  # of a table's rows that must be there again
 @contextmanager
 def empty_database(server: Server) -> Iterator[str]:
     """Make a database beside that of the run, and drop it afterwards."""
-    name = f"{server.ours}_{secrets.token_hex(4)}"
-    with closing(psycopg2.connect(dbname=server.ours, **connection_parameters())) as connection, connection.cursor() as cursor:
-        connection.autocommit = True
-        cursor.execute(compose.SQL("CREATE DATABASE {}").format(compose.Identifier(name)))
+    with another_database(server) as name, connection_to(server) as sql:
+        sql(f'CREATE DATABASE "{name}"')
         yield name
-        cursor.execute(compose.SQL("DROP DATABASE {} WITH (FORCE)").format(compose.Identifier(name)))
 
 
 def run(*command: str | Path, **settings: str) -> str:

@@ -1,10 +1,9 @@
 """An upgrade keeps what this version promised: a next one that knows a field more takes over its database, under the clients of this one."""
 
 import os
-import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ import pytest
 import requests
 
 from postgres import migrate
-from tests.conftest import Server, connection_parameters
+from tests.conftest import connection_parameters
 from tests.process import next_version
 from tests.process.service import HOUSE, Service, register, running
 
@@ -49,13 +48,8 @@ class World(NamedTuple):
 
 
 @pytest.fixture
-def world(server: Server, tmp_path: Path, unused_tcp_port_factory: Any) -> Iterator[World]:
-    changed = next_version.make(HOUSE, tmp_path)
-    database = f"{server.ours}_{secrets.token_hex(3)}"
-    yield World(database, tmp_path, changed, unused_tcp_port_factory)
-    with closing(psycopg2.connect(dbname="postgres", **connection_parameters())) as connection, connection.cursor() as cursor:
-        connection.autocommit = True
-        cursor.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
+def world(fresh_name: str, tmp_path: Path, unused_tcp_port_factory: Any) -> World:
+    return World(fresh_name, tmp_path, next_version.make(HOUSE, tmp_path), unused_tcp_port_factory)
 
 
 class Client:

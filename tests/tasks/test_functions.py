@@ -58,16 +58,8 @@ class Account:
     ) -> Answered:
         return self._write(sql, generation, wait, task_id, if_match, json.dumps(fields))
 
-    def delete(
-        self,
-        *,
-        sql: Sql | None = None,
-        generation: int = GENERATION,
-        wait: bool = True,
-        if_match: list[int] | None = None,
-        task_id: int = 1,
-    ) -> Answered:
-        return self._write(sql, generation, wait, task_id, if_match, '{"deleted": true}')
+    def delete(self, **options: Any) -> Answered:
+        return self.update(**options, deleted=True)
 
     def get(self, task_id: int = 1) -> Answered:
         [row] = self.sql(
