@@ -30,7 +30,7 @@ _STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Return the worker the first place among the metrics that none of the others has."""
+    """Give the worker the first place among the metrics that none of the others has."""
     worker.place = metrics.free_place(other.place for other in server.WORKERS.values())
 
 

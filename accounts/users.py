@@ -77,7 +77,7 @@ async def renew_password_hash(service: Service, account: Account, password_hash:
 
 
 async def renew_account(service: Service, caller: Caller, generation: int, password_hash: str | None = None) -> Caller:
-    """Return the account another token generation, which ends all tokens up to now, and another password if given. Raises InvalidToken."""
+    """Give the account another token generation, which ends all tokens up to now, and another password if given. Raises InvalidToken."""
     async with service.database.locked(caller.user_id), service.database.aio_atomic():
         await _set_generation(service, caller, generation)
         if password_hash is not None:

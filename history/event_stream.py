@@ -5,12 +5,13 @@ import logging
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import NamedTuple
 
 from peewee import fn
 
 from models import Caller
+from postgres.arrays import array
 from postgres.database import Database
 from postgres.queries import Query, q
 
@@ -55,12 +56,8 @@ async def ask(database: Database, since: Mapping[Caller, int], reach: int | None
     Of a caller who lacks more than `reach` changes none comes, but word of that.
     """
     user_ids, generations = zip(*since, strict=True)
-    return await database.ask(_AFTER, array(user_ids), array(generations), array(since.values()), reach)
-
-
-def array(plain: Iterable[int | str]) -> str:
-    """Return an array, of numbers or of words without blanks, as PostgreSQL reads it."""
-    return "{" + ",".join(map(str, plain)) + "}"
+    columns = user_ids, generations, since.values()
+    return await database.ask(_AFTER, *(array(map(str, column)) for column in columns), reach)
 
 
 def revision_of(event_id: str) -> int:

@@ -11,8 +11,9 @@ from aiohttp import web
 from peewee import fn
 
 from history import event_stream
-from history.event_stream import Stream, array
+from history.event_stream import Stream
 from models import CALLER_TYPES, Caller
+from postgres.arrays import array
 from postgres.database import Database
 from postgres.queries import Query, q
 from rest.errors import InvalidToken, TooManyRequests, Unavailable
@@ -164,7 +165,7 @@ class Watcher:
                 await asyncio.sleep(SECONDS_AFTER_TROUBLE)
 
     async def _feed(self) -> None:
-        """Return their news to the streams of those who may have some; where one answer doesn't hold them all, ask on at once.
+        """Hand their news to the streams of those who may have some; where one answer doesn't hold them all, ask on at once.
 
         Streams that lack much catch up by themselves: what one user's changes cost isn't the others' to wait for.
         """
@@ -194,7 +195,7 @@ class Watcher:
             return
         self._is_steady.clear()
         try:
-            await self._database.ask(_HOLD, *map(array, zip(*held, strict=True)))
+            await self._database.ask(_HOLD, *(array(map(str, column)) for column in zip(*held, strict=True)))
         finally:
             self._is_steady.set()
 

@@ -18,6 +18,7 @@ from tasks.resource import PAGED, TASK, TaskResource
 from tasks.schemas import Task
 
 UNDONE = Answer(Undone, headers=("X-Revision",))
+LOG = Answer(list[LogEntry], headers=PAGED, sometimes=("Link",))
 ACCOUNT_LOG = Answer(list[AccountLogEntry], headers=PAGED, sometimes=("Link",))
 EVENTS = Answer(Task | Position, headers=("X-Revision",), media_type="text/event-stream", item=ServerSentEvent)
 
@@ -84,9 +85,6 @@ class Events(Resource):
                 async for event in stream:
                     await response.send(event.data, id=str(event.id), event=event.kind)
         return response
-
-
-LOG = Answer(list[LogEntry], headers=PAGED, sometimes=("Link",))
 
 
 class TaskHistory(TaskResource):

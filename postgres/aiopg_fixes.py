@@ -84,7 +84,7 @@ async def _addresses(host: str, port: Any) -> dict[str, str]:
 
 
 def release(self: Any, connection: aiopg.connection.Connection) -> "asyncio.Future[None]":
-    """Return a connection back. A dead one frees its place too, so whoever waits for one must hear of it (as in asyncmy #154).
+    """Take a connection back. A dead one frees its place too, so whoever waits for one must hear of it (as in asyncmy #154).
 
     aiopg's own makes a task for each live one, also where nobody waits.
     """

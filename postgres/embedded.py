@@ -107,7 +107,7 @@ def _programs() -> Path:
 
 
 def give_to_owner_of(place: Path, *paths: str | Path) -> None:
-    """Return these files to the owner of `place`, where root has made them."""
+    """Give these files to the owner of `place`, where root has made them."""
     if os.geteuid() == 0:  # what sudo makes in somebody's checkout is theirs
         for path in paths:
             os.chown(path, place.stat().st_uid, place.stat().st_gid)

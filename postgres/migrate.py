@@ -84,7 +84,7 @@ def upgrade(database: str, parameters: dict[str, Any], directory: Path) -> Schem
     """Make the database where it is missing and apply the steps that it lacks, each in one transaction; any number of processes may.
 
     A schema that is newer than `directory` is left alone. Raises psycopg2.OperationalError where the server can't be
-    reached, and exits with a sentence where it is too old, or the database's texts aren't UTF-8.
+    reached, and exits with a sentence where it is too old, or the database is of before the first release, or isn't in UTF-8.
     """
     with closing(_connect_or_create(database, parameters)) as connection:
         connection.autocommit = True

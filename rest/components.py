@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 from pydantic import TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from rest import conditions, idempotency, quotas
 from rest.errors import PROBLEM, Failure
@@ -56,17 +56,19 @@ class Components:
 
     def schema(self, model: Any, *, sent: bool = False, form: str = "") -> dict[str, Any]:
         """Return the schema of a model, by reference where it has a name. `form` names the kind of form: in one nothing is null."""
-        template = REFERENCE.format(kind="schemas", name="{model}")
-        schema = TypeAdapter(model).json_schema(
-            ref_template=template, mode="validation" if sent else "serialization", schema_generator=_Generator
-        )
-        for name, part in schema.pop("$defs", {}).items():
-            self._shared("schemas", name, _without_defaults(part))
+        schema = self._generated(model, "validation" if sent else "serialization")
         if "properties" not in schema:
             return schema
         if form:  # a name of its own even where nothing differs: generated clients tell by it in which of the types to send
             schema = _of_text(without_null(schema)) | {"title": schema["title"] + form}
         return self._shared("schemas", schema["title"], _without_defaults(schema))
+
+    def _generated(self, model: Any, mode: JsonSchemaMode) -> dict[str, Any]:
+        template = REFERENCE.format(kind="schemas", name="{model}")
+        schema = TypeAdapter(model).json_schema(ref_template=template, mode=mode, schema_generator=_Generator)
+        for name, part in schema.pop("$defs", {}).items():
+            self._shared("schemas", name, _without_defaults(part))
+        return schema
 
     def example(self, schema: dict[str, Any]) -> Any:
         """Return an example of what has this schema, made of the examples of its parts."""
@@ -85,10 +87,7 @@ class Components:
 
     def query(self, model: Any) -> list[dict[str, Any]]:
         """Return the parameters of a query string."""
-        schema = TypeAdapter(model).json_schema(ref_template=REFERENCE.format(kind="schemas", name="{model}"), schema_generator=_Generator)
-        for name, part in schema.pop("$defs", {}).items():
-            self._shared("schemas", name, part)
-        parts = without_null(schema)["properties"].items()
+        parts = without_null(self._generated(model, "validation"))["properties"].items()
         return [{"name": name, "in": "query", "description": part.pop("description", ""), "schema": part} for name, part in parts]
 
     def sent_header(self, name: str) -> dict[str, Any]:

@@ -286,7 +286,7 @@ def _answer(failure: Failure) -> web.Response:
 
 
 def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """Return an answer the headers that every answer has, and those that this request's has besides."""
+    """Add the headers that every answer has, and those that this request's has besides."""
     headers = response.headers
     for name, value in HEADERS.items():
         headers.setdefault(name, value)

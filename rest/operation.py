@@ -17,10 +17,7 @@ View = TypeVar("View", bound=web.View)
 Method = Callable[..., Awaitable[web.StreamResponse]]
 Model = TypeVar("Model", bound=BaseModel)
 
-
-CONTEXT: web.AppKey[Any] = web.AppKey(
-    "validation_context"
-)  # what the validators of an application need, as `info.context["app"]`; hashable
+CONTEXT: web.AppKey[Any] = web.AppKey("validation_context")  # what validators need, as `info.context["app"]`; hashable
 
 
 class Answer(NamedTuple):

@@ -54,9 +54,9 @@ SourceName = Literal["live", "trash", "past"]
 
 
 class Source(NamedTuple):
-    """Among which tasks to look: the table, its columns, a row as clients see it, which rows count, and the parameters that this needs."""
+    """Among which tasks to look: the tables, the columns, a row as clients see it, which rows count, and the parameters that this needs."""
 
-    table: Any
+    tables: list[Any]
     task: Any
     shown: Any
     conditions: tuple[Expression, ...]
@@ -79,7 +79,7 @@ def _all_of(name: SourceName) -> Source:
             (*was_there, not_long_gone),
             {"revision": "bigint"},
         )
-    return Source(Task, Task, fn.task_shown(Task), (Task.user == q.user_id, Task.deleted_at.is_null(name == "live")), {})
+    return Source([Task], Task, fn.task_shown(Task), (Task.user == q.user_id, Task.deleted_at.is_null(name == "live")), {})
 
 
 class _Past:
@@ -93,13 +93,13 @@ def one_of(name: SourceName) -> Source:
     if name == "past":
         return _made_by(fn.task_past(q.user_id, q.id, q.revision), {"revision": "bigint"})
     return Source(
-        Task, Task, fn.task_shown(Task), (Task.user == UserState.user, Task.id == q.id, Task.deleted_at.is_null(name == "live")), {}
+        [Task], Task, fn.task_shown(Task), (Task.user == UserState.user, Task.id == q.id, Task.deleted_at.is_null(name == "live")), {}
     )
 
 
 def _made_by(function: Any, types: dict[str, str]) -> Source:
     made = Select([function], [SQL("*")]).alias("made")
-    return Source(made, made.c, made.c.body, (), types)
+    return Source([made], made.c, made.c.body, (), types)
 
 
 STATE = (UserState.revision, UserState.kept_from, UserState.purged)
@@ -120,7 +120,7 @@ def changed_page(short: bool) -> Query[PageRow]:
 
 
 def _page(source: Source, conditions: list[Expression], order: Order, after: After, short: bool, types: dict[str, str]) -> Query[PageRow]:
-    tasks = Select(source.table if isinstance(source.table, list) else [source.table], [source.shown.alias("body")])
+    tasks = Select(source.tables, [source.shown.alias("body")])
     page = pages.page_of(tasks.where(*conditions) if conditions else tasks, order, after, short)
     return query_of_caller(PageRow, "task_page", with_page(UserState.revision, page).join(page, JOIN.CROSS), types, heavy=True)
 
@@ -141,7 +141,8 @@ def matching_task(name: SourceName, asked: tuple[str, ...]) -> Query[TaskAsStore
 
 def with_task(state: ModelSelect, source: Source, conditions: Iterable[Expression]) -> ModelSelect:
     """Join a state to a task, or to nothing."""
-    return state.join(source.table, JOIN.LEFT_OUTER, on=reduce(and_, conditions, SQL("true"))).switch(UserState)
+    [table] = source.tables
+    return state.join(table, JOIN.LEFT_OUTER, on=reduce(and_, conditions, SQL("true"))).switch(UserState)
 
 
 def query_of_caller(row: type[Row], name: str, state: ModelSelect, types: dict[str, str], *, heavy: bool = False) -> Query[Row]:

@@ -8,6 +8,7 @@ from peewee import fn
 from pydantic import MISSING
 
 from models import CALLER_TYPES, Caller
+from postgres.arrays import array
 from postgres.queries import Query, SetQuery, q
 from rest.errors import Failure, FieldError, InvalidInput, InvalidToken, NotFound
 from rest.idempotency import KeyReused, digest
@@ -92,7 +93,7 @@ async def delete_task(service: Service, caller: Caller, task_id: int, if_match: 
 
 
 def _array(revisions: list[int] | None) -> str | None:
-    return None if revisions is None else f"{{{','.join(map(str, revisions))}}}"
+    return None if revisions is None else array(map(str, revisions))
 
 
 def unwrap_task(rows: Sequence[TaskAsStored]) -> TaskAsStored:

@@ -37,7 +37,7 @@ def at_line(line: int, message: str) -> FieldError:
 
 
 async def read_pieces(request: web.Request, most_bytes: int) -> AsyncIterator[bytes]:
-    """Return the body's pieces, without a BOM: they may take as long as they go on coming.
+    """Yield the body's pieces, without a BOM: they may take as long as they go on coming.
 
     Raises ContentTooLarge, InvalidInput, RequestTimeout.
     """
@@ -53,7 +53,7 @@ async def read_pieces(request: web.Request, most_bytes: int) -> AsyncIterator[by
 
 
 async def read_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[Line]]:
-    """Return the lines, as many at a time as have come. Raises InvalidInput, and what `pieces` raises."""
+    """Yield the lines, as many at a time as have come. Raises InvalidInput, and what `pieces` raises."""
     number, beginning = 1, b""
     async for piece in pieces:
         *texts, beginning = (beginning + piece).split(b"\n")

@@ -103,7 +103,7 @@ class Items:
 
 
 async def read_items(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[Item]]:
-    """Return the items of an object, as many at a time as have come. Raises InvalidInput, and what `pieces` raises."""
+    """Yield the items of an object, as many at a time as have come. Raises InvalidInput, and what `pieces` raises."""
     items = Items()
     async for piece in pieces:
         yield [*items.feed(piece)]

@@ -1,7 +1,7 @@
 -- The past: what it was, and bringing it back.
 
 -- The fields that a user's tasks with these ids had at a revision and that were altered after it: each is what the first entry after it calls old.
-CREATE FUNCTION fields_at(p_user_id bigint, p_revision bigint, p_first_id bigint DEFAULT 1, p_last_id bigint DEFAULT 9223372036854775807)
+CREATE FUNCTION fields_at(p_user_id bigint, p_revision bigint, p_first_id bigint, p_last_id bigint)
 RETURNS TABLE (id bigint, fields jsonb) LANGUAGE sql STABLE AS $$
     SELECT f.task_id, jsonb_object_agg(f.field, f.old)
       FROM (SELECT DISTINCT ON (l.task_id, l.field) l.task_id, l.field, l.old FROM task_log l
@@ -11,7 +11,8 @@ RETURNS TABLE (id bigint, fields jsonb) LANGUAGE sql STABLE AS $$
      GROUP BY f.task_id
 $$;
 
--- A task as it was at a revision not before its creation; its body is of this version's look, whatever `look` says. It may be given as it was later than that: then what came after that isn't read again.
+-- A task as it was at a revision not before its creation; its body is of this version's look, whatever `look` says. Of a task that is itself
+-- one of the past, the log is read only up to then.
 CREATE FUNCTION task_at(t task, p_revision bigint) RETURNS task LANGUAGE plpgsql STABLE AS $$
 DECLARE
     past jsonb;
