@@ -3,6 +3,7 @@
 from pydantic import ConfigDict, ValidationInfo, field_validator
 
 from accounts.values import Login, NewPassword, Password, TokenLifetime, is_login
+from rest.error_codes import wrong
 from rest.values import Strict
 
 
@@ -16,7 +17,7 @@ class Registration(Strict):
     @classmethod
     def _is_not_the_login(cls, value: str, info: ValidationInfo) -> str:
         if is_login(value, info.data.get("login", "")):
-            raise ValueError("must not be the login")
+            raise wrong("same_as_login", "must not be the login")
         return value
 
 

@@ -42,7 +42,7 @@ async def get_token(service: Service, hashing: Hashing, credentials: Credentials
 async def change_password(service: Service, hashing: Hashing, caller: Caller, login: str, change: PasswordChange) -> Token:
     """Change the password and return the only good token. Raises InvalidInput (`old` wrong, `new` the login), InvalidToken, Unavailable."""
     if is_login(change.new, login):
-        raise InvalidInput(FieldError("new", "must not be the login"))
+        raise InvalidInput(FieldError("new", "same_as_login", "must not be the login"))
     await _prove(service, hashing, caller, "old", change.old)
     password_hash = await hashing.hash(change.new)
     renewed = await users.renew_account(service, caller, secrets.randbelow(GENERATIONS), password_hash)
@@ -62,4 +62,4 @@ async def delete_account(service: Service, hashing: Hashing, caller: Caller, clo
 
 async def _prove(service: Service, hashing: Hashing, caller: Caller, field: str, password: str) -> None:
     if not await hashing.verify(password, await users.get_password_hash(service, caller)):
-        raise InvalidInput(FieldError(field, "is not the present password"))
+        raise InvalidInput(FieldError(field, "wrong_password", "is not the present password"))

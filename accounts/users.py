@@ -1,12 +1,12 @@
 """Who has an account: how accounts are made, found, renewed and closed. Knows nothing of HTTP."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import peewee
 
 from accounts.values import login_key
 from models import Caller, User, UserState
-from rest.errors import Conflict, InvalidToken
+from rest.errors import Conflict, FieldError, InvalidToken
 from service import Service
 
 CLOSED = -1  # the token generation of an account whose rows are yet to go: no token has it
@@ -18,6 +18,9 @@ class LoginTaken(Conflict):
     kind = "login-taken"
     is_explained = True
     detail = "This login is taken: choose another one."
+
+    def members(self) -> dict[str, Any]:
+        return {"errors": [FieldError("login", "taken", "is taken: choose another one")]}
 
 
 class Account(NamedTuple):

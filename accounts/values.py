@@ -6,6 +6,7 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator, Field, ValidationInfo
 
 from accounts import passwords
+from rest.error_codes import wrong
 from rest.values import CLEAN, WIDE, Number, Text
 from settings import Settings
 
@@ -37,27 +38,27 @@ def is_login(password: str, login: str) -> bool:
 def _unspaced(value: str) -> str:
     for text in (value, login_key(value)):
         if any(character.isspace() or unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc", "Cf") for character in text):
-            raise ValueError("must not contain white space, control or format characters")
+            raise wrong("characters_not_allowed", "must not contain white space, control or format characters")
     return value
 
 
 def _long_enough(value: str, info: ValidationInfo) -> str:
     min_length = _limits(info).password_min_length
     if len(value) < min_length:
-        raise ValueError(f"must have at least {min_length} characters")
+        raise wrong("too_short", "must have at least {min} characters", min=min_length)
     return value
 
 
 def _uncommon(value: str, info: ValidationInfo) -> str:
     if passwords.is_common(value, _limits(info).password_min_length):
-        raise ValueError("is too common: guessers try it first")
+        raise wrong("too_common", "is too common: guessers try it first")
     return value
 
 
 def _not_too_long(seconds: int, info: ValidationInfo) -> int:
     max_seconds = _limits(info).token_lifetime_max_seconds
     if seconds > max_seconds:
-        raise ValueError(f"must be at most {max_seconds} seconds")
+        raise wrong("too_large", "must be at most {max} seconds", max=max_seconds)
     return seconds
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from typing_extensions import TypeAliasType
 
+from rest.error_codes import wrong
 from rest.values import Flag, Natural, Page, PastMoment, Revision, ShownMoment, Strict
 from tasks.schemas import AsOf, LoggedField, Task
 
@@ -42,7 +43,9 @@ class Undo(Strict):
     @classmethod
     def _one_way_to_say_when(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
         if "since" in info.data and (info.data["since"] is None) == (value is None):
-            raise ValueError("must be sent, or since" if value is None else "can't be sent together with since")
+            raise (
+                wrong("missing", "must be sent, or since") if value is None else wrong("not_together", "can't be sent together with since")
+            )
         return value
 
 

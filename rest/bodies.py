@@ -148,7 +148,7 @@ class _Parts:
         if not is_file and (disposition != b"form-data" or not name or not text or coding not in UNCODED):
             raise FormParserError
         if is_file:
-            raise InvalidInput(FieldError(printable(name), "must be sent as text, not as a file"))
+            raise InvalidInput(FieldError(printable(name), "not_text", "must be sent as text, not as a file"))
         self.pairs.append((name, self._data.decode()))
         if len(self.pairs) > MAX_FIELDS:
             _malformed(f"The form has more than {MAX_FIELDS} fields.")

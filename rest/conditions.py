@@ -74,5 +74,5 @@ def _tags(request: web.Request, header: str) -> list[str] | None:
         return None
     text = ", ".join(lines).strip()
     if text != "*" and not _LIST.fullmatch(text):
-        raise InvalidInput(FieldError(header, 'must be * or a list of entity tags, as in "7", "8"'))
+        raise InvalidInput(FieldError(header, "malformed", 'must be * or a list of entity tags, as in "7", "8"'))
     return ["*"] if text == "*" else _TAGS.findall(text)

@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler
 from multidict import istr
 from pydantic import MISSING, BaseModel, Field
 
+from rest.error_codes import ErrorCode
 from telemetry import metrics
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,10 @@ EXTRA_HEADERS = web.RequestKey("extra_headers", dict[str, str])  # what an answe
 class FieldProblem(BaseModel):
     """What is wrong with one field, as it is shown."""
 
-    field: str = Field(examples=["status"])
-    message: str = Field(examples=["must be sent"])
+    field: str = Field(examples=["name"])
+    code: ErrorCode = Field(description="what is wrong, for programs", examples=["too_long"])
+    message: str = Field(description="what is wrong, in words", examples=["must have at most 200 characters"])
+    params: dict[str, Any] | MISSING = Field(MISSING, description="of which code and message speak", examples=[{"max": 200}])
 
 
 class Problem(BaseModel):
@@ -96,11 +99,11 @@ class Failure(Exception):
         return web.Response(status=self.status, body=orjson.dumps(self.document()), headers=self.headers, content_type=PROBLEM)
 
 
-class FieldError(dict[str, str]):
-    """What is wrong with one field of the request."""
+class FieldError(dict[str, Any]):
+    """What is wrong with one field of the request: for programs, and as a sentence that the field's name begins."""
 
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(field=field, message=message)
+    def __init__(self, field: str, code: ErrorCode, message: str, **params: Any) -> None:
+        super().__init__({"field": field, "code": code, "message": message} | ({"params": params} if params else {}))
 
 
 class InvalidInput(Failure):

@@ -29,7 +29,7 @@ def key(request: web.Request) -> str | None:
         return None
     sent = request.headers.getall(HEADER)
     if len(sent) > 1 or not _KEY.fullmatch(sent[0]):
-        raise InvalidInput(FieldError(HEADER, "must be sent once, with 1 to 255 visible ASCII characters, in quotes or not"))
+        raise InvalidInput(FieldError(HEADER, "malformed", "must be sent once, with 1 to 255 visible ASCII characters, in quotes or not"))
     return sent[0][1:-1] if sent[0].startswith('"') else sent[0]
 
 

@@ -1,5 +1,6 @@
 """An operation declared once: what it takes, what it answers, how it refuses, and the words for it."""
 
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache, wraps
@@ -11,6 +12,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from rest.bodies import JSON, Fields, printable, read_body, read_query
+from rest.error_codes import OURS, ErrorCode
 from rest.errors import Failure, FieldError, InvalidInput
 
 View = TypeVar("View", bound=web.View)
@@ -101,7 +103,7 @@ def validate(model: type[Model], fields: Fields, context: Any = None) -> Model:
     errors = []
     if len(values) < len(fields.pairs):
         times = Counter(name for name, _ in fields.pairs)
-        errors = [FieldError(printable(name), "must not be sent more than once") for name, n in times.items() if n > 1]
+        errors = [FieldError(printable(name), "repeated", "must not be sent more than once") for name, n in times.items() if n > 1]
     try:
         made = model.model_validate(values, context={"textual": fields.textual, "app": context})
     except ValidationError as error:
@@ -111,15 +113,37 @@ def validate(model: type[Model], fields: Fields, context: Any = None) -> Model:
     return made
 
 
+class _Words(NamedTuple):
+    """How we say what is one of pydantic's types of errors, and our names of what it speaks of."""
+
+    code: ErrorCode
+    message: str
+    params: Mapping[str, str] = {}
+
+
+_WORDS = {
+    "missing": _Words("missing", "must be sent"),
+    "extra_forbidden": _Words("unknown_field", "is not known here"),
+    "string_type": _Words("not_text", "must be text"),
+    "int_type": _Words("not_a_number", "must be a whole number"),
+    "too_short": _Words("too_short", "must have at least {min} character(s)", {"min_length": "min"}),
+    "too_long": _Words("too_long", "must have at most {max} characters", {"max_length": "max"}),
+    "greater_than_equal": _Words("too_small", "must be greater than or equal to {min}", {"ge": "min"}),
+    "less_than_equal": _Words("too_large", "must be less than or equal to {max}", {"le": "max"}),
+    "literal_error": _Words("not_one_of", "must be {values}", {"expected": "values"}),
+}
+_OTHER = _Words("malformed", "is not what there may be")
+
+
 def explain(fault: Any) -> FieldError:
     """Say in our words what pydantic found."""
     name = printable(str(fault["loc"][0])) if fault["loc"] else "body"
-    limits = fault.get("ctx", {})
-    words = {
-        "missing": "must be sent",
-        "extra_forbidden": "is not known here",
-        "too_short": f"must have at least {limits.get('min_length')} character(s)",
-        "too_long": f"must have at most {limits.get('max_length')} characters",
-        "string_type": "must be text",
-    }
-    return FieldError(name, words.get(fault["type"]) or fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be"))
+    context = fault.get("ctx", {})
+    if fault["type"].startswith(OURS):
+        return FieldError(name, fault["type"].removeprefix(OURS), fault["msg"], **context)
+    code, message, names = _WORDS.get(fault["type"], _OTHER)
+    params = {ours: context[theirs] for theirs, ours in names.items()}
+    shown = message.format(**params)
+    if "values" in params:
+        params["values"] = re.findall("'([^']*)'", params["values"])
+    return FieldError(name, code, shown, **params)

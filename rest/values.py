@@ -19,6 +19,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema
 
+from rest.error_codes import wrong
+
 MAX_MOMENT = datetime.max.replace(tzinfo=UTC)
 MAX_ID = 2**63 - 1
 MAX_PER_PAGE = 1000
@@ -27,17 +29,17 @@ MARKS_BY_DECOMPOSITION = "\u0f73\u0f75\u0f81"
 
 
 def clean(value: str) -> str:
-    """Return the text in Unicode's form NFC. Raise ValueError where it has what can't be stored or takes too long."""
+    """Return the text in Unicode's form NFC. Raises a ValueError where it has what can't be stored or takes too long."""
     if "\0" in value:
-        raise ValueError("must not contain NUL")
+        raise wrong("characters_not_allowed", "must not contain NUL")
     if value.isascii():
         return value
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError("must not contain lone surrogates") from None
+        raise wrong("characters_not_allowed", "must not contain lone surrogates") from None
     if _longest_run_of_marks(value) > MAX_MARKS_IN_A_ROW:
-        raise ValueError(f"must not contain more than {MAX_MARKS_IN_A_ROW} combining marks in a row")
+        raise wrong("too_many_marks", "must not contain more than {max} combining marks in a row", max=MAX_MARKS_IN_A_ROW)
     return unicodedata.normalize("NFC", value)
 
 
@@ -54,7 +56,7 @@ def _number(value: object, info: ValidationInfo) -> object:
     if textual and isinstance(value, str) and re.fullmatch(r"0|[1-9][0-9]{0,18}", value):
         return int(value)
     if textual or isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("must be a whole number")
+        raise wrong("not_a_number", "must be a whole number")
     return value
 
 
@@ -62,7 +64,7 @@ def _flag(value: object, info: ValidationInfo) -> object:
     if (info.context or {}).get("textual") and value in ("true", "false"):
         return value == "true"
     if not isinstance(value, bool):
-        raise ValueError("must be true or false")
+        raise wrong("not_a_boolean", "must be true or false")
     return value
 
 
@@ -85,13 +87,13 @@ def _past_moment(value: object) -> datetime:
 def _microsecond(value: object) -> tuple[datetime, bool]:
     form = _MOMENT.fullmatch(value) if isinstance(value, str) else None
     if not form:
-        raise ValueError("must be a moment as RFC 3339 writes it: 2026-11-24T09:30:00Z (in an address, + is written %2B)")
+        raise wrong("not_a_moment", "must be a moment as RFC 3339 writes it: 2026-11-24T09:30:00Z (in an address, + is written %2B)")
     day, time, second, fraction, zone = form.groups(default="")
     leap = second == "60"  # a second that Python's clock doesn't have
     try:
         moment = datetime.fromisoformat(f"{day}T{time}:{'59' if leap else second}.{fraction[:6]:0<6}{zone.upper()}")
     except ValueError:
-        raise ValueError("must be a moment that the calendar and the clock have") from None
+        raise wrong("not_a_moment", "must be a moment that the calendar and the clock have") from None
     try:
         return moment.astimezone(UTC) + timedelta(seconds=leap), bool(fraction[6:].strip("0"))
     except OverflowError:  # where the zone carries it beyond the years that there are, nothing is beyond it

@@ -81,5 +81,6 @@ class TaskPurged(Gone):
 def refuse_future(field: str, user_revision: int) -> InvalidInput:
     """Return the refusal of a revision that there hasn't been yet."""
     return InvalidInput(
-        FieldError(field, f"must be one that there has been: the latest is {user_revision}"), headers=at_revision(user_revision)
+        FieldError(field, "too_large", f"must be one that there has been: the latest is {user_revision}", max=user_revision),
+        headers=at_revision(user_revision),
     )

@@ -64,7 +64,9 @@ class Listing(ABC):
         keys, scope = self.service.settings.jwt_secrets, self.scope
         place = next((place for key in keys if (place := cursors.unseal(key, scope, self.query.cursor)) is not None), None)
         if place is None:
-            raise InvalidInput(FieldError("cursor", "is not one of this listing: take it from a page's Link, with all its parameters"))
+            raise InvalidInput(
+                FieldError("cursor", "not_of_this_list", "is not one of this listing: take it from a page's Link, with all its parameters")
+            )
         return place
 
     def check(self, states: Sequence[State]) -> State:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 from pydantic import MISSING, BaseModel, ConfigDict, Field, ValidationInfo, create_model, field_validator
 from typing_extensions import TypeAliasType
 
+from rest.error_codes import wrong
 from rest.values import Flag, Moment, Natural, Number, Page, PastMoment, Revision, ShownMoment, Strict
 from tasks.values import Day, DayFilter, DayOrNone, Description, Name, Status, StatusFilter, Words
 
@@ -65,7 +66,7 @@ class AsOf(Strict):
     @classmethod
     def _one_way_to_say_when(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
         if info.data.get("revision") is not None:
-            raise ValueError("doesn't go together with revision")
+            raise wrong("not_together", "doesn't go together with revision")
         return value
 
 
@@ -80,7 +81,7 @@ class TaskMatch(AsOf):
     @classmethod
     def _the_trash_is_of_now(cls, value: bool, info: ValidationInfo) -> bool:
         if value and (info.data.get("revision") is not None or info.data.get("at")):
-            raise ValueError("doesn't go together with revision or at")
+            raise wrong("not_together", "doesn't go together with revision or at")
         return value
 
     @property
@@ -114,7 +115,7 @@ class TaskQuery(Page, TaskMatch):
     @classmethod
     def _one_way_to_say_which_day(cls, value: date | None, info: ValidationInfo) -> date | None:
         if info.data.get("completion_at") is not None:
-            raise ValueError("doesn't go together with completion_at")
+            raise wrong("not_together", "doesn't go together with completion_at")
         return value
 
     @field_validator("since")
@@ -122,7 +123,7 @@ class TaskQuery(Page, TaskMatch):
     def _all_or_nothing(cls, value: int | None, info: ValidationInfo) -> int | None:
         others = [name for name, other in info.data.items() if name not in ("limit", "cursor") and other != cls.model_fields[name].default]
         if value is not None and others:
-            raise ValueError(f"doesn't go together with {', '.join(others)}")
+            raise wrong("not_together", f"doesn't go together with {', '.join(others)}")
         return value
 
 

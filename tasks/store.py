@@ -76,7 +76,7 @@ async def create_task(service: Service, caller: Caller, task: TaskNew, key: str 
 async def update_task(service: Service, caller: Caller, task_id: int, change: TaskChange, if_match: list[int] | None) -> TaskAsStored:
     """Change the fields that were sent and log each that differs. Raises InvalidInput, NotFound, TaskChangedMeanwhile."""
     if change.id is not MISSING and change.id != task_id:
-        raise InvalidInput(FieldError("id", "must be the one in the address, or not be sent"))
+        raise InvalidInput(FieldError("id", "mismatch", "must be the one in the address, or not be sent"))
     if change.revision is not MISSING:
         if_match = [change.revision] if if_match is None or change.revision in if_match else []
     rows = await service.database.ask(_WRITE, *caller, task_id, _array(if_match), change.model_dump_json())

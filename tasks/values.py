@@ -7,6 +7,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field
 from typing_extensions import TypeAliasType
 
+from rest.error_codes import wrong
 from rest.values import CLEAN, NUL, SPACE, DescribedAs, Text, clean, text_schema
 
 Status = TypeAliasType("Status", Literal["new", "planned", "in_work", "completed"])
@@ -15,7 +16,7 @@ STATUSES: tuple[str, ...] = get_args(Status.__value__)
 
 def _not_blank(value: str) -> str:
     if not value.strip():
-        raise ValueError("must not be blank")
+        raise wrong("blank", "must not be blank")
     return value
 
 
@@ -25,14 +26,14 @@ _DAY = re.compile(r"([0-9]{2})-([0-9]{2})-([0-9]{4})|([0-9]{4})-([0-9]{2})-([0-9
 def _day(value: object) -> date:
     form = _DAY.fullmatch(value) if isinstance(value, str) else None
     if not form:
-        raise ValueError("must be a date: DD-MM-YYYY or YYYY-MM-DD")
+        raise wrong("not_a_day", "must be a date: DD-MM-YYYY or YYYY-MM-DD")
     year, month, day_of_month = form.group(3, 2, 1) if form[1] else form.group(4, 5, 6)
     try:
         day = date(int(year), int(month), int(day_of_month))
     except ValueError:
-        raise ValueError("must be a day that the calendar has") from None
+        raise wrong("not_a_day", "must be a day that the calendar has") from None
     if day.year < 1900:
-        raise ValueError("must be in the years 1900 to 9999")
+        raise wrong("too_small", "must be in the years 1900 to 9999", min="01-01-1900")
     return day
 
 
@@ -43,7 +44,7 @@ def _day_or_none(value: object) -> date | None:
 def _statuses(value: object) -> tuple[str, ...]:
     statuses = value.split(",") if isinstance(value, str) else []
     if not statuses or any(status not in STATUSES for status in statuses):
-        raise ValueError(f"must be one or more of {', '.join(STATUSES)}, separated by commas")
+        raise wrong("not_one_of", f"must be one or more of {', '.join(STATUSES)}, separated by commas", values=STATUSES)
     return tuple(status for status in STATUSES if status in statuses)
 
 

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from rest.error_codes import ErrorCode
 from rest.errors import InvalidInput
 from tasks.schemas import Task
 from transfer.entries import BOM, MAX_LINE_BYTES, Entry, Line, at_line
@@ -54,12 +55,14 @@ class Rows:
         if not self._is_open:
             yield from self._row()
         elif len(self._text) > MAX_LINE_BYTES:
-            raise self._fault("has a quotation mark that is never closed")
+            raise self._fault("malformed", "has a quotation mark that is never closed")
 
     def end(self) -> Iterator[Entry]:
         """Return nothing more. Raises InvalidInput where there is no first line, or the last one isn't whole."""
-        if self._is_open or not self._columns:
-            raise self._fault("has a quotation mark that is never closed" if self._is_open else "must name the columns")
+        if self._is_open:
+            raise self._fault("malformed", "has a quotation mark that is never closed")
+        if not self._columns:
+            raise self._fault("missing", "must name the columns")
         yield from ()
 
     def _row(self) -> Iterator[Entry]:
@@ -68,30 +71,33 @@ class Rows:
             self._columns = self._named(cells)
         elif cells and len(cells) != len(self._columns):
             wrong = f"has {len(cells)} cells, where the first line names {len(self._columns)} columns"
-            yield Entry(self._first, {}, faults=[at_line(self._first, wrong)])
+            yield Entry(self._first, {}, faults=[at_line(self._first, "wrong_number_of_cells", wrong)])
         elif cells:
             yield Entry(self._first, {column: cell.removeprefix(MARK) for column, cell in zip(self._columns, cells, strict=True)})
 
     def _cells(self) -> list[str]:
         if len(self._text) > MAX_LINE_BYTES:
-            raise self._fault("is too long")
+            raise self._fault("too_long", "is too long", max=MAX_LINE_BYTES)
         try:
             text = self._text.decode()
         except UnicodeDecodeError:
-            raise self._fault("is not UTF-8") from None
+            raise self._fault("not_utf_8", "is not UTF-8") from None
         if not self._columns:
             self._delimiter = next((character for character in text if character in DELIMITERS), ",")
         try:
             [cells] = csv.reader([text], delimiter=self._delimiter, strict=True)
         except (csv.Error, ValueError):
-            raise self._fault("is not CSV: a cell with a line end or a quotation mark in it must stand in quotation marks") from None
+            raise self._fault(
+                "malformed", "is not CSV: a cell with a line end or a quotation mark in it must stand in quotation marks"
+            ) from None
         return cells
 
     def _named(self, cells: list[str]) -> list[str]:
         for cell in cells:
             if cell not in COLUMNS or cells.count(cell) > 1:
-                raise self._fault(f"must name columns, each once, of these: {', '.join(COLUMNS)}")
+                code: ErrorCode = "repeated" if cell in COLUMNS else "unknown_field"
+                raise self._fault(code, f"must name columns, each once, of these: {', '.join(COLUMNS)}")
         return cells
 
-    def _fault(self, message: str) -> InvalidInput:
-        return InvalidInput(at_line(self._first, message))
+    def _fault(self, code: ErrorCode, message: str, **params: Any) -> InvalidInput:
+        return InvalidInput(at_line(self._first, code, message, **params))

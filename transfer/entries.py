@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from aiohttp import web
 
 from rest import overload
+from rest.error_codes import ErrorCode
 from rest.errors import ContentTooLarge, FieldError, InvalidInput, RequestTimeout
 
 IDLE_SECONDS = 15.0  # from one piece of the body to the next
@@ -31,9 +32,14 @@ class Entry(NamedTuple):
     faults: Sequence[FieldError] = ()
 
 
-def at_line(line: int, message: str) -> FieldError:
-    """Say what is wrong with a line."""
-    return FieldError(f"line {line}", message)
+def at_line(line: int, code: ErrorCode, message: str, **params: Any) -> FieldError:
+    """Say what is wrong with a line; of the parameters `name` is the property, the column or the member that it is about."""
+    return FieldError(f"line {line}", code, message, line=line, **params)
+
+
+def about(line: int, name: str, fault: FieldError) -> FieldError:
+    """Say at which line, and under which name, a value stands that is at fault."""
+    return at_line(line, fault["code"], f"{name} {fault['message']}", name=name, **fault.get("params", {}))
 
 
 async def read_pieces(request: web.Request, most_bytes: int) -> AsyncIterator[bytes]:
@@ -60,7 +66,7 @@ async def read_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[Line]]:
         yield [Line(n, text + b"\n") for n, text in enumerate(texts, start=number)]
         number += len(texts)
         if len(beginning) > MAX_LINE_BYTES:
-            raise InvalidInput(at_line(number, "is too long"))
+            raise InvalidInput(at_line(number, "too_long", "is too long", max=MAX_LINE_BYTES))
     if beginning:
         yield [Line(number, beginning)]
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from icalendar.parser import Contentline
 
-from rest.errors import InvalidInput
+from rest.error_codes import ErrorCode
+from rest.errors import FieldError, InvalidInput
 from transfer.entries import MAX_LINE_BYTES, Entry, Line, at_line
 
 HEAD = b"BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//Tasks//Task manager//EN\r\n"
@@ -112,51 +113,51 @@ class Todos:
         """Return the entry that the last line completes, if it does. Raises InvalidInput where the file isn't whole."""
         yield from self._content_line()
         if self._open or not self._number:
-            raise self._fault(f"must be followed by END:{self._open[-1]}" if self._open else "must be BEGIN:VCALENDAR")
+            raise self._fault("malformed", f"must be followed by END:{self._open[-1]}" if self._open else "must be BEGIN:VCALENDAR")
 
     def _content_line(self) -> Iterator[Entry]:
         if not self._number:
             return
         name = _NAME.match(self._text)
         if name is None:
-            raise self._fault("is not iCalendar: it must be a name, a colon and a value")
+            raise self._fault("malformed", "is not iCalendar: it must be a name, a colon and a value")
         match name[1].decode().upper():
             case "BEGIN":
                 yield from self._begin(self._component())
             case "END":
                 yield from self._end(self._component())
             case _ if not self._open:
-                raise self._fault("must stand between BEGIN:VCALENDAR and END:VCALENDAR")
+                raise self._fault("malformed", "must stand between BEGIN:VCALENDAR and END:VCALENDAR")
             case other if self._todo and len(self._open) == 2:
                 self._todo.take(self._number, other, bytes(self._text))
 
     def _component(self) -> str:
         if component := _COMPONENT.fullmatch(self._text):
             return component[1].decode().upper()
-        raise self._fault("must name a component")
+        raise self._fault("malformed", "must name a component")
 
     def _begin(self, component: str) -> Iterator[Entry]:
         if not self._open and component != "VCALENDAR":
-            raise self._fault("must be BEGIN:VCALENDAR")
+            raise self._fault("malformed", "must be BEGIN:VCALENDAR")
         if self._todo and component in ("VTODO", "VEVENT", "VJOURNAL"):
-            raise self._fault("must not stand in a VTODO")
+            raise self._fault("malformed", "must not stand in a VTODO")
         if len(self._open) == MAX_DEPTH:
-            raise self._fault("stands in too many components")
+            raise self._fault("malformed", "stands in too many components")
         if len(self._open) == 1 and component == "VTODO":
             self._todo = _Todo(self._number)
         elif len(self._open) == 1 and not component.startswith(PASSED_OVER):
-            yield Entry(self._number, {}, faults=[at_line(self._number, f"begins a {component}: only a VTODO is a task")])
+            yield Entry(self._number, {}, faults=[at_line(self._number, "not_taken", f"begins a {component}: only a VTODO is a task")])
         self._open.append(component)
 
     def _end(self, component: str) -> Iterator[Entry]:
         if not self._open or self._open.pop() != component:
-            raise self._fault("ends what has not begun, or not what began last")
+            raise self._fault("malformed", "ends what has not begun, or not what began last")
         if self._todo and len(self._open) == 1:
             yield self._todo.entry()
             self._todo = None
 
-    def _fault(self, message: str) -> InvalidInput:
-        return InvalidInput(at_line(self._number or 1, message))
+    def _fault(self, code: ErrorCode, message: str) -> InvalidInput:
+        return InvalidInput(at_line(self._number or 1, code, message))
 
 
 class _Todo:
@@ -165,22 +166,24 @@ class _Todo:
     def __init__(self, line: int) -> None:
         self._line = line
         self._values: dict[str, tuple[int, str]] = {}
-        self._faults: list[tuple[int, str]] = []
+        self._faults: list[FieldError] = []
 
     def take(self, number: int, name: str, text: bytes) -> None:
         """Take a property, or say what is wrong with it, or pass it over."""
         if name in REFUSED:
-            self._refuse(number, f"{name} is not taken: {REFUSED[name]}")
+            self._refuse(number, "not_taken", name, f"is not taken: {REFUSED[name]}")
         elif name in self._values:
-            self._refuse(number, f"{name} must not stand twice")
+            self._refuse(number, "repeated", name, "must not stand twice")
         elif name in TAKEN:
             try:
                 _, parameters, value = Contentline(text.decode()).parts()
             except ValueError:
-                self._refuse(number, f"{name} can't be read")
+                self._refuse(number, "malformed", name, "can't be read")
                 return
-            if len(text) > MAX_LINE_BYTES or "ENCODING" in parameters:
-                self._refuse(number, f"{name} must be text as it is, without ENCODING" if "ENCODING" in parameters else "is too long")
+            if "ENCODING" in parameters:
+                self._refuse(number, "not_taken", name, "must be text as it is, without ENCODING")
+            elif len(text) > MAX_LINE_BYTES:
+                self._refuse(number, "too_long", name, "is too long", max=MAX_LINE_BYTES)
             self._values[name] = number, value
 
     def entry(self) -> Entry:
@@ -191,12 +194,12 @@ class _Todo:
         fields |= self._status() | self._day()
         named = {"name": "SUMMARY", "description": "DESCRIPTION", "status": "STATUS", "completion_at": "DUE"}
         places = {field: (self._number(name), name) for field, name in named.items()}
-        return Entry(self._line, fields, places, [at_line(*fault) for fault in sorted(self._faults)])
+        return Entry(self._line, fields, places, sorted(self._faults, key=lambda fault: (fault["params"]["line"], fault["message"])))
 
     def _status(self) -> dict[str, Any]:
         theirs = self._value("STATUS").strip().upper() or ("COMPLETED" if "COMPLETED" in self._values else "NEEDS-ACTION")
         if theirs not in STATUSES:
-            self._refuse(self._number("STATUS"), f"STATUS must be one of {', '.join(STATUSES)}")
+            self._refuse(self._number("STATUS"), "not_one_of", "STATUS", f"must be one of {', '.join(STATUSES)}", values=[*STATUSES])
             return {}
         alike, ours = STATUSES[theirs], self._value(OUR_STATUS).strip()
         return {"status": ours} if ours in alike else {"status": alike[0], "alike": alike}
@@ -206,7 +209,7 @@ class _Todo:
             return {"completion_at": ""}
         day = _DAY.fullmatch(self._value("DUE").strip())
         if not day:
-            self._refuse(self._number("DUE"), "DUE must be a date, or a date and a time")
+            self._refuse(self._number("DUE"), "not_a_day", "DUE", "must be a date, or a date and a time")
         return {"completion_at": "-".join(day.groups())} if day else {}
 
     def _exact_text(self, name: str, our_name: str) -> str:
@@ -223,6 +226,6 @@ class _Todo:
     def _number(self, name: str) -> int:
         return self._values[name][0] if name in self._values else self._line
 
-    def _refuse(self, line: int, message: str) -> None:
+    def _refuse(self, line: int, code: ErrorCode, name: str, message: str, **params: Any) -> None:
         if len(self._faults) < InvalidInput.most:  # nobody reads more
-            self._faults.append((line, message))
+            self._faults.append(at_line(line, code, f"{name} {message}", name=name, **params))

@@ -25,7 +25,7 @@ from service import Service
 from tasks.errors import at_revision
 from tasks.schemas import TaskChange, TaskNew
 from transfer import csv_format, exports, ics_format
-from transfer.entries import Entry, Line, at_line, read_lines
+from transfer.entries import Entry, Line, about, at_line, read_lines
 from transfer.json_format import AccountItems, Row
 from transfer.json_items import read_items
 
@@ -169,7 +169,7 @@ class _Changes:
 
 def _placed(entry: Entry, fault: FieldError) -> FieldError:
     line, name = entry.places.get(fault["field"], (entry.line, fault["field"]))
-    return at_line(line, f"{name} {fault['message']}")
+    return about(line, name, fault)
 
 
 class _Aside:
@@ -239,9 +239,7 @@ async def _do(service: Service, aside: _Aside, statement: str, key: str | None) 
         case "swept":
             raise RequestTimeout("The file took longer than an hour to come: send it again.")
     if faults:
-        raise InvalidInput(
-            *(at_line(fault["line"], fault["message"]) for fault in faults), detail=NOTHING_DONE, headers=at_revision(user_revision)
-        )
+        raise InvalidInput(*(at_line(**fault) for fault in faults), detail=NOTHING_DONE, headers=at_revision(user_revision))
     return ImportOutcome(answer, user_revision)
 
 

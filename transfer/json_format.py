@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from rest.bodies import printable
+from rest.error_codes import wrong
 from rest.errors import FieldError, InvalidInput
 from rest.operation import explain
 from rest.values import Id, Moment, Natural, Strict
 from tasks.schemas import FIELD_TYPES, LoggedField, TaskNew
-from transfer.entries import at_line
+from transfer.entries import about, at_line
 from transfer.json_items import Item
 
 HEAD, BETWEEN, END = (
@@ -70,7 +71,8 @@ class ExportedEntry(Strict):
         try:
             return kind.validate_python(value) if kind else value  # without a field there is a fault already
         except ValidationError as error:
-            raise ValueError(explain(error.errors()[0])["message"]) from None
+            fault = explain(error.errors()[0])
+            raise wrong(fault["code"], fault["message"], **fault.get("params", {})) from None
 
 
 _CREATED_AT, _PLANNED_AT = "2026-11-24T09:30:00.123456Z", "2026-11-24T09:31:00.123456Z"
@@ -139,11 +141,11 @@ class AccountItems:
 
     def _begin(self, line: int, member: str, *, is_array: bool) -> None:
         if member not in Export.model_fields:
-            raise InvalidInput(at_line(line, f"{printable(member)} is not known here"))
+            raise InvalidInput(at_line(line, "unknown_field", f"{printable(member)} is not known here"))
         if member not in self._missing:
-            raise InvalidInput(at_line(line, f"{member} must not stand twice"))
+            raise InvalidInput(at_line(line, "repeated", f"{member} must not stand twice", name=member))
         if is_array == (member == "account"):
-            raise InvalidInput(at_line(line, f"{member} must be {'an object' if is_array else 'an array'}"))
+            raise InvalidInput(at_line(line, "malformed", f"{member} must be {'an object' if is_array else 'an array'}"))
         self._missing.remove(member)
         self._array = member if is_array else ""
 
@@ -156,17 +158,17 @@ class AccountItems:
     def _account_row(self, line: int, text: bytes) -> Row:
         account, faults = _read(AccountState, line, text)
         if not faults and account.kept_from > account.revision:
-            faults = [at_line(line, "kept_from must not be later than revision")]
+            faults = [at_line(line, "inconsistent", "kept_from must not be later than revision")]
         if not faults and account.kept_from_at > account.changed_at:
-            faults = [at_line(line, "kept_from_at must not be later than changed_at")]
+            faults = [at_line(line, "inconsistent", "kept_from_at must not be later than changed_at")]
         return Row(line, "account", "" if faults else account.model_dump_json(), faults)
 
     def _task_row(self, line: int, text: bytes) -> Row:
         task, faults = _read(ExportedTask, line, text)
         if not faults and task.id <= self._task:
-            faults = [at_line(line, "id must be greater than that of the task before")]
+            faults = [at_line(line, "inconsistent", "id must be greater than that of the task before")]
         if not faults and (task.status == "completed") != (task.completed_at is not None):
-            faults = [at_line(line, "completed_at must be there where the status is completed, and only there")]
+            faults = [at_line(line, "inconsistent", "completed_at must be there where the status is completed, and only there")]
         self._task = task.id if task else self._task
         return Row(line, "task", *(("", faults) if faults else (task.model_dump_json(), (), task.said)))
 
@@ -174,7 +176,7 @@ class AccountItems:
         entry, faults = _read(ExportedEntry, line, text)
         key = (entry.revision, entry.field) if entry else self._entry
         if not faults and key <= self._entry:
-            faults = [at_line(line, "revision and field must be greater than those of the entry before")]
+            faults = [at_line(line, "inconsistent", "revision and field must be greater than those of the entry before")]
         self._entry = key
         return Row(line, "entry", "" if faults else entry.model_dump_json(), faults)
 
@@ -200,13 +202,15 @@ def _read(model: type[Strict], line: int, text: bytes) -> tuple[Any, list[FieldE
         made = model.model_validate_json(text)
         _refuse_twice(model, text)
     except _TwiceError as error:
-        return None, [at_line(line, f"{printable(str(error))} must not stand twice")]
+        return None, [at_line(line, "repeated", f"{printable(str(error))} must not stand twice")]
     except ValidationError as error:
         explained = [explain(fault | {"loc": fault["loc"][-1:]}) for fault in error.errors(include_url=False, include_input=False)]
-        words = [
-            f"{fault['field']} {fault['message']}" if fault["field"] != "body" else "is not what an export has there" for fault in explained
+        return None, [
+            about(line, fault["field"], fault)
+            if fault["field"] != "body"
+            else at_line(line, "malformed", "is not what an export has there")
+            for fault in explained
         ]
-        return None, [at_line(line, message) for message in words]
     return made, []
 
 

@@ -99,7 +99,7 @@ class Items:
     def _fault(self) -> InvalidInput:
         line = self.line + self._rest[: len(self._rest) - len(self._rest.lstrip())].count(b"\n")
         words = {"nothing": "must begin an object", "end": "stands after the end"}
-        return InvalidInput(at_line(line, words.get(self._has_come, "is no JSON, or too long, or not what may stand here")))
+        return InvalidInput(at_line(line, "malformed", words.get(self._has_come, "is no JSON, or too long, or not what may stand here")))
 
 
 async def read_items(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[Item]]:

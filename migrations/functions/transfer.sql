@@ -110,9 +110,10 @@ BEGIN
     IF refused IS NOT NULL OR answer IS NOT NULL THEN
         RETURN;
     END IF;
-    SELECT jsonb_agg(jsonb_build_object('line', f.line, 'message', f.message) ORDER BY f.line) INTO faults
-      FROM (SELECT c.line, CASE WHEN c.line > c.first THEN 'has the UID of line ' || c.first
-                                ELSE 'is of a task that is gone: to create it anew, it needs name, description and status' END AS message
+    SELECT jsonb_agg(jsonb_build_object('line', f.line, 'code', f.code, 'message', f.message) ORDER BY f.line) INTO faults
+      FROM (SELECT c.line, CASE WHEN c.line > c.first THEN 'repeated' ELSE 'not_found' END AS code,
+                   CASE WHEN c.line > c.first THEN 'has the UID of line ' || c.first
+                        ELSE 'is of a task that is gone: to create it anew, it needs name, description and status' END AS message
               FROM (SELECT x.line, x.change, t.id, min(x.line) OVER (PARTITION BY x.task_id) AS first
                       FROM import_changes(p_user_id, p_import_id) x LEFT JOIN task t ON t.user_id = p_user_id AND t.id = x.task_id
                      WHERE x.task_id IS NOT NULL) c
@@ -176,7 +177,7 @@ BEGIN
         PERFORM task_insert(part.tasks);
         count := count + cardinality(part.tasks);
     END LOOP;
-    SELECT jsonb_agg(jsonb_build_object('line', f.line, 'message', 'is of a task that there isn''t') ORDER BY f.line) INTO faults
+    SELECT jsonb_agg(jsonb_build_object('line', f.line, 'code', 'not_found', 'message', 'is of a task that there isn''t') ORDER BY f.line) INTO faults
       FROM (SELECT x.line FROM import_entries(p_user_id, p_import_id) x
              WHERE NOT EXISTS (SELECT FROM task t WHERE t.user_id = p_user_id AND t.id = x.task_id) ORDER BY x.line LIMIT 100) f;
     IF faults IS NULL THEN
@@ -209,12 +210,12 @@ $$;
 CREATE FUNCTION import_faults(p_user_id bigint, p_import_id uuid, p_now timestamptz) RETURNS jsonb LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (SELECT FROM user_state u WHERE u.user_id = p_user_id AND u.changed_at > p_now + interval '1 day') THEN
-        RETURN '[{"line": 1, "message": "changed_at must not lie in the future"}]';
+        RETURN '[{"line": 1, "code": "inconsistent", "message": "changed_at must not lie in the future"}]';
     END IF;
     IF NOT EXISTS (SELECT FROM account_faults(p_user_id)) THEN
         RETURN NULL;
     END IF;
-    RETURN (SELECT jsonb_agg(jsonb_build_object('line', w.line, 'message', w.message) ORDER BY w.line)
+    RETURN (SELECT jsonb_agg(jsonb_build_object('line', w.line, 'code', 'inconsistent', 'message', w.message) ORDER BY w.line)
               FROM (SELECT DISTINCT coalesce(e.line, t.line, 1) AS line,
                            concat_ws(', ', 'task ' || f.task_id, 'revision ' || f.revision) || ': ' || f.fault AS message
                       FROM account_faults(p_user_id) f

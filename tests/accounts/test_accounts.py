@@ -161,7 +161,8 @@ async def test_logins_that_differ_in_case_or_form_are_one_account(stranger: Pers
     typed, other = prefix + typed, prefix.upper() + other
     assert (await enter(stranger, "/register", typed)).status == 201
     taken = await enter(stranger, "/register", other, "another password")
-    assert (taken.status, taken.json["type"], "errors" in taken.json) == (409, "/docs/problems#login-taken", False)
+    assert (taken.status, taken.json["type"]) == (409, "/docs/problems#login-taken")
+    assert [(error["field"], error["code"]) for error in taken.json["errors"]] == [("login", "taken")]
     assert [(await enter(stranger, "/get-token", login)).status for login in (typed, other)] == [200, 200]
     assert (await enter(stranger, "/get-token", typed, "another password")).status == 401
 

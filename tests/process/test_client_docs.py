@@ -47,7 +47,7 @@ def run(text: str, service: Service, where: Path, language: str, *command: str) 
 
 
 def test_the_page_has_no_other_code() -> None:
-    assert {kind for kind, _ in BLOCK.findall(PAGE.read_text())} == {*LANGUAGES, "text"}
+    assert {kind for kind, _ in BLOCK.findall(PAGE.read_text())} == {*LANGUAGES, "text", "json"}
 
 
 def test_the_python_session_runs_as_printed(public_service: Service, tmp_path: Path) -> None:

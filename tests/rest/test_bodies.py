@@ -83,7 +83,7 @@ def is_problem(answer: Answer, status: int, kind: str = "about:blank") -> None:
     )
     assert answer.json["detail"]
     for error in answer.json.get("errors", []):
-        assert set(error) == {"field", "message"}
+        assert {*error} - {"params"} == {"field", "code", "message"}
         assert error["message"]
     leaks = re.compile(
         r"traceback|exception|psycopg|peewee|pydantic|aiohttp|\.py\b|, line \d|\bselect\b|\binsert\b|object at 0x", re.IGNORECASE
@@ -643,7 +643,7 @@ async def test_an_error_is_a_problem_document_and_nothing_else(refused: Callable
     for refusal, (status, *_) in REFUSALS.items():
         answer = await refused(refusal)
         is_problem(answer, status, {409: "/docs/problems#login-taken", 412: "/docs/problems#changed-meanwhile"}.get(status, "about:blank"))
-        assert ("errors" in answer.json) == (refusal in ("400 for a field", "400 for a query", "400 for a header"))
+        assert ("errors" in answer.json) == (refusal in ("400 for a field", "400 for a query", "400 for a header", "409"))
         assert "secret" not in answer.text
         for header, its_status in (("WWW-Authenticate", 401), ("Allow", 405), ("Retry-After", 503)):
             assert (header in answer.headers) == (status == its_status), refusal
@@ -884,7 +884,8 @@ async def test_a_name_that_is_no_unicode_hides_no_other_fault(alice: Person) -> 
 async def test_a_long_run_of_combining_marks_is_refused(alice: Person, marks: str) -> None:
     body = json.dumps({"login": "a" + marks * 20_000, "password": "correct horse"}, ensure_ascii=False).encode()
     answer = await send(alice, JSON, body, "POST", "/register")
-    assert answer.json["errors"] == [{"field": "login", "message": "must not contain more than 30 combining marks in a row"}]
+    message = "must not contain more than 30 combining marks in a row"
+    assert answer.json["errors"] == [{"field": "login", "code": "too_many_marks", "message": message, "params": {"max": 30}}]
     assert (await alice.new_task(name="a" + marks * (30 // len(marks))))["id"] == 1
 
 

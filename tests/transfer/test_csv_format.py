@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rest.errors import InvalidInput
 from tasks.schemas import Task
 from transfer import csv_format
-from transfer.entries import BOM, MAX_LINE_BYTES, Entry, Line
+from transfer.entries import BOM, MAX_LINE_BYTES, Entry, Line, at_line
 
 TASK = {
     "uid": "7-6fa459ea-ee8a-4ca4-894e-db77e160355e",
@@ -129,7 +129,7 @@ def test_an_entry_knows_the_line_at_which_it_begins() -> None:
 
 def test_a_row_with_other_cells_than_columns_is_named_and_the_next_one_read() -> None:
     first, second = entries(b"name,status\r\nMilk\r\nMilk,new\r\n")
-    assert first.faults == [{"field": "line 2", "message": "has 1 cells, where the first line names 2 columns"}]
+    assert first.faults == [at_line(2, "wrong_number_of_cells", "has 1 cells, where the first line names 2 columns")]
     assert (second.line, second.faults) == (3, ())
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rest.errors import InvalidInput
 from tests.transfer.test_csv_format import NASTY, TASK, TEXTS, lines
 from transfer import ics_format
-from transfer.entries import MAX_LINE_BYTES, Entry
+from transfer.entries import MAX_LINE_BYTES, Entry, at_line
 
 
 def entries(text: bytes) -> Iterator[Entry]:
@@ -268,7 +268,7 @@ def test_what_is_absent_is_empty() -> None:
         (["SUMMARY:again"], "SUMMARY must not stand twice"),
         (['DESCRIPTION;X="never closed:x'], "DESCRIPTION can't be read"),
         (["DESCRIPTION;ENCODING=QUOTED-PRINTABLE:=D0=BC"], "DESCRIPTION must be text as it is, without ENCODING"),
-        (["DESCRIPTION:" + "x" * MAX_LINE_BYTES], "is too long"),
+        (["DESCRIPTION:" + "x" * MAX_LINE_BYTES], "DESCRIPTION is too long"),
     ],
 )
 def test_what_we_cannot_take_is_named_by_its_line(properties: list[str], message: str) -> None:
@@ -288,7 +288,7 @@ def test_of_very_much_that_is_wrong_only_the_beginning_is_kept() -> None:
 def test_what_is_no_task_is_named_and_the_rest_is_read(component: str) -> None:
     text = f"BEGIN:VCALENDAR\nBEGIN:{component}\nSUMMARY:x\nRRULE:x\nBEGIN:VALARM\nEND:VALARM\nEND:{component}\nBEGIN:VTODO\nSUMMARY:Milk\nEND:VTODO\nEND:VCALENDAR\n"
     refused, taken = entries(text.encode())
-    assert refused.faults == [{"field": "line 2", "message": f"begins a {component}: only a VTODO is a task"}]
+    assert refused.faults == [at_line(2, "not_taken", f"begins a {component}: only a VTODO is a task")]
     assert (taken.fields["name"], taken.faults) == ("Milk", [])
 
 
