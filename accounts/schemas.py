@@ -4,10 +4,10 @@ from pydantic import ConfigDict, ValidationInfo, field_validator
 
 from accounts.values import Login, NewPassword, Password, TokenLifetime, is_login
 from rest.error_codes import wrong
-from rest.values import Strict
+from rest.values import Confidential
 
 
-class Registration(Strict):
+class Registration(Confidential):
     """A new account."""
 
     login: Login
@@ -21,7 +21,7 @@ class Registration(Strict):
         return value
 
 
-class Credentials(Strict):
+class Credentials(Confidential):
     """An account and the proof that it is one's own."""
 
     login: Login
@@ -29,7 +29,7 @@ class Credentials(Strict):
     expires_in: TokenLifetime | None = None
 
 
-class PasswordChange(Strict):
+class PasswordChange(Confidential):
     """The present password, and the one to come."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"old": "correct horse battery", "new": "correct horse battery staple"}]})
@@ -38,7 +38,7 @@ class PasswordChange(Strict):
     new: NewPassword
 
 
-class Closure(Strict):
+class Closure(Confidential):
     """The proof that the account is one's own."""
 
     password: Password

@@ -1,6 +1,7 @@
 """The fields of a request: the query string's, and the body's in each of the three types that it may have."""
 
 import json
+import re
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import parse_qsl
 
@@ -9,33 +10,34 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from rest import overload
-from rest.errors import FieldError, InvalidInput, UnsupportedMediaType
+from rest.errors import InvalidInput, UnsupportedMediaType
 
 FORM, MULTIPART, JSON = "application/x-www-form-urlencoded", "multipart/form-data", "application/json"
 MAX_FIELDS = 100
 MAX_BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
 UNKNOWN = "application/octet-stream"  # as good as no type (RFC 9110, section 8.3): some clients send it where there is no body
 UNCODED = (b"7bit", b"8bit", b"binary")
-MAX_CHARACTERS_OF_A_NAME = 64
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+_LIKE_JSON = re.compile(r"(\ufeff|%EF%BB%BF|[ \t\r\n+]|%20|%09|%0D|%0A)*([{[]|%7B|%5B)", re.IGNORECASE)
 
 
 class Fields(NamedTuple):
-    """The names and values of a request in the order sent. A form's values are all text; JSON's have types."""
+    """The names and values of a request in the order sent, and where. A form's values are all text; JSON's have types."""
 
     pairs: list[tuple[str, Any]]
     textual: bool = True
+    place: str = "body"
+    files: frozenset[str] = frozenset()  # the names of what was sent as a file, whose values are left out
 
 
-def printable(name: str) -> str:
-    """Return a name that a client sent in a form that any answer can hold."""
-    if name.isascii() and len(name) <= MAX_CHARACTERS_OF_A_NAME:
-        return name
-    return name[:MAX_CHARACTERS_OF_A_NAME].encode(errors="backslashreplace").decode()
+def may_be_shown(name: str) -> bool:
+    """Return whether a name that nobody here knows can be a field's: else it may be anything, and isn't sent back."""
+    return bool(_NAME.fullmatch(name))
 
 
 def read_query(query_string: str) -> Fields:
     """Return the query string's parameters. Raises InvalidInput where it isn't well-formed."""
-    return Fields(_form(query_string, "The query string"))
+    return Fields(_form(query_string, "The query string"), place="query")
 
 
 async def read_body(request: web.Request) -> Fields:
@@ -49,11 +51,14 @@ async def read_body(request: web.Request) -> Fields:
         return Fields([])
     content_type = media_type(request)
     if content_type == FORM:
-        return Fields(_form(_text(body), "The form"))
+        form = _text(body)
+        if _LIKE_JSON.match(form):  # curl and others call it a form where nobody says what it is
+            _malformed(f"The body looks like JSON, but its type says that it is a form: send Content-Type: {JSON}.")
+        return Fields(_form(form, "The form"))
     if content_type == JSON:
         return Fields(_json(_text(body)), textual=False)
     if content_type == MULTIPART:
-        return Fields(_multipart(request.headers[hdrs.CONTENT_TYPE], body))
+        return _multipart(request.headers[hdrs.CONTENT_TYPE], body)
     raise UnsupportedMediaType(f"A body must be of type {FORM}, {MULTIPART} or {JSON}.")
 
 
@@ -119,6 +124,7 @@ class _Parts:
 
     def __init__(self) -> None:
         self.pairs: list[tuple[str, str]] = []
+        self.files: set[str] = set()
         self.ended = False
         self._header, self._value, self._data = b"", b"", bytearray()
         self._headers: dict[bytes, bytes] = {}
@@ -148,8 +154,8 @@ class _Parts:
         if not is_file and (disposition != b"form-data" or not name or not text or coding not in UNCODED):
             raise FormParserError
         if is_file:
-            raise InvalidInput(FieldError(printable(name), "not_text", "must be sent as text, not as a file"))
-        self.pairs.append((name, self._data.decode()))
+            self.files.add(name)
+        self.pairs.append((name, "" if is_file else self._data.decode()))
         if len(self.pairs) > MAX_FIELDS:
             _malformed(f"The form has more than {MAX_FIELDS} fields.")
 
@@ -157,7 +163,7 @@ class _Parts:
         self.ended = True
 
 
-def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
+def _multipart(content_type: str, body: bytes) -> Fields:
     """Return the fields of a form as RFC 7578 has it: a part's other headers are ignored."""
     parts = _Parts()
     callbacks: Any = {name: getattr(parts, name) for name in dir(parts) if name.startswith("on_")}
@@ -169,4 +175,4 @@ def _multipart(content_type: str, body: bytes) -> list[tuple[str, str]]:
         parts.ended = False
     if not parts.ended:
         _malformed("The body is not multipart/form-data of text parts in UTF-8.")
-    return parts.pairs
+    return Fields(parts.pairs, files=frozenset(parts.files))

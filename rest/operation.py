@@ -11,9 +11,10 @@ from typing import Any, NamedTuple, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from rest.bodies import JSON, Fields, printable, read_body, read_query
+from rest.bodies import JSON, Fields, may_be_shown, read_body, read_query
 from rest.error_codes import OURS, ErrorCode
 from rest.errors import Failure, FieldError, InvalidInput
+from rest.values import Confidential
 
 View = TypeVar("View", bound=web.View)
 Method = Callable[..., Awaitable[web.StreamResponse]]
@@ -67,13 +68,14 @@ def operation(
         inputs = {name: parameter.annotation for name, parameter in list(signature(method).parameters.items())[1:]}
         query = inputs.pop("query", None)
         [(body_name, body)] = inputs.items() or [("", None)]
+        is_discreet = body is not None and issubclass(body, Confidential)
         declared = Operation(name, tag, getdoc(method) or "", query, body, answer, failures, takes, files or {})
 
         @wraps(method)
         async def operate(view: web.View) -> web.StreamResponse:
             request = view.request
             context = request.app.get(CONTEXT)
-            asked = _asked(query or Nothing, request.rel_url.raw_query_string, context)
+            asked = _asked(query or (Discretion if is_discreet else Nothing), request.rel_url.raw_query_string, context)
             arguments: dict[str, BaseModel] = {"query": asked} if query else {}
             if body:
                 arguments[body_name] = validate(body, await read_body(request), context)
@@ -94,23 +96,40 @@ class Nothing(BaseModel, extra="forbid"):
     """The query of an operation that takes none."""
 
 
+class Discretion(Confidential):
+    """The query of one whose body is confidential."""
+
+
 def validate(model: type[Model], fields: Fields, context: Any = None) -> Model:
     """Make the model of the fields. Raises InvalidInput that names each that is missing, unknown, repeated or wrong.
 
     Its validators find the `context` as `info.context["app"]`.
     """
-    values = {printable(name): value for name, value in fields.pairs}
+    named = [(_shown(model, name), value) for name, value in fields.pairs]
+    values = dict(named)
     errors = []
-    if len(values) < len(fields.pairs):
-        times = Counter(name for name, _ in fields.pairs)
-        errors = [FieldError(printable(name), "repeated", "must not be sent more than once") for name, n in times.items() if n > 1]
+    if len(values) < len(named):
+        times = Counter(name for name, _ in named if name != UNNAMED)
+        errors = [FieldError(name, "repeated", "must not be sent more than once") for name, n in times.items() if n > 1]
+    files = [name for name in model.model_fields if name in fields.files] if fields.files else []
+    errors += [FieldError(name, "not_text", "must be sent as text, not as a file") for name in files]
     try:
         made = model.model_validate(values, context={"textual": fields.textual, "app": context})
     except ValidationError as error:
-        errors += [explain(fault) for fault in error.errors(include_url=False, include_input=False)]
+        faults = error.errors(include_url=False, include_input=False)
+        errors += [explain(fault, fields.place) for fault in faults if not {*files}.intersection(fault["loc"][:1])]
     if errors:
         raise InvalidInput(*errors)
     return made
+
+
+UNNAMED = ""  # stands for each name that isn't shown
+
+
+def _shown(model: type[BaseModel], name: str) -> str:
+    if name in model.model_fields or (may_be_shown(name) and not issubclass(model, Confidential)):
+        return name
+    return UNNAMED
 
 
 class _Words(NamedTuple):
@@ -135,9 +154,11 @@ _WORDS = {
 _OTHER = _Words("malformed", "is not what there may be")
 
 
-def explain(fault: Any) -> FieldError:
-    """Say in our words what pydantic found."""
-    name = printable(str(fault["loc"][0])) if fault["loc"] else "body"
+def explain(fault: Any, place: str = "body") -> FieldError:
+    """Say in our words what pydantic found; `place` is what is at fault where a name can't be shown."""
+    name = str(fault["loc"][0]) if fault["loc"] else place
+    if fault["type"] == "extra_forbidden" and not may_be_shown(name):
+        return FieldError(place, "unknown_field", "has a field that is not known here, and whose name is not shown")
     context = fault.get("ctx", {})
     if fault["type"].startswith(OURS):
         return FieldError(name, fault["type"].removeprefix(OURS), fault["msg"], **context)

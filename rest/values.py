@@ -151,6 +151,10 @@ class Strict(BaseModel):
         return self.model_dump_json(exclude_defaults=True)
 
 
+class Confidential(Strict):
+    """Input with a secret in it: a name that it doesn't know isn't sent back, for it may be the secret, misplaced."""
+
+
 class Page(Strict):
     """Which part of a listing."""
 

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple, cast
 
 from aiohttp import web, web_protocol
-from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
@@ -34,6 +34,8 @@ SECONDS_FOR_SUCCESSORS = 1  # in which a worker that stops still takes connectio
 SECONDS_FOR_A_LAST_REQUEST = 2  # on a connection that is idle when the service stops
 SECONDS_BETWEEN_LOOKS = 0.02  # whether all connections have ended
 SECONDS_TO_BREAK_OFF = 1  # what goes on beyond its time when the service stops
+TOO_LARGE = "The head of the request is too large."
+NO_HOST = "Missing 'Host' header in request."  # as the parser says it
 
 web_protocol.MAX_MSG_QUEUE_SIZE = REQUESTS_AHEAD
 
@@ -129,7 +131,7 @@ class Connection(RequestHandler):
             self._refuse_head()
 
     def _refuse_head(self) -> None:
-        error = HttpProcessingError(code=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message="The head of the request is too large.")
+        error = HttpProcessingError(code=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message=TOO_LARGE)
         self._messages.append((_ErrInfo(error.code, error, error.message), EMPTY_PAYLOAD))
         self._is_refused = True
         if self._waiter is not None and not self._waiter.done():
@@ -137,7 +139,7 @@ class Connection(RequestHandler):
 
     def _make_error_handler(self, err_info: _ErrInfo) -> Any:
         NO_HTTP.count()
-        return super()._make_error_handler(err_info)
+        return super()._make_error_handler(_ErrInfo(err_info.status, err_info.exc, _words(err_info)))
 
     def handle_error(self, *arguments: Any, **options: Any) -> web.StreamResponse:
         response = super().handle_error(*arguments, **options)
@@ -210,6 +212,13 @@ class Connection(RequestHandler):
             self._current_request._message = _last(self._current_request._message)
         if make_request := self._request_factory:
             self._request_factory = lambda message, *others: make_request(_last(message), *others)
+
+
+def _words(error: _ErrInfo) -> str:
+    """Say why something is no HTTP. The parser would send back what it can't read, which may be a token or a password."""
+    if isinstance(error.exc, LineTooLong):
+        return "A line of the request's head is too long."
+    return error.message if error.message in (TOO_LARGE, NO_HOST) else "This is no HTTP that can be read."
 
 
 def _head_size(message: Any) -> int:

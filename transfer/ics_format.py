@@ -7,6 +7,7 @@ from typing import Any
 
 from icalendar.parser import Contentline
 
+from rest.bodies import may_be_shown
 from rest.error_codes import ErrorCode
 from rest.errors import FieldError, InvalidInput
 from transfer.entries import MAX_LINE_BYTES, Entry, Line, at_line
@@ -113,7 +114,7 @@ class Todos:
         """Return the entry that the last line completes, if it does. Raises InvalidInput where the file isn't whole."""
         yield from self._content_line()
         if self._open or not self._number:
-            raise self._fault("malformed", f"must be followed by END:{self._open[-1]}" if self._open else "must be BEGIN:VCALENDAR")
+            raise self._fault("malformed", f"must be followed by END:{_named(self._open[-1])}" if self._open else "must be BEGIN:VCALENDAR")
 
     def _content_line(self) -> Iterator[Entry]:
         if not self._number:
@@ -146,7 +147,9 @@ class Todos:
         if len(self._open) == 1 and component == "VTODO":
             self._todo = _Todo(self._number)
         elif len(self._open) == 1 and not component.startswith(PASSED_OVER):
-            yield Entry(self._number, {}, faults=[at_line(self._number, "not_taken", f"begins a {component}: only a VTODO is a task")])
+            yield Entry(
+                self._number, {}, faults=[at_line(self._number, "not_taken", f"begins a {_named(component)}: only a VTODO is a task")]
+            )
         self._open.append(component)
 
     def _end(self, component: str) -> Iterator[Entry]:
@@ -158,6 +161,10 @@ class Todos:
 
     def _fault(self, code: ErrorCode, message: str) -> InvalidInput:
         return InvalidInput(at_line(self._number or 1, code, message))
+
+
+def _named(component: str) -> str:
+    return component if may_be_shown(component) else "..."
 
 
 class _Todo:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
-from rest.bodies import printable
+from rest.bodies import may_be_shown
 from rest.error_codes import wrong
 from rest.errors import FieldError, InvalidInput
 from rest.operation import explain
@@ -141,7 +141,7 @@ class AccountItems:
 
     def _begin(self, line: int, member: str, *, is_array: bool) -> None:
         if member not in Export.model_fields:
-            raise InvalidInput(at_line(line, "unknown_field", f"{printable(member)} is not known here"))
+            raise InvalidInput(at_line(line, "unknown_field", f"{_named(member)} is not known here"))
         if member not in self._missing:
             raise InvalidInput(at_line(line, "repeated", f"{member} must not stand twice", name=member))
         if is_array == (member == "account"):
@@ -197,18 +197,25 @@ def _refuse_twice(model: type[Strict], text: bytes) -> None:
         json.loads(text, object_pairs_hook=_pairs)
 
 
+UNKNOWN = "something"
+
+
+def _named(member: str) -> str:
+    return member if may_be_shown(member) else UNKNOWN
+
+
 def _read(model: type[Strict], line: int, text: bytes) -> tuple[Any, list[FieldError]]:
     try:
         made = model.model_validate_json(text)
         _refuse_twice(model, text)
     except _TwiceError as error:
-        return None, [at_line(line, "repeated", f"{printable(str(error))} must not stand twice")]
+        return None, [at_line(line, "repeated", f"{_named(str(error))} must not stand twice")]
     except ValidationError as error:
-        explained = [explain(fault | {"loc": fault["loc"][-1:]}) for fault in error.errors(include_url=False, include_input=False)]
+        explained = [explain(fault | {"loc": fault["loc"][-1:]}, UNKNOWN) for fault in error.errors(include_url=False, include_input=False)]
         return None, [
             about(line, fault["field"], fault)
-            if fault["field"] != "body"
-            else at_line(line, "malformed", "is not what an export has there")
+            if fault["field"] != UNKNOWN
+            else at_line(line, fault["code"], "is not what an export has there")
             for fault in explained
         ]
     return made, []

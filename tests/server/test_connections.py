@@ -213,6 +213,29 @@ def has_the_security_headers(answer: bytes) -> bool:
     return all(f"\r\n{name}: {value}\r\n".encode() in answer for name, value in HEADERS.items())
 
 
+NO_HTTP = [
+    b"hunter2\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: us\r\nAuthorization: Bearer hunter2\x01\r\n\r\n",
+    b"GET / HTTP/1.1\r\nhunter2 : x\r\n\r\n",
+    b"GET /\x01hunter2 HTTP/1.1\r\n\r\n",
+    b"GET http://hunter2[ HTTP/1.1\r\nHost: us\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: us\r\nContent-Length: hunter2\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: us\r\nAuthorization: Bearer " + b"hunter2" * 2000 + b"\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("sent", NO_HTTP, ids=lambda sent: sent[:60])
+async def test_what_is_no_http_is_not_sent_back(opened: Open, sent: bytes) -> None:
+    """It may be a token, in a header that a program wrote wrongly. aiohttp shows what it can't read."""
+    for kind, is_shown in ((Runner, False), (web.AppRunner, True)):
+        async with opened(kind=kind) as house:
+            wire = await house.call()
+            wire.send(sent)
+            answer = await wire.answer()
+            assert answer.startswith(b"HTTP/1.0 400 "), answer
+            assert (b"hunter2" in answer) == is_shown, answer
+
+
 @pytest.mark.parametrize("lines", [[b"X: " + b"y" * 9000], [b"X: " + b"y" * 4000] * 17], ids=["one line", "all lines"])
 async def test_a_head_may_not_be_too_large(opened: Open, lines: list[bytes]) -> None:
     async with opened() as house:
