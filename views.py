@@ -15,9 +15,9 @@ from rest.errors import NotFound, Unavailable
 from rest.idempotency import KeyReused
 from rest.operation import Answer, operation
 from tasks import listing, store
-from tasks.errors import X_REVISION, HistoryGone, TaskChangedMeanwhile, TaskPurged
+from tasks.errors import X_REVISION, HistoryGone, ListUnchanged, TaskPurged
 from tasks.listing import TaskListing
-from tasks.resource import PAGED, SHOWN, TASK, TaskResource, with_purged
+from tasks.resource import CHANGE_REFUSED, PAGED, SHOWN, TASK, TaskResource, with_purged
 from tasks.schemas import Erasure, Task, TaskChange, TaskMatch, TaskNew, TaskQuery
 from telemetry import metrics
 from transfer import exports
@@ -54,16 +54,24 @@ class TaskList(TaskResource):
             return await self._answer_in_form(asked, form)
         return await self.page_answer(asked)
 
-    @operation("create_task", CREATED_TASK, KeyReused, TaskPurged, tag="Tasks", takes=(idempotency.HEADER,))
+    @operation("create_task", CREATED_TASK, KeyReused, TaskPurged, ListUnchanged, tag="Tasks", takes=(idempotency.HEADER,))
     async def post(self, task: TaskNew) -> web.Response:
         """Create a task.
 
         Sent again with the same Idempotency-Key within 24 hours, it creates nothing more and gets the same answer.
         """
+        await self.refuse_known()
         created = await store.create_task(self.service, self.caller, task, idempotency.key(self.request))
         response = self.task_answer(created, HTTPStatus.CREATED)
         response.headers[hdrs.LOCATION] = f"/task/{created.id}"
         return response
+
+    async def refuse_known(self) -> None:
+        """Raise ListUnchanged where If-None-Match names the list, which a creation changes. No lock: none becomes again what it was."""
+        if hdrs.IF_NONE_MATCH in self.request.headers:
+            asked = TaskListing(self.service, self.caller, TaskQuery.model_validate({}))
+            if conditions.is_known(self.request, self.page_tag(asked, await asked.state())):
+                raise ListUnchanged()
 
     async def _answer_in_form(self, asked: TaskListing, form: Form) -> web.StreamResponse:
         whole = "limit" not in asked.query.model_fields_set
@@ -88,7 +96,7 @@ class TaskItem(TaskResource):
         query = await listing.resolve_moment(self.service, self.caller, query)
         return self.task_answer(await listing.find_task(self.service, self.caller, self.task_id, query))
 
-    @operation("update_task", TASK, NotFound, TaskChangedMeanwhile, tag="Tasks")
+    @operation("update_task", TASK, *CHANGE_REFUSED, tag="Tasks")
     async def patch(self, change: TaskChange) -> web.Response:
         """Change the fields that are sent; the others stay as they are.
 
@@ -97,7 +105,7 @@ class TaskItem(TaskResource):
         """
         return await self._change(change)
 
-    @operation("update_task_by_post", TASK, NotFound, TaskChangedMeanwhile, tag="Tasks")
+    @operation("update_task_by_post", TASK, *CHANGE_REFUSED, tag="Tasks")
     async def post(self, change: TaskChange) -> web.Response:
         """Change the fields that are sent, by POST.
 
@@ -105,7 +113,7 @@ class TaskItem(TaskResource):
         """
         return await self._change(change)
 
-    @operation("update_task_by_put", CHANGED_TASK, NotFound, TaskChangedMeanwhile, tag="Tasks")
+    @operation("update_task_by_put", CHANGED_TASK, *CHANGE_REFUSED, tag="Tasks")
     async def put(self, change: TaskChange) -> web.Response:
         """Change the fields that are sent, by PUT.
 
@@ -115,17 +123,17 @@ class TaskItem(TaskResource):
         del response.headers[conditions.ETAG]  # what was stored isn't what was sent (RFC 9110, section 9.3.4)
         return response
 
-    @operation("delete_task", DELETED, NotFound, TaskChangedMeanwhile, tag="Tasks")
+    @operation("delete_task", DELETED, *CHANGE_REFUSED, tag="Tasks")
     async def delete(self, query: Erasure) -> web.Response:
         """Delete a task: it goes to the trash, or for good.
 
         From the trash it can be restored for as long as the operator set, by default 30 days.
         """
-        deleted = await store.delete_task(self.service, self.caller, self.task_id, self.if_match, forever=query.forever)
+        deleted = await store.delete_task(self.service, self.caller, self.task_id, self.condition, forever=query.forever)
         return web.Response(status=HTTPStatus.NO_CONTENT, headers={X_REVISION: str(deleted.user_revision)})
 
     async def _change(self, change: TaskChange) -> web.Response:
-        return self.task_answer(await store.update_task(self.service, self.caller, self.task_id, change, self.if_match))
+        return self.task_answer(await store.update_task(self.service, self.caller, self.task_id, change, self.condition))
 
 
 class Live(Resource):

@@ -11,6 +11,7 @@ from models import CALLER_TYPES, Caller, Task, TaskLog, UserState
 from postgres import pages
 from postgres.pages import After, Key, Order
 from postgres.queries import Query, q
+from rest.conditions import Preconditions
 from rest.errors import Conflict, InvalidToken
 from service import Service
 from tasks import listing, queries
@@ -19,7 +20,7 @@ from tasks.filters import position
 from tasks.listing import Listed, Listing
 from tasks.queries import PageRow, SourceName, State
 from tasks.schemas import LOGGED_FIELDS
-from tasks.store import TaskAsStored, Written, unwrap_change
+from tasks.store import TaskAsStored, Written, as_json, unwrap_change
 
 
 class NotAsExpected(Conflict):
@@ -101,13 +102,14 @@ class AccountLogListing(Listing):
 # Bringing back
 
 
-async def restore_task(
-    service: Service, caller: Caller, task_id: int, restoration: Restoration, if_match: list[int] | None
-) -> TaskAsStored:
-    """Bring a task out of the trash, and its fields back to what they were. Raises InvalidInput, NotFound, TaskChangedMeanwhile."""
+async def restore_task(service: Service, caller: Caller, task_id: int, restoration: Restoration, condition: Preconditions) -> TaskAsStored:
+    """Bring a task out of the trash, and its fields back to what they were.
+
+    Raises InvalidInput, NotFound, TaskChangedMeanwhile, TaskUnchanged.
+    """
     revision = await _resolve(service, caller, restoration.revision, restoration.at)
-    rows = await service.database.ask(_RESTORE, *caller, task_id, if_match, revision)
-    return await unwrap_change(service, caller, rows, task_id, if_match, in_trash=True)
+    rows = await service.database.ask(_RESTORE, *caller, task_id, condition.if_match, as_json(condition.unless), revision)
+    return await unwrap_change(service, caller, rows, task_id, condition, in_trash=True)
 
 
 async def undo(service: Service, caller: Caller, asked: Undo) -> Undone:
@@ -186,8 +188,8 @@ class _UndoRow(NamedTuple):
 
 _RESTORE = Query(
     Written,
-    fn.task_restore(q.user_id, q.generation, q.wait, q.id, q.if_match, q.revision),
-    CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]", "revision": "bigint"},
+    fn.task_restore(q.user_id, q.generation, q.wait, q.id, q.if_match, q.unless, q.revision),
+    CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]", "unless": "jsonb", "revision": "bigint"},
 )
 _UNDO = Query(
     _UndoRow,

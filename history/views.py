@@ -13,8 +13,8 @@ from rest.operation import Answer, operation
 from rest.streamed_response import answering
 from rest.values import Page
 from server.responses import json_answer
-from tasks.errors import X_REVISION, HistoryGone, TaskChangedMeanwhile
-from tasks.resource import PAGED, TASK, TaskResource
+from tasks.errors import X_REVISION, HistoryGone
+from tasks.resource import CHANGE_REFUSED, PAGED, TASK, TaskResource
 from tasks.schemas import Task
 
 UNDONE = Answer(Undone, headers=("X-Revision",))
@@ -26,13 +26,13 @@ EVENTS = Answer(Task | Position, headers=("X-Revision",), media_type="text/event
 class TaskRestoration(TaskResource):
     """Bringing back one task of the caller's."""
 
-    @operation("restore_task", TASK, NotFound, TaskChangedMeanwhile, tag="History")
+    @operation("restore_task", TASK, *CHANGE_REFUSED, tag="History")
     async def post(self, restoration: Restoration) -> web.Response:
         """Bring a task out of the trash and, if you name a revision or a moment, back to what it was then.
 
         At most one of `revision` and `at` may be sent.
         """
-        return self.task_answer(await past.restore_task(self.service, self.caller, self.task_id, restoration, self.if_match))
+        return self.task_answer(await past.restore_task(self.service, self.caller, self.task_id, restoration, self.condition))
 
 
 class TaskUndo(TaskResource):

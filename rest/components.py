@@ -26,7 +26,11 @@ SENT = {  # what requests may carry: words, an example, the form
         {"pattern": f"^({idempotency.KEY})$"},
     ),
     "If-Match": ("the tags of which one must be the present one, or *: else 412, and nothing is changed", '"1"', TAGS),
-    "If-None-Match": ("the tags that one has: 304 where one of them is the present one", '"7"', TAGS),
+    "If-None-Match": (
+        "the tags that one has, or *: where one of them is the present one, a read is 304, and a change is 412 and doesn't happen",
+        '"7"',
+        TAGS,
+    ),
     "Last-Event-ID": ("the id of the last event that one has: the stream goes on after it", "1", {}),
     "X-Request-ID": (
         "the request's name in our log: 1 to 64 letters (A-Z, a-z), digits, '.', '_', '-'; else we choose one",

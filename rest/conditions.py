@@ -6,6 +6,7 @@ werkzeug reads them, and aiohttp (`request.if_match`); but let what is malformed
 import hashlib
 import re
 from http import HTTPStatus
+from typing import Literal, NamedTuple
 
 from aiohttp import hdrs, web
 from multidict import istr
@@ -32,18 +33,43 @@ def digest_tag(*parts: object) -> str:
     return f'"{hashlib.blake2b(repr(parts).encode(), digest_size=15).hexdigest()}"'
 
 
-def if_match(request: web.Request) -> list[int] | None:
-    """Return the revisions that the client takes for the present one; None where any will do, empty where none can match.
+class Preconditions(NamedTuple):
+    """Under which condition a change is to happen: what its client says of the present revision.
 
-    A tag of another look stands for its revision, which is what a change depends on.
-
-    Weak tags never match, and tags that aren't ours neither. Raises InvalidInput where the field is malformed.
+    It must be one of `if_match` (None: any will do; empty: none does), and none of `unless` (True: there must be none at all). What a
+    client named by `weak` tags never matches (RFC 9110, section 13.1.1).
     """
-    tags = _tags(request, hdrs.IF_MATCH)
-    if tags is None or tags == ["*"]:
-        return None
-    revisions = [int(form[1]) for tag in tags if (form := _REVISION_TAG.fullmatch(tag))]
-    return [revision for revision in revisions if revision <= _MAX_REVISION]
+
+    if_match: list[int] | None = None
+    unless: list[int] | Literal[True] | None = None
+    weak: tuple[int, ...] = ()
+
+
+NO_CONDITION = Preconditions()
+
+
+def preconditions(request: web.Request, look: int = 1) -> Preconditions:
+    """Return the condition of a change. Raises InvalidInput where a field is malformed.
+
+    For If-Match a tag of another look stands for its revision, which is what a change depends on; If-None-Match speaks of what there is.
+    """
+    if hdrs.IF_MATCH not in request.headers and hdrs.IF_NONE_MATCH not in request.headers:
+        return NO_CONDITION
+    named, known = _tags(request, hdrs.IF_MATCH), _tags(request, hdrs.IF_NONE_MATCH)
+    if_match, unless, weak = None, None, tuple[int, ...]()
+    if named not in (None, ["*"]):
+        if_match = [revision for tag in named or () if (revision := _revision(tag))]
+        weak = tuple(revision for tag in named or () if tag.startswith("W/") and (revision := _revision(tag[2:])))
+    if known is not None:
+        present = [(tag.removeprefix("W/"), _revision(tag.removeprefix("W/"))) for tag in known]
+        unless = known == ["*"] or [revision for tag, revision in present if revision and tag == revision_tag(revision, look)]
+    return Preconditions(if_match, unless, weak)
+
+
+def _revision(tag: str) -> int:
+    """Return the revision of which this is a tag; 0 for a weak one, and for one that isn't ours."""
+    form = _REVISION_TAG.fullmatch(tag)
+    return int(form[1]) if form and int(form[1]) <= _MAX_REVISION else 0
 
 
 def names(request: web.Request, etag: str) -> bool:

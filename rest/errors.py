@@ -176,6 +176,15 @@ class ChangedMeanwhile(Failure):
     detail = "It has changed since the revision that you named: read it again."
 
 
+class Unchanged(Failure):
+    """If-None-Match names it as it is, or anything (*), and so forbids a change (RFC 9110, section 13.1.2); nothing was done."""
+
+    status = HTTPStatus.PRECONDITION_FAILED
+    kind = "unchanged"
+    is_explained = True
+    detail = "It still is what If-None-Match says that it must not be, so nothing was done: send the change without that header."
+
+
 class RequestTimeout(Failure):
     """The request took too long to arrive."""
 

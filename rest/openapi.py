@@ -11,7 +11,17 @@ from pydantic import TypeAdapter, ValidationError
 from rest import quotas
 from rest.bodies import FORM, JSON, MULTIPART
 from rest.components import Components
-from rest.errors import ContentTooLarge, Failure, InvalidInput, RequestTimeout, Unauthorized, Unavailable, UnsupportedMediaType
+from rest.errors import (
+    ChangedMeanwhile,
+    ContentTooLarge,
+    Failure,
+    InvalidInput,
+    RequestTimeout,
+    Unauthorized,
+    Unavailable,
+    Unchanged,
+    UnsupportedMediaType,
+)
 from rest.operation import Answer, Operation
 from rest.quotas import QuotaExceeded
 
@@ -105,7 +115,8 @@ def _operation(
     summary, _, description = operation.words.partition("\n\n")
     failures = _failures(operation, guard)
     conditional = method == "get" and "ETag" in answer.headers
-    sent = ["If-None-Match"] if conditional else ["If-Match"] if HTTPStatus.PRECONDITION_FAILED in {f.status for f in failures} else []
+    sent = ["If-Match"] if any(issubclass(failure, ChangedMeanwhile) for failure in failures) else []
+    sent += ["If-None-Match"] if conditional or any(issubclass(failure, Unchanged) for failure in failures) else []
     made: dict[str, Any] = {
         "operationId": operation.name,
         "tags": [operation.tag],

@@ -6,7 +6,7 @@ import orjson
 from multidict import istr
 from pydantic import MISSING, Field
 
-from rest.errors import ChangedMeanwhile, FieldError, Gone, InvalidInput, Problem
+from rest.errors import ChangedMeanwhile, FieldError, Gone, InvalidInput, Problem, Unchanged
 from tasks.schemas import EXAMPLE_TASK
 from tasks.schemas import Task as TaskShown
 
@@ -69,6 +69,50 @@ class TaskChangedMeanwhile(ChangedMeanwhile):
 
     def members(self) -> dict[str, Any]:
         return {"current": orjson.Fragment(self.current)} | ({"changed": orjson.Fragment(self.changed)} if self.changed else {})
+
+
+class WeakTag(TaskChangedMeanwhile):
+    """If-Match names the task by a weak tag alone, which never matches (RFC 9110, section 13.1.1): whether it has changed is in `changed`.
+
+    The service's own tags are strong; what compresses answers on their way makes them weak.
+    """
+
+    kind = "weak-tag"
+    is_explained = True
+    detail = (
+        "If-Match has a weak tag (W/...), and a weak tag never matches. The service's own are strong: something on the way, such as a "
+        "proxy that compresses, made it weak. Send the task's revision in the body of the change instead, as `revision`, or the tag "
+        "without W/."
+    )
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(EXAMPLE_TASK, changed="[]", revision=8)
+
+
+class TaskUnchanged(Unchanged):
+    """If-None-Match names the task as it is, or anything (*), and so forbids a change (RFC 9110, section 13.1.2); nothing was done."""
+
+    shape = ConflictProblem
+
+    def __init__(self, current: str, revision: int | None) -> None:
+        super().__init__(headers=at_revision(revision))
+        self.current = current
+
+    @classmethod
+    def example(cls) -> Self:
+        return cls(EXAMPLE_TASK, revision=9)
+
+    def members(self) -> dict[str, Any]:
+        return {"current": orjson.Fragment(self.current)}
+
+
+class ListUnchanged(Unchanged):
+    """If-None-Match names the list as it is, or anything (*), and so forbids a creation (RFC 9110, section 13.1.2); nothing was done."""
+
+    kind = "list-unchanged"
+    is_explained = True
+    detail = "The list still is what If-None-Match says that it must not be, so nothing was created: send the creation without that header."
 
 
 class TaskPurged(Gone):

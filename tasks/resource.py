@@ -13,7 +13,7 @@ from rest import conditions
 from rest.errors import EXTRA_HEADERS, NotFound
 from rest.operation import Answer
 from rest.values import MAX_ID
-from tasks.errors import X_REVISION
+from tasks.errors import X_REVISION, TaskChangedMeanwhile, TaskUnchanged, WeakTag
 from tasks.listing import Listing
 from tasks.queries import State
 from tasks.schemas import LOOK, Task
@@ -24,6 +24,7 @@ AnyResponse = TypeVar("AnyResponse", bound=web.StreamResponse)
 SHOWN = ("ETag", "X-Revision")
 PAGED = (*SHOWN, "X-Purged")
 TASK = Answer(Task, headers=SHOWN)
+CHANGE_REFUSED = (NotFound, TaskChangedMeanwhile, WeakTag, TaskUnchanged)
 X_PURGED = istr("X-Purged")
 
 
@@ -39,9 +40,9 @@ class TaskResource(Resource):
         return task_id
 
     @property
-    def if_match(self) -> list[int] | None:
-        """The revisions that the client takes for the present one; None for any."""
-        return conditions.if_match(self.request)
+    def condition(self) -> conditions.Preconditions:
+        """Under which condition a change of the task is to happen."""
+        return conditions.preconditions(self.request, LOOK)
 
     def task_answer(self, task: TaskAsStored, status: int = HTTPStatus.OK) -> web.Response:
         """Answer with a task and its tag, or with 304 to a client that has it."""

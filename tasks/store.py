@@ -10,10 +10,11 @@ from pydantic import MISSING
 from models import CALLER_TYPES, Caller
 from postgres.arrays import array
 from postgres.queries import Query, SetQuery, q
+from rest.conditions import NO_CONDITION, Preconditions
 from rest.errors import Failure, FieldError, InvalidInput, InvalidToken, NotFound
 from rest.idempotency import KeyReused, digest
 from service import Service
-from tasks.errors import TaskChangedMeanwhile, TaskPurged, at_revision, refuse_future
+from tasks.errors import TaskChangedMeanwhile, TaskPurged, TaskUnchanged, WeakTag, at_revision, refuse_future
 from tasks.schemas import TaskChange, TaskNew
 
 
@@ -51,7 +52,9 @@ _CREATE_ONCE = Query(
     CALLER_TYPES | {"new": "jsonb", "key": "text", "digest": "text"},
 )
 _ERASE = Query(
-    Written, fn.task_erase(q.user_id, q.generation, q.wait, q.id, q.if_match), CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]"}
+    Written,
+    fn.task_erase(q.user_id, q.generation, q.wait, q.id, q.if_match, q.unless),
+    CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]", "unless": "jsonb"},
 )
 _CONFLICT = Query(
     _Conflict,
@@ -73,23 +76,34 @@ async def create_task(service: Service, caller: Caller, task: TaskNew, key: str 
     return await unwrap_change(service, caller, rows)
 
 
-async def update_task(service: Service, caller: Caller, task_id: int, change: TaskChange, if_match: list[int] | None) -> TaskAsStored:
-    """Change the fields that were sent and log each that differs. Raises InvalidInput, NotFound, TaskChangedMeanwhile."""
+async def update_task(service: Service, caller: Caller, task_id: int, change: TaskChange, condition: Preconditions) -> TaskAsStored:
+    """Change the fields that were sent and log each that differs. Raises InvalidInput, NotFound, TaskChangedMeanwhile, TaskUnchanged."""
     if change.id is not MISSING and change.id != task_id:
         raise InvalidInput(FieldError("id", "mismatch", "must be the one in the address, or not be sent"))
     if change.revision is not MISSING:
-        if_match = [change.revision] if if_match is None or change.revision in if_match else []
-    rows = await service.database.ask(_WRITE, *caller, task_id, _array(if_match), change.model_dump_json())
-    return await unwrap_change(service, caller, rows, task_id, if_match)
+        if_match = condition.if_match
+        condition = condition._replace(if_match=[change.revision] if if_match is None or change.revision in if_match else [])
+    return await _write(service, caller, task_id, condition, change.model_dump_json())
 
 
-async def delete_task(service: Service, caller: Caller, task_id: int, if_match: list[int] | None, *, forever: bool = False) -> TaskAsStored:
-    """Put a task into the trash; `forever`: erase it, be it there already or not. Raises NotFound, TaskChangedMeanwhile."""
-    if forever:
-        rows = await service.database.ask(_ERASE, *caller, task_id, if_match)
-    else:
-        rows = await service.database.ask(_WRITE, *caller, task_id, _array(if_match), DELETION)
-    return await unwrap_change(service, caller, rows, task_id, if_match, in_trash=forever)
+async def delete_task(service: Service, caller: Caller, task_id: int, condition: Preconditions, *, forever: bool = False) -> TaskAsStored:
+    """Put a task into the trash; `forever`: erase it, be it there already or not. Raises NotFound, TaskChangedMeanwhile, TaskUnchanged."""
+    if not forever:
+        return await _write(service, caller, task_id, condition, DELETION)
+    rows = await service.database.ask(_ERASE, *caller, task_id, condition.if_match, as_json(condition.unless))
+    return await unwrap_change(service, caller, rows, task_id, condition, in_trash=True)
+
+
+async def _write(service: Service, caller: Caller, task_id: int, condition: Preconditions, change: str) -> TaskAsStored:
+    if condition.unless is not None:
+        change = orjson.dumps(orjson.loads(change) | {"unless": condition.unless}).decode()
+    rows = await service.database.ask(_WRITE, *caller, task_id, _array(condition.if_match), change)
+    return await unwrap_change(service, caller, rows, task_id, condition)
+
+
+def as_json(unless: list[int] | bool | None) -> str | None:
+    """Return what PostgreSQL takes for the revisions at which a change is not wanted."""
+    return None if unless is None else orjson.dumps(unless).decode()
 
 
 def _array(revisions: list[int] | None) -> str | None:
@@ -111,7 +125,7 @@ async def unwrap_change(
     caller: Caller,
     rows: Sequence[Written],
     task_id: int = 0,
-    if_match: list[int] | None = None,
+    condition: Preconditions = NO_CONDITION,
     *,
     in_trash: bool = False,
 ) -> TaskAsStored:
@@ -124,7 +138,9 @@ async def unwrap_change(
         case "not_found":
             raise NotFound(headers=at_revision(task.user_revision))
         case "changed_meanwhile":
-            raise await _explain_conflict(service, caller, task_id, if_match, in_trash=in_trash)
+            raise await _explain_conflict(service, caller, task_id, condition, in_trash=in_trash)
+        case "unchanged":
+            raise TaskUnchanged(task.json, task.user_revision)
         case "key_reused":
             raise KeyReused(headers=at_revision(task.user_revision))
         case "purged":
@@ -136,10 +152,12 @@ async def unwrap_change(
     raise AssertionError(written.refused)
 
 
-async def _explain_conflict(service: Service, caller: Caller, task_id: int, if_match: list[int] | None, *, in_trash: bool) -> Failure:
-    for conflict in await service.database.ask(_CONFLICT, *caller, task_id, if_match):
+async def _explain_conflict(service: Service, caller: Caller, task_id: int, condition: Preconditions, *, in_trash: bool) -> Failure:
+    strong, weak = condition.if_match or [], condition.weak
+    for conflict in await service.database.ask(_CONFLICT, *caller, task_id, [*strong, *weak]):
         task = conflict.json
         if not task or (not in_trash and orjson.loads(task)["deleted_at"]):  # it went after the change was refused: 404 goes before 412
             return NotFound(headers=at_revision(conflict.user_revision))
-        return TaskChangedMeanwhile(task, conflict.changed, conflict.user_revision)
+        kind = WeakTag if weak and (not strong or conflict.revision in weak) else TaskChangedMeanwhile
+        return kind(task, conflict.changed, conflict.user_revision)
     return InvalidToken()

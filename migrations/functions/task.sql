@@ -31,7 +31,7 @@ BEGIN
 END $$;
 
 -- Bring a task out of the trash, and, with p_revision, its fields back to what they were then.
-CREATE FUNCTION task_restore(p_user_id bigint, p_generation bigint, p_wait boolean, p_id bigint, p_if_match bigint[], p_revision bigint,
+CREATE FUNCTION task_restore(p_user_id bigint, p_generation bigint, p_wait boolean, p_id bigint, p_if_match bigint[], p_unless jsonb, p_revision bigint,
                              OUT refused text, OUT id bigint, OUT revision bigint, OUT body text, OUT user_revision bigint) LANGUAGE plpgsql AS $$
 DECLARE
     s user_state := state_lock(p_user_id, p_generation, p_wait);
@@ -44,5 +44,6 @@ BEGIN
     END IF;
     SELECT w.refused, w.id, w.revision, w.body, w.user_revision INTO refused, id, revision, body, user_revision
       FROM task_write(ARRAY[p_user_id], ARRAY[p_generation], ARRAY[p_id], ARRAY[p_if_match::text], ARRAY[
-               '{"deleted": false}' || coalesce((SELECT p.fields - 'deleted_at' FROM fields_at(p_user_id, p_revision, p_id, p_id) p), '{}')], p_wait) w;
+               '{"deleted": false}' || coalesce((SELECT p.fields - 'deleted_at' FROM fields_at(p_user_id, p_revision, p_id, p_id) p), '{}')
+               || CASE WHEN p_unless IS NULL THEN '{}' ELSE jsonb_build_object('unless', p_unless) END], p_wait) w;
 END $$;

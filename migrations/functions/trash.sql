@@ -17,7 +17,7 @@ BEGIN
 END $$;
 
 -- Remove a task, whether in the trash or not. One that isn't is deleted first, which takes a revision: nobody can go back behind it.
-CREATE FUNCTION task_erase(p_user_id bigint, p_generation bigint, p_wait boolean, p_id bigint, p_if_match bigint[],
+CREATE FUNCTION task_erase(p_user_id bigint, p_generation bigint, p_wait boolean, p_id bigint, p_if_match bigint[], p_unless jsonb,
                            OUT refused text, OUT id bigint, OUT revision bigint, OUT body text, OUT user_revision bigint) LANGUAGE plpgsql AS $$
 DECLARE
     s user_state := state_lock(p_user_id, p_generation, p_wait);
@@ -26,6 +26,7 @@ BEGIN
     SELECT * INTO t FROM task x WHERE x.user_id = s.user_id AND x.id = p_id;
     refused := CASE WHEN s.user_id IS NULL THEN no_state(p_wait)
                     WHEN t.id IS NULL THEN 'not_found'
+                    WHEN is_unwanted(t.revision, p_unless) THEN 'unchanged'
                     WHEN t.revision <> ALL (p_if_match) THEN 'changed_meanwhile' END;
     id := t.id; revision := t.revision; body := task_shown(t); user_revision := s.revision;
     IF refused IS NULL THEN

@@ -51,12 +51,16 @@ BEGIN
       FROM unnest(p_tasks) t;
 END $$;
 
+-- Whether a revision is one of those at which a change is not wanted: an array of them, or true for any; NULL where there are none.
+CREATE FUNCTION is_unwanted(p_revision bigint, p_unless jsonb) RETURNS boolean LANGUAGE sql STABLE
+RETURN p_unless = 'true' OR p_unless @> to_jsonb(p_revision);
+
 CREATE TYPE task_change AS (old task, new task, is_last boolean);  -- of its task in this call
 
 -- Do many changes of many users' tasks in one step, each a row and, but for a creation, a log entry for each field that differs.
 -- Change n: whose it is (user, and token's generation); of which task (NULL: of a new one); the revisions that the client takes for the present
 -- one, as the text of an array (NULL: any); and what the task is to be, as an object: fields that are absent stay, null clears; "deleted": true is
--- into the trash, false out of it. What is in there can be changed by the latter alone, or p_anywhere. All have p_moment, or each one of its own.
+-- into the trash, false out of it; "unless": the revisions at which it isn't to be done, not even where it changes nothing. What is in there can be changed by the latter alone, or p_anywhere. All have p_moment, or each one of its own.
 -- Each answers why it was refused (NULL: it wasn't), the task as it is then, and the user's revision. What is so already isn't written, and needs
 -- no present revision (RFC 9110, 13.1.1). Busy is to be sent again: its user is held by another transaction, for which only p_wait waits. Changes
 -- of one user happen in their order, each to what those before it have left.
@@ -120,6 +124,7 @@ BEGIN
             differs := m.id IS NULL OR task_field_values(wanted) IS DISTINCT FROM task_field_values(old);  -- in what is logged, and only that
             refused := CASE WHEN m.id IS NULL THEN NULL
                             WHEN old.id IS NULL THEN 'not_found'
+                            WHEN m.change ? 'unless' AND is_unwanted(old.revision, m.change -> 'unless') THEN 'unchanged'
                             WHEN differs AND old.revision <> ALL (m.if_match) THEN 'changed_meanwhile' END;
             after := old;
             IF differs AND refused IS NULL THEN

@@ -48,9 +48,10 @@ async def sent_lines(person: Person, method: str, path: str, *lines: tuple[str, 
         return response.status
 
 
-async def assert_refused(person: Person, answer: Answer, task: dict[str, Any]) -> None:
+async def assert_refused(person: Person, answer: Answer, task: dict[str, Any], kind: str = "changed-meanwhile") -> None:
     """Assert that the answer is 412 and that nothing has changed."""
-    assert (answer.status, answer.json["type"], answer.headers["X-Revision"]) == (412, "/docs/problems#changed-meanwhile", "3")
+    assert (answer.status, answer.json["type"], answer.headers["X-Revision"]) == (412, f"/docs/problems#{kind}", "3")
+    assert answer.json["current"] == task
     assert (await person.get("/task/1")).json == task
     assert [entry["revision"] for entry in (await person.get("/task/1/log")).json] == [3]
 
@@ -191,7 +192,7 @@ async def test_a_change_happens_where_a_tag_is_the_tasks(alice: Person, task: di
 
 
 NO_TAGS_OF_THE_TASK = [
-    *['"1"', '"2"', '"4"', '"1", "2"', 'W/"3"', 'W/"3", "1"'],
+    *['"1"', '"2"', '"4"', '"1", "2"', 'W/"2", "1"'],
     *[f'"{text}"' for text in ("", "abc", "*", "03", "+3", "3.0", "0", "-1", "W/3", "\xb3")],
     *[f'"{n}"' for n in (2**31 + 3, 2**32 + 3, 2**63 - 1, 2**63, 2**64 + 3, "9" * 400)],
 ]
@@ -255,6 +256,110 @@ async def test_a_change_that_holds_only_in_part_is_refused_whole(alice: Person, 
     await assert_refused(alice, await change(alice, method, if_match='"1"', name="seen", status="planned"), task)
 
 
+# A weak tag, which never matches: something on the way made it weak
+
+
+@changes_and_delete
+@pytest.mark.parametrize(("header", "changed"), [('W/"3"', []), ('W/"3", "1"', []), ('W/"1"', ["name"]), ('W/"99"', None), ('W/"3.2"', [])])
+async def test_a_weak_tag_is_told_to_be_one(
+    alice: Person, task: dict[str, Any], method: str, header: str, changed: list[str] | None
+) -> None:
+    answer = await change(alice, method, if_match=header)
+    await assert_refused(alice, answer, task, "weak-tag")
+    assert "never matches" in answer.json["detail"]
+    assert "`revision`" in answer.json["detail"]
+    assert answer.json.get("changed") == changed
+
+
+async def test_the_way_round_a_weak_tag_is_one(alice: Person, task: dict[str, Any]) -> None:
+    assert (await alice.patch("/task/1", json=OTHER, headers={"If-Match": 'W/"3"'})).status == 412
+    assert (await alice.patch("/task/1", json=OTHER | {"revision": 3})).json["revision"] == 4
+
+
+# If-None-Match on a change
+
+
+async def conditional(person: Person, call: str, header: str, **body: Any) -> Answer:
+    """Make a call that changes a task, under the condition that none of these tags is the present one."""
+    method, path = call.split()
+    sent = {} if method == "DELETE" else {"json": body or ({} if "restore" in path else OTHER)}
+    return await person(method, path, headers={"If-None-Match": header}, **sent)
+
+
+DONE_IN_LIFE = [*(f"{method} /task/1" for method in [*CHANGES, "DELETE"]), "DELETE /task/1?forever=true", "POST /task/1/restore"]
+every_change = pytest.mark.parametrize("call", DONE_IN_LIFE)
+
+
+@every_change
+@pytest.mark.parametrize("header", ["*", '"3"', 'W/"3"', '"1", W/"3"', ' , "3",'])
+async def test_what_if_none_match_names_is_not_changed(alice: Person, task: dict[str, Any], call: str, header: str) -> None:
+    await assert_refused(alice, await conditional(alice, call, header), task, "unchanged")
+
+
+@every_change
+@pytest.mark.parametrize("header", ['"1"', 'W/"2", "99"', '"abc"', '"3.2"', f'"{2**64}"'])
+async def test_what_if_none_match_does_not_name_is_changed(alice: Person, task: dict[str, Any], call: str, header: str) -> None:
+    assert (await conditional(alice, call, header)).status in (200, 204)
+    assert (await alice.get("/task")).headers["X-Revision"] == ("3" if "restore" in call else "4")
+
+
+@changes
+async def test_not_even_what_would_change_nothing_is_done(alice: Person, task: dict[str, Any], method: str) -> None:
+    for header in ("*", '"3"'):
+        await assert_refused(alice, await conditional(alice, f"{method} /task/1", header, name="seen"), task, "unchanged")
+    assert (await conditional(alice, f"{method} /task/1", '"1"', name="seen")).json == task
+
+
+@pytest.mark.parametrize("call", ["POST /task/2/restore", "DELETE /task/2?forever=true"])
+async def test_what_is_in_the_trash_is_known_too(alice: Person, task: dict[str, Any], call: str) -> None:
+    await alice.delete("/task/2")
+    for header in ("*", '"4"'):
+        answer = await conditional(alice, call, header)
+        assert (answer.status, answer.json["current"]["revision"], answer.headers["X-Revision"]) == (412, 4, "4")
+    assert (await conditional(alice, call, '"2"')).status in (200, 204)
+
+
+async def test_a_restoration_to_what_was_is_refused_too(alice: Person, task: dict[str, Any]) -> None:
+    for header, status in (("*", 412), ('"3"', 412), ('"1"', 200)):
+        answer = await conditional(alice, "POST /task/1/restore", header, revision=1)
+        assert (answer.status, (await alice.get("/task/1")).json["name"]) == (status, "seen" if status == 412 else "first")
+
+
+@every_change
+async def test_404_goes_before_if_none_match_too(alice: Person, task: dict[str, Any], call: str) -> None:
+    for header in ("*", '"3"', '"99"'):
+        answer = await conditional(alice, call.replace("/1", "/9"), header)
+        assert answer.status == 404
+        if "forever" not in call and "restore" not in call:
+            await alice.delete("/task/2")
+            assert (await conditional(alice, call.replace("/1", "/2"), header)).status == 404
+
+
+@every_change
+async def test_a_malformed_if_none_match_is_400(alice: Person, task: dict[str, Any], call: str) -> None:
+    answer = await conditional(alice, call, "3")
+    assert (answer.status, [error["field"] for error in answer.json["errors"]]) == (400, ["If-None-Match"])
+
+
+@changes_and_delete
+async def test_both_headers_must_hold(alice: Person, task: dict[str, Any], method: str) -> None:
+    for match, none_match, status in (('"3"', '"3"', 412), ('"1"', '"1"', 412), ('"1"', '"3"', 412), ("*", "*", 412), ('"3"', '"1"', 0)):
+        lines = ("If-Match", match), ("If-None-Match", none_match)
+        answered = await sent_lines(alice, method, "/task/1", *lines, **({} if method == "DELETE" else {"json": OTHER}))
+        assert answered == (status or (204 if method == "DELETE" else 200))
+
+
+async def test_a_creation_is_one_in_the_list(alice: Person, task: dict[str, Any]) -> None:
+    """Its target is the list, whose tag it may name (RFC 9110, section 13.1.2), and which is always there."""
+    new = OTHER | {"description": "", "status": "new"}
+    old, present = await tag(alice, "/task?limit=1"), await tag(alice, "/task")
+    for header, status in (("*", 412), (present, 412), (f"W/{present}", 412), ("x", 400), (old, 201), (present, 201)):
+        answer = await alice.post("/task", json=new, headers={"If-None-Match": header})
+        assert answer.status == status, header
+        assert status != 412 or answer.json["type"] == "/docs/problems#list-unchanged"
+    assert len((await alice.get("/task")).json) == 4
+
+
 # The revision in the body
 
 BOTH = [
@@ -283,7 +388,7 @@ async def test_the_bodys_revision_must_hold_and_the_header_too(
 ) -> None:
     answer = await change(alice, method, if_match=header, name="other", revision=revision)
     if status == 412:
-        await assert_refused(alice, answer, task)
+        await assert_refused(alice, answer, task, "weak-tag" if header and header.startswith("W/") else "changed-meanwhile")
     else:
         assert (answer.status, answer.json["revision"], answer.json["name"]) == (200, 4, "other")
 

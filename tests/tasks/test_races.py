@@ -193,3 +193,31 @@ async def test_a_read_waits_for_no_change(alice: Person, sql: Sql, path: str) ->
     await alice.new_task()
     with row_held(sql, alice):
         assert (await alice.get(path)).status == 200
+
+
+@pytest.mark.parametrize("other", ["PATCH /task/1", "DELETE /task/1", "DELETE /task/1?forever=true", "POST /task/1/restore"])
+async def test_a_change_sees_under_its_lock_what_if_none_match_names(alice: Person, sql: Sql, other: str) -> None:
+    """Of two changes at once each that comes second knows what the first has made: revision 2, at which the second is not wanted."""
+    method, path = other.split()
+    outcomes = set()
+    for number in range(1, 9):
+        await alice.new_task(name="0")
+        present = (await alice.get("/task")).headers["X-Revision"]
+        named: dict[str, Any] = {"headers": {"If-None-Match": f'"{int(present) + 1}"'}}
+        body: dict[str, Any] = (
+            {} if method == "DELETE" else {"json": {"revision": int(present)} if "restore" in path else {"status": "completed"}}
+        )
+        first = alice.patch(f"/task/{number}", json={"name": "1"})
+        second = alice(method, path.replace("/1", f"/{number}"), **named, **body)
+        requests = (first, second) if number % 2 else (second, first)
+        answers = await at_once(sql, alice, *requests)
+        plain, conditional = answers if number % 2 else reversed(answers)
+        after = int((await alice.get("/task")).headers["X-Revision"]) - int(present)
+        if conditional.status == 412:
+            assert (plain.json["name"], plain.json["revision"], after) == ("1", int(present) + 1, 1)
+            assert conditional.json["current"] == plain.json
+        else:
+            assert conditional.status in (200, 204)
+            assert plain.status == 404 or plain.json["name"] == "1"
+        outcomes.add(conditional.status)
+    assert 412 in outcomes
