@@ -2,17 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from aiohttp import web
+from pydantic import TypeAdapter
 
 from rest import overload
 from rest.errors import ContentTooLarge, FieldError, InvalidInput, RequestTimeout
+from rest.values import Moment
 
 IDLE_SECONDS = 15.0  # from one piece of the body to the next
 MAX_LINE_BYTES = 128 * 1024
 BYTES_PER_PIECE = 16 * 1024  # to make something of them takes some milliseconds, in which nobody else gets on
 BOM = b"\xef\xbb\xbf"  # with which some programs begin what is UTF-8
+NOT_UTF8 = "is not UTF-8: save the file as UTF-8, or name its charset in the Content-Type"
+_MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
 
 
 class Line(NamedTuple):
@@ -34,6 +39,11 @@ class Entry(NamedTuple):
 def at_line(line: int, message: str) -> FieldError:
     """Say what is wrong with a line."""
     return FieldError(f"line {line}", message)
+
+
+def read_moment(text: str) -> str:
+    """Return a moment in UTC as we write it. Raises ValueError where it isn't as RFC 3339 writes one."""
+    return _MOMENT.validate_python(text).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 async def read_pieces(request: web.Request, most_bytes: int) -> AsyncIterator[bytes]:
