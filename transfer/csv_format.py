@@ -8,7 +8,7 @@ from typing import Any
 
 from rest.errors import InvalidInput
 from tasks.schemas import Task
-from transfer.entries import BOM, MAX_LINE_BYTES, NOT_UTF8, Entry, Line, at_line, read_moment
+from transfer.entries import BOM, MAX_LINE_BYTES, NOT_UTF8, Entry, Line, at_line, moment_text, read_moment
 
 COLUMNS = ("uid", *Task.model_fields)
 SEPARATORS = ",;\t"  # where numbers have commas in them, spreadsheets save with semicolons
@@ -134,7 +134,7 @@ class Rows:
         completed_at = fields.pop("completed_at", "")
         if completed_at and fields.get("status", "completed") == "completed":
             try:
-                fields["completed_at"] = read_moment(completed_at)
+                fields["completed_at"] = moment_text(read_moment(completed_at))
             except ValueError:
                 wrong = wrong or "completed_at must be a moment as RFC 3339 writes it: 2026-11-24T09:30:00Z"
         return Entry(self._first, fields, faults=[at_line(self._first, wrong)] if wrong else ())

@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from aiohttp import web
 from pydantic import TypeAdapter
+from typing_extensions import TypeAliasType
 
 from rest import overload
 from rest.errors import ContentTooLarge, FieldError, InvalidInput, RequestTimeout
@@ -36,14 +37,31 @@ class Entry(NamedTuple):
     faults: Sequence[FieldError] = ()
 
 
+SkipCode = TypeAliasType("SkipCode", Literal["not_a_task", "not_taken", "occurrence_not_kept", "recurrence_not_kept"])
+
+
+class Skipped(NamedTuple):
+    """What is passed over though somebody may miss it: the line at which it stands, and why."""
+
+    line: int
+    code: SkipCode
+    reason: str
+    said: str = ""  # what of it was sent: by this an import is known again
+
+
 def at_line(line: int, message: str) -> FieldError:
     """Say what is wrong with a line."""
     return FieldError(f"line {line}", message)
 
 
-def read_moment(text: str) -> str:
-    """Return a moment in UTC as we write it. Raises ValueError where it isn't as RFC 3339 writes one."""
-    return _MOMENT.validate_python(text).isoformat(timespec="microseconds").replace("+00:00", "Z")
+def read_moment(text: str) -> datetime:
+    """Return a moment in UTC. Raises ValueError where it isn't as RFC 3339 writes one."""
+    return _MOMENT.validate_python(text)
+
+
+def moment_text(moment: datetime) -> str:
+    """Return a moment in UTC as we write it."""
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 async def read_pieces(request: web.Request, most_bytes: int) -> AsyncIterator[bytes]:
