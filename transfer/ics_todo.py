@@ -145,7 +145,7 @@ def _title(description: str) -> str:
     words = " ".join(line[: 10 * MAX_TITLE].split())
     if len(words) <= MAX_TITLE:
         return words
-    return (words[:MAX_TITLE].rpartition(" ")[0] or words[: MAX_TITLE - 1]) + "…"
+    return (words[: MAX_TITLE + 1].rpartition(" ")[0] or words[: MAX_TITLE - 1]) + "…"
 
 
 def _moment(text: str, time_zone: str) -> str:
