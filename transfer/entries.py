@@ -12,6 +12,7 @@ from typing_extensions import TypeAliasType
 from rest import overload
 from rest.errors import ContentTooLarge, FieldError, InvalidInput, RequestTimeout
 from rest.values import Moment
+from transfer.charsets import Recoder
 
 IDLE_SECONDS = 15.0  # from one piece of the body to the next
 MAX_LINE_BYTES = 128 * 1024
@@ -64,20 +65,24 @@ def moment_text(moment: datetime) -> str:
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-async def read_pieces(request: web.Request, most_bytes: int) -> AsyncIterator[bytes]:
-    """Yield the body's pieces, without a BOM: they may take as long as they go on coming.
+async def read_pieces(request: web.Request, most_bytes: int, encoding: str | None = None) -> AsyncIterator[bytes]:
+    """Yield the body's pieces, in UTF-8 and without a BOM: they may take as long as they go on coming.
 
     Raises ContentTooLarge, InvalidInput, RequestTimeout.
     """
     if (request.content_length or 0) > most_bytes:
         raise ContentTooLarge()
     overload.let_take_its_time(request)
-    received = 0
+    received, recoder = 0, Recoder(encoding) if encoding else None
     while piece := await _piece(request):
         received += len(piece)
         if received > most_bytes:
             raise ContentTooLarge()
-        yield piece.removeprefix(BOM) if received == len(piece) else piece
+        if received == len(piece) and piece.startswith(BOM):  # it is UTF-8, whatever the Content-Type says
+            piece, recoder = piece.removeprefix(BOM), None
+        yield recoder.feed(piece) if recoder else piece
+    if recoder:
+        yield recoder.feed(b"", is_last=True)
 
 
 async def read_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[Line]]:

@@ -15,6 +15,7 @@ from tasks.errors import X_REVISION
 from tasks.resource import SHOWN
 from tasks.schemas import LOOK
 from transfer import exports, imports
+from transfer.charsets import find_encoding
 from transfer.entries import read_pieces
 from transfer.imports import AccountInUse, TooManyImports
 from transfer.json_format import Export as ExportShown
@@ -62,8 +63,8 @@ class Import(Resource):
     async def post(self, query: ImportQuery) -> web.Response:
         """Restore an export in a new account, or create and change tasks as a sheet or a calendar says: all of it or nothing.
 
-        The Content-Type says what it is: an export as JSON, CSV or iCalendar. A refusal names the lines that can't be taken; with skip
-        the others are. What a calendar has besides tasks is passed over. The answer tells of what was.
+        The Content-Type says what it is, an export as JSON, CSV or iCalendar, and its charset where that isn't UTF-8. A refusal names the
+        lines that can't be taken; with skip the others are. What a calendar has besides tasks is passed over. The answer tells of what was.
         """
         key, media_type = idempotency.key(self.request), bodies.media_type(self.request)
         bodies.refuse_coding(self.request)
@@ -71,7 +72,8 @@ class Import(Resource):
             raise UnsupportedMediaType(f"A file must be of type {', '.join(FILES)}.")
         if query.skip and media_type == JSON:
             raise InvalidInput(FieldError("skip", "doesn't go together with an export as JSON, which is restored as a whole"))
-        pieces = read_pieces(self.request, self.service.settings.import_max_bytes)
+        encoding = None if media_type == JSON else find_encoding(self.request.charset)
+        pieces = read_pieces(self.request, self.service.settings.import_max_bytes, encoding)
         under_way = self.request.app[imports.IMPORTS]
         imported = await imports.import_file(self.service, under_way, self.caller, media_type, pieces, key, skip=query.skip)
         return web.Response(text=imported.json, content_type=JSON, headers={X_REVISION: str(imported.user_revision)})
