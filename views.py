@@ -35,7 +35,7 @@ class Health(BaseModel):
 CREATED_TASK = Answer(Task, HTTPStatus.CREATED, (*SHOWN, "Location"))
 CHANGED_TASK = Answer(Task, headers=("X-Revision",))
 DELETED = Answer(None, HTTPStatus.NO_CONTENT, ("X-Revision",))
-TASKS = Answer(list[Task], headers=PAGED, sometimes=("Link",), also=exports.EXAMPLES)
+TASKS = Answer(list[Task], headers=PAGED, sometimes=("Link", "Content-Disposition"), also=exports.EXAMPLES)
 HEALTH = Answer(Health)
 
 
@@ -81,7 +81,13 @@ class TaskList(TaskResource):
         tag = self.page_tag(asked, first.state, form.media_type, whole)
         if conditions.is_known(self.request, tag):
             return with_purged(conditions.not_modified(tag), first.state)
-        response = web.StreamResponse(headers={conditions.ETAG: tag, hdrs.CONTENT_TYPE: f"{form.media_type}; charset=utf-8"})
+        response = web.StreamResponse(
+            headers={
+                conditions.ETAG: tag,
+                hdrs.CONTENT_TYPE: f"{form.media_type}; charset=utf-8",
+                hdrs.CONTENT_DISPOSITION: f'attachment; filename="{form.file_name}"',
+            }
+        )
         if first.cursor and not whole:
             self.link(response, asked, first.cursor)
         return await streamed_response.send(self.request, with_purged(response, first.state), body)

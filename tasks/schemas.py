@@ -18,6 +18,7 @@ _Order = Literal[
 _IN_CODE = [f"{order.removeprefix('-')}{'_desc' * order.startswith('-')}".upper() for order in get_args(_Order)]
 SortOrder = TypeAliasType("SortOrder", Annotated[_Order, Field(json_schema_extra={"x-enum-varnames": [*_IN_CODE]})])
 ListFormat = TypeAliasType("ListFormat", Literal["json", "csv", "ics"])
+Separator = TypeAliasType("Separator", Annotated[Literal[",", ";"], Field(json_schema_extra={"x-enum-varnames": ["COMMA", "SEMICOLON"]})])
 
 
 class TaskNew(Strict):
@@ -102,6 +103,7 @@ class TaskQuery(Page, TaskMatch):
     format: ListFormat | None = Field(
         None, description="as JSON, CSV or iCalendar, whatever Accept says; these two as a whole where no limit is sent", examples=["csv"]
     )
+    separator: Separator = Field(",", description="between the cells of CSV, and only there: some spreadsheets expect ;")
     since: Natural | None = Field(
         None, description="what was changed after this revision, in the trash or not, by revision; only with limit and cursor"
     )

@@ -2,47 +2,64 @@
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rest.error_codes import ErrorCode
-from rest.errors import InvalidInput
+from rest.errors import FieldError, InvalidInput
 from tasks.schemas import Task
-from transfer.entries import BOM, MAX_LINE_BYTES, Entry, Line, at_line
+from transfer.entries import BOM, MAX_LINE_BYTES, NOT_UTF8, Entry, Line, at_line, moment_text, read_moment
 
 COLUMNS = ("uid", *Task.model_fields)
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # a cell that begins so is taken for one
-MARK = "'"  # goes before such a cell, and before one that begins with a mark itself
-DELIMITERS = ",;\t"  # where numbers have commas in them, spreadsheets save with semicolons
+SEPARATORS = ",;\t"  # where numbers have commas in them, spreadsheets save with semicolons
+
+# What begins so is taken for a formula. A spreadsheet that separates by another character than we do sees cells begin within ours, and
+# rows too; there a quotation mark that stands before doesn't help: it sees two, which are none.
+_FORMULA = r"=+\-@\t\r"
+_AT_THE_BEGINNING = rf"\A{{}}(?=['{_FORMULA}])"
+_AFTER_A_SEPARATOR = rf"(?<=[,;\t\r\n]){{}}(?='|\"*[{_FORMULA}])"
+MARK = "'"  # goes before it, and before what begins with a mark itself
+_TO_BE_MARKED, _MARKS = (re.compile(f"{_AT_THE_BEGINNING}|{_AFTER_A_SEPARATOR}".format(mark, mark)) for mark in ("", MARK))
+
+NEVER_CLOSED = "has a quotation mark that is never closed"
 
 
-def head() -> bytes:
+def head(separator: str = ",") -> bytes:
     """Return the first line, which names the columns."""
-    return BOM + _csv([COLUMNS])  # or spreadsheets would take it for another encoding
+    return BOM + _csv([COLUMNS], separator)  # or spreadsheets would take it for another encoding
 
 
-def rows(tasks: Iterable[dict[str, Any]]) -> bytes:
+def rows(tasks: Iterable[dict[str, Any]], separator: str = ",") -> bytes:
     """Return the lines of tasks: each as it is shown, and its `uid`."""
-    return _csv([_cell(task[column]) for column in COLUMNS] for task in tasks)
+    return _csv(([_cell(task[column]) for column in COLUMNS] for task in tasks), separator)
 
 
-def _csv(table: Iterable[Iterable[str]]) -> bytes:
+def _csv(table: Iterable[Iterable[str]], separator: str) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text).writerows(table)
+    csv.writer(text, delimiter=separator).writerows(table)
     return text.getvalue().encode()
 
 
 def _cell(value: str | int | None) -> str:
-    text = "" if value is None else str(value)
-    return MARK + text if text.startswith((*FORMULAS, MARK)) else text
+    return "" if value is None else _TO_BE_MARKED.sub(MARK, str(value))
+
+
+# And back
+
+_COLUMNS = {name.replace("_", ""): name for name in COLUMNS}
+_SPACING = re.compile(r"[\s_-]+")
+_SEPARATOR = re.compile(rb'"?sep=(.)"?[\r\n]*', re.IGNORECASE | re.DOTALL)  # a first line with which spreadsheets are told
+_QUOTED = re.compile('"[^"]*+"')
+_DOTTED_DAY = re.compile(r"([0-9]{2})\.([0-9]{2})\.([0-9]{4})")
 
 
 class Rows:
     """Makes entries of the lines of a CSV file. The first line may name the columns in any order, and need not name all."""
 
     def __init__(self) -> None:
-        self._columns: list[str] = []
-        self._delimiter = ","
+        self._columns: list[str] = []  # without a name: an empty text
+        self._separator = ""
         # of a row that goes on: a cell in quotation marks may hold line ends
         self._first, self._text, self._is_open = 1, bytearray(), False
 
@@ -55,49 +72,78 @@ class Rows:
         if not self._is_open:
             yield from self._row()
         elif len(self._text) > MAX_LINE_BYTES:
-            raise self._fault("malformed", "has a quotation mark that is never closed")
+            raise self._fault("malformed", NEVER_CLOSED)
 
     def end(self) -> Iterator[Entry]:
         """Return nothing more. Raises InvalidInput where there is no first line, or the last one isn't whole."""
-        if self._is_open:
-            raise self._fault("malformed", "has a quotation mark that is never closed")
-        if not self._columns:
-            raise self._fault("missing", "must name the columns")
+        if self._is_open or not self._columns:
+            raise self._fault("malformed", NEVER_CLOSED) if self._is_open else self._fault("missing", "must name the columns")
         yield from ()
 
     def _row(self) -> Iterator[Entry]:
-        cells = self._cells()
-        if not self._columns:
-            self._columns = self._named(cells)
-        elif cells and len(cells) != len(self._columns):
-            wrong = f"has {len(cells)} cells, where the first line names {len(self._columns)} columns"
-            yield Entry(self._first, {}, faults=[at_line(self._first, "wrong_number_of_cells", wrong)])
-        elif cells:
-            yield Entry(self._first, {column: cell.removeprefix(MARK) for column, cell in zip(self._columns, cells, strict=True)})
-
-    def _cells(self) -> list[str]:
         if len(self._text) > MAX_LINE_BYTES:
             raise self._fault("too_long", "is too long", max=MAX_LINE_BYTES)
+        if not self._separator and (said := _SEPARATOR.fullmatch(self._text)):
+            self._separator = self._known_separator(said[1])
+            return
+        text = self._decoded()
+        separator = self._separator or next((character for character in _QUOTED.sub("", text) if character in SEPARATORS), ",")
         try:
-            text = self._text.decode()
-        except UnicodeDecodeError:
-            raise self._fault("not_utf_8", "is not UTF-8") from None
-        if not self._columns:
-            self._delimiter = next((character for character in text if character in DELIMITERS), ",")
-        try:
-            [cells] = csv.reader([text], delimiter=self._delimiter, strict=True)
+            [cells] = csv.reader([text], delimiter=separator, strict=True)
         except (csv.Error, ValueError):
-            raise self._fault(
-                "malformed", "is not CSV: a cell with a line end or a quotation mark in it must stand in quotation marks"
-            ) from None
-        return cells
+            wrong = self._fault("malformed", "is not CSV: a cell with a line end or a quotation mark in it must stand in quotation marks")
+            if not self._columns:
+                raise wrong from None
+            yield Entry(self._first, {}, faults=wrong.errors)
+            return
+        if not any(cell.strip() for cell in cells):
+            return
+        if self._columns:
+            yield self._entry(cells)
+        else:
+            self._columns, self._separator = self._named(cells), separator
+
+    def _decoded(self) -> str:
+        try:
+            return self._text.decode()
+        except UnicodeDecodeError:
+            raise self._fault("not_utf_8", NOT_UTF8) from None
+
+    def _known_separator(self, separator: bytes) -> str:
+        if separator in SEPARATORS.encode():
+            return separator.decode()
+        raise self._fault("malformed", "must name a separator that is known here: a comma, a semicolon or a tab")
 
     def _named(self, cells: list[str]) -> list[str]:
-        for cell in cells:
-            if cell not in COLUMNS or cells.count(cell) > 1:
-                code: ErrorCode = "repeated" if cell in COLUMNS else "unknown_field"
+        plain = [_SPACING.sub("", cell).casefold() for cell in cells]
+        for name in filter(None, plain):
+            if name not in _COLUMNS or plain.count(name) > 1:
+                code: ErrorCode = "repeated" if name in _COLUMNS else "unknown_field"
                 raise self._fault(code, f"must name columns, each once, of these: {', '.join(COLUMNS)}")
-        return cells
+        named = [_COLUMNS.get(name, "") for name in plain]
+        while not named[-1]:  # rows need no cells there
+            named.pop()
+        return named
+
+    def _entry(self, cells: list[str]) -> Entry:
+        fields = {column: _MARKS.sub("", cell) for column, cell in zip(self._columns, cells, strict=False) if column}
+        fields |= {column: fields[column].strip() for column in ("status", "completion_at", "completed_at") if column in fields}
+        wrong: Sequence[FieldError] = ()
+        if len(cells) < len(self._columns):
+            words = f"has {len(cells)} cells, where the first line names {len(self._columns)} columns"
+            wrong = [at_line(self._first, "wrong_number_of_cells", words)]
+        elif any(cell.strip() for number, cell in enumerate(cells) if number >= len(self._columns) or not self._columns[number]):
+            wrong = [at_line(self._first, "wrong_number_of_cells", "has a value for which the first line names no column")]
+        if day := _DOTTED_DAY.fullmatch(fields.get("completion_at", "")):
+            fields["completion_at"] = "-".join(day.groups())
+        completed_at = fields.pop("completed_at", "")
+        if completed_at and fields.get("status", "completed") == "completed":
+            try:
+                fields["completed_at"] = moment_text(read_moment(completed_at))
+            except ValueError:
+                words = "completed_at must be a moment as RFC 3339 writes it: 2026-11-24T09:30:00Z"
+                wrong = wrong or [at_line(self._first, "not_a_moment", words, name="completed_at")]
+        return Entry(self._first, fields, faults=wrong)
 
     def _fault(self, code: ErrorCode, message: str, **params: Any) -> InvalidInput:
         return InvalidInput(at_line(self._first, code, message, **params))

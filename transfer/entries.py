@@ -2,18 +2,25 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
 
 from aiohttp import web
+from pydantic import TypeAdapter
+from typing_extensions import TypeAliasType
 
 from rest import overload
 from rest.error_codes import ErrorCode
 from rest.errors import ContentTooLarge, FieldError, InvalidInput, RequestTimeout
+from rest.values import Moment
+from transfer.charsets import Recoder
 
 IDLE_SECONDS = 15.0  # from one piece of the body to the next
 MAX_LINE_BYTES = 128 * 1024
 BYTES_PER_PIECE = 16 * 1024  # to make something of them takes some milliseconds, in which nobody else gets on
 BOM = b"\xef\xbb\xbf"  # with which some programs begin what is UTF-8
+NOT_UTF8 = "is not UTF-8: save the file as UTF-8, or name its charset in the Content-Type"
+_MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
 
 
 class Line(NamedTuple):
@@ -32,6 +39,18 @@ class Entry(NamedTuple):
     faults: Sequence[FieldError] = ()
 
 
+SkipCode = TypeAliasType("SkipCode", Literal["not_a_task", "not_taken", "occurrence_not_kept", "recurrence_not_kept"])
+
+
+class Skipped(NamedTuple):
+    """What is passed over though somebody may miss it: the line at which it stands, and why."""
+
+    line: int
+    code: SkipCode
+    reason: str
+    said: str = ""  # what of it was sent: by this an import is known again
+
+
 def at_line(line: int, code: ErrorCode, message: str, **params: Any) -> FieldError:
     """Say what is wrong with a line; of the parameters `name` is the property, the column or the member that it is about."""
     return FieldError(f"line {line}", code, message, line=line, **params)
@@ -42,20 +61,34 @@ def about(line: int, name: str, fault: FieldError) -> FieldError:
     return at_line(line, fault["code"], f"{name} {fault['message']}", name=name, **fault.get("params", {}))
 
 
-async def read_pieces(request: web.Request, most_bytes: int) -> AsyncIterator[bytes]:
-    """Yield the body's pieces, without a BOM: they may take as long as they go on coming.
+def read_moment(text: str) -> datetime:
+    """Return a moment in UTC. Raises ValueError where it isn't as RFC 3339 writes one."""
+    return _MOMENT.validate_python(text)
+
+
+def moment_text(moment: datetime) -> str:
+    """Return a moment in UTC as we write it."""
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+async def read_pieces(request: web.Request, most_bytes: int, encoding: str | None = None) -> AsyncIterator[bytes]:
+    """Yield the body's pieces, in UTF-8 and without a BOM: they may take as long as they go on coming.
 
     Raises ContentTooLarge, InvalidInput, RequestTimeout.
     """
     if (request.content_length or 0) > most_bytes:
         raise ContentTooLarge()
     overload.let_take_its_time(request)
-    received = 0
+    received, recoder = 0, Recoder(encoding) if encoding else None
     while piece := await _piece(request):
         received += len(piece)
         if received > most_bytes:
             raise ContentTooLarge()
-        yield piece.removeprefix(BOM) if received == len(piece) else piece
+        if received == len(piece) and piece.startswith(BOM):  # it is UTF-8, whatever the Content-Type says
+            piece, recoder = piece.removeprefix(BOM), None
+        yield recoder.feed(piece) if recoder else piece
+    if recoder:
+        yield recoder.feed(b"", is_last=True)
 
 
 async def read_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[Line]]:

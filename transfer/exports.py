@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -10,7 +11,7 @@ from peewee import JOIN, SQL, Select, fn
 from models import Caller, User, UserState
 from postgres.queries import Query, Row, q
 from rest.bodies import JSON
-from rest.errors import Conflict, InvalidToken
+from rest.errors import Conflict, FieldError, InvalidInput, InvalidToken
 from service import Service
 from tasks import queries
 from tasks.errors import HistoryGone
@@ -24,24 +25,33 @@ class Form(NamedTuple):
     """Another form of a listing than JSON: how it begins, what it says of some tasks, each with its `uid`, and how it ends."""
 
     media_type: str
+    file_name: str
     head: bytes
     tasks: Callable[[Iterable[dict[str, Any]]], bytes]
     end: bytes
 
 
-FORMS = {
-    "csv": Form("text/csv", csv_format.head(), csv_format.rows, b""),
-    "ics": Form("text/calendar", ics_format.HEAD, ics_format.todos, ics_format.END),
-}
+def _sheet(separator: str) -> Form:
+    return Form("text/csv", "tasks.csv", csv_format.head(separator), partial(csv_format.rows, separator=separator), b"")
+
+
+FORMS = {"csv": _sheet(","), "ics": Form("text/calendar", "tasks.ics", ics_format.HEAD, ics_format.todos, ics_format.END)}
 _BY_MEDIA_TYPE = {form.media_type: form for form in FORMS.values()}
 _OFFERED = (JSON, *_BY_MEDIA_TYPE)
 
 
 def form_of(query: TaskQuery, preferred: Callable[[tuple[str, ...]], str]) -> Form | None:
-    """Return the form in which a listing is asked for, None for JSON: the query says it, or the preferred media type."""
-    if query.format or query.since is not None:
-        return FORMS.get(query.format or "json")
-    return _BY_MEDIA_TYPE.get(preferred(_OFFERED))
+    """Return the form in which a listing is asked for, None for JSON: the query says it, or the preferred media type.
+
+    Raises InvalidInput where there is a separator, and nothing to separate.
+    """
+    is_said = query.format or query.since is not None
+    form = FORMS.get(query.format or "json") if is_said else _BY_MEDIA_TYPE.get(preferred(_OFFERED))
+    if "separator" not in query.model_fields_set:
+        return form
+    if form != FORMS["csv"]:
+        raise InvalidInput(FieldError("separator", "not_together", "goes with CSV alone: add format=csv"))
+    return _sheet(query.separator)
 
 
 async def list_in_form(asked: TaskListing, form: Form, *, whole: bool) -> tuple[Listed, AsyncGenerator[bytes]]:

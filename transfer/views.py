@@ -1,18 +1,21 @@
 """HTTP for whole accounts on their way out, and files on their way in."""
 
 from aiohttp import hdrs, web
+from pydantic import Field
 
 from auth import Resource
 from rest import bodies, conditions, idempotency, streamed_response
 from rest.bodies import JSON
-from rest.errors import EXTRA_HEADERS, UnsupportedMediaType
+from rest.errors import EXTRA_HEADERS, FieldError, InvalidInput, UnsupportedMediaType
 from rest.idempotency import KeyReused
 from rest.operation import Answer, operation
+from rest.values import Flag, Strict
 from server import responses
 from tasks.errors import X_REVISION
 from tasks.resource import SHOWN
 from tasks.schemas import LOOK
 from transfer import exports, imports
+from transfer.charsets import find_encoding
 from transfer.entries import read_pieces
 from transfer.imports import AccountInUse, TooManyImports
 from transfer.json_format import Export as ExportShown
@@ -47,20 +50,32 @@ class Export(Resource):
         )
 
 
+class ImportQuery(Strict):
+    """How a file is to be imported."""
+
+    skip: Flag = Field(False, description="true: without the rows and entries that can't be taken, told of in the answer; not with JSON")
+
+
 class Import(Resource):
     """Files that come in."""
 
     @operation("import_file", IMPORTED, AccountInUse, KeyReused, TooManyImports, tag="Transfer", takes=(idempotency.HEADER,), files=FILES)
-    async def post(self) -> web.Response:
+    async def post(self, query: ImportQuery) -> web.Response:
         """Restore an export in a new account, or create and change tasks as a sheet or a calendar says: all of it or nothing.
 
-        The Content-Type says what it is: an export as JSON, CSV or iCalendar. A refusal names the lines that can't be taken.
+        The Content-Type says what it is, an export as JSON, CSV or iCalendar, and its charset where that isn't UTF-8. A refusal names the
+        lines that can't be taken; with skip the others are. What a calendar has besides tasks is passed over. The answer tells of what was.
         """
         key, media_type = idempotency.key(self.request), bodies.media_type(self.request)
         bodies.refuse_coding(self.request)
         if media_type not in FILES:
             raise UnsupportedMediaType(f"A file must be of type {', '.join(FILES)}.")
-        pieces = read_pieces(self.request, self.service.settings.import_max_bytes)
+        if query.skip and media_type == JSON:
+            raise InvalidInput(
+                FieldError("skip", "not_together", "doesn't go together with an export as JSON, which is restored as a whole")
+            )
+        encoding = None if media_type == JSON else find_encoding(self.request.charset)
+        pieces = read_pieces(self.request, self.service.settings.import_max_bytes, encoding)
         under_way = self.request.app[imports.IMPORTS]
-        imported = await imports.import_file(self.service, under_way, self.caller, media_type, pieces, key)
+        imported = await imports.import_file(self.service, under_way, self.caller, media_type, pieces, key, skip=query.skip)
         return web.Response(text=imported.json, content_type=JSON, headers={X_REVISION: str(imported.user_revision)})

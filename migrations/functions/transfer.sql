@@ -75,11 +75,15 @@ BEGIN
                     THEN 'swept' END;  -- it took so long that housekeeping, or a crash, took a part away; from now on the lock keeps them
 END $$;
 
--- Answer what an import did and, under its key, keep the answer.
-CREATE FUNCTION import_close(p_user_id bigint, p_before bigint, p_revision bigint, p_count bigint, p_key text, p_digest text) RETURNS text LANGUAGE plpgsql AS $$
+-- Answer what an import did and, under its key, keep the answer. Of what was skipped it tells the first hundred.
+CREATE FUNCTION import_close(p_user_id bigint, p_before bigint, p_revision bigint, p_count bigint, p_key text, p_digest text,
+                                        p_skipped jsonb DEFAULT '[]', p_skipped_count bigint DEFAULT 0) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
-    answer text := '{"before":' || p_before || ',"revision":' || p_revision || ',"count":' || p_count || '}';
+    answer text;
 BEGIN
+    SELECT '{"before":' || p_before || ',"revision":' || p_revision || ',"count":' || p_count
+           || ',"skipped":' || coalesce(jsonb_agg(x.told ORDER BY x.line), '[]') || ',"skipped_count":' || p_skipped_count || '}' INTO answer
+      FROM (SELECT t.told, (t.told -> 'line')::bigint AS line FROM jsonb_array_elements(p_skipped) t (told) ORDER BY 2 LIMIT 100) x;
     IF p_key IS NOT NULL THEN
         INSERT INTO idempotency_key (user_id, key, digest, answer, created_at) VALUES (p_user_id, p_key, p_digest, answer, now());
     END IF;
@@ -94,8 +98,10 @@ RETURNS TABLE (line bigint, task_id bigint, change jsonb, alike jsonb) LANGUAGE 
 $$;
 
 -- Change the tasks whose ids are named, by their ids, and create the others, by their lines, all in one moment. What is in the trash comes back;
--- what has been purged is created anew; a status that is one of `alike` stays. `faults` are lines that can't be done, and why: then nothing is.
+-- what has been purged is created anew; a status that is one of `alike` stays. `faults` are lines that can't be done, and why: then nothing is,
+-- or, where p_skip is true, what stands on the others. `p_skipped` has been skipped already.
 CREATE FUNCTION import_tasks(p_user_id bigint, p_generation bigint, p_import_id uuid, p_kept bigint, p_key text, p_digest text,
+                                        p_skip boolean, p_skipped jsonb, p_skipped_count bigint,
                                         OUT refused text, OUT answer text, OUT user_revision bigint, OUT faults jsonb) LANGUAGE plpgsql AS $$
 DECLARE
     opened record;
@@ -104,30 +110,37 @@ DECLARE
     part record;
     altered bigint;
     count bigint := 0;
+    left_out bigint[];  -- lines
 BEGIN
     SELECT * INTO opened FROM import_open(p_user_id, p_generation, p_import_id, p_kept, p_key, p_digest);
     s := opened.s; refused := opened.refused; answer := opened.answer; user_revision := s.revision; moment := next_moment(s);
     IF refused IS NOT NULL OR answer IS NOT NULL THEN
         RETURN;
     END IF;
-    SELECT jsonb_agg(jsonb_build_object('line', f.line, 'code', f.code, 'message', f.message) ORDER BY f.line) INTO faults
-      FROM (SELECT c.line, CASE WHEN c.line > c.first THEN 'repeated' ELSE 'not_found' END AS code,
+    SELECT jsonb_agg(jsonb_build_object('line', f.line, 'code', f.code, 'message', f.message) ORDER BY f.line) FILTER (WHERE f.number <= 100),
+           array_agg(f.line)
+      INTO faults, left_out
+      FROM (SELECT c.line, row_number() OVER (ORDER BY c.line) AS number,
+                   CASE WHEN c.line > c.first THEN 'repeated' ELSE 'not_found' END AS code,
                    CASE WHEN c.line > c.first THEN 'has the UID of line ' || c.first
                         ELSE 'is of a task that is gone: to create it anew, it needs name, description and status' END AS message
               FROM (SELECT x.line, x.change, t.id, min(x.line) OVER (PARTITION BY x.task_id) AS first
                       FROM import_changes(p_user_id, p_import_id) x LEFT JOIN task t ON t.user_id = p_user_id AND t.id = x.task_id
                      WHERE x.task_id IS NOT NULL) c
-             WHERE c.line > c.first OR (c.id IS NULL AND NOT c.change ?& ARRAY['name', 'description', 'status'])
-             ORDER BY c.line LIMIT 100) f;
-    IF faults IS NOT NULL THEN
+             WHERE c.line > c.first OR (c.id IS NULL AND NOT c.change ?& ARRAY['name', 'description', 'status'])) f;
+    IF faults IS NOT NULL AND NOT p_skip THEN
         RETURN;
     END IF;
+    SELECT p_skipped || coalesce(jsonb_agg(jsonb_build_object('line', f -> 'line', 'code', 'not_taken', 'reason', f -> 'message')), '[]')
+      INTO p_skipped FROM jsonb_array_elements(faults) f;
+    faults := NULL;
     FOR part IN  -- of few, since a loop reads some parts ahead, and a change may be long
         SELECT array_agg(c.id ORDER BY c.place) AS ids, array_agg(c.change ORDER BY c.place) AS changes
           FROM (SELECT t.id, row_number() OVER by_id_then_line AS place, (row_number() OVER by_id_then_line - 1) / 25 AS number,
                        CASE WHEN t.id IS NULL THEN x.change
                             ELSE CASE WHEN x.alike ? t.status THEN x.change - 'status' ELSE x.change END || '{"deleted": false}' END AS change
                   FROM import_changes(p_user_id, p_import_id) x LEFT JOIN task t ON t.user_id = p_user_id AND t.id = x.task_id
+                 WHERE x.line NOT IN (SELECT unnest(left_out))
                 WINDOW by_id_then_line AS (ORDER BY t.id NULLS LAST, x.line)) c
          GROUP BY c.number ORDER BY c.number
     LOOP
@@ -138,7 +151,8 @@ BEGIN
         count := count + altered;
         s.revision := coalesce(user_revision, s.revision);
     END LOOP;
-    answer := import_close(p_user_id, (opened.s).revision, s.revision, count, p_key, p_digest);
+    answer := import_close(p_user_id, (opened.s).revision, s.revision, count, p_key, p_digest,
+                           p_skipped, p_skipped_count + coalesce(cardinality(left_out), 0));
     user_revision := s.revision;
 END $$;
 

@@ -79,6 +79,8 @@ async def send(person: Person, call: Call) -> Answer:
             path = path.replace(f"{{{parameter['name']}}}", str(parameter["example"]))
         elif parameter["name"] == call.parameter:
             sent[parameter["in"]][call.parameter] = str(call.example)
+    if call.parameter == "separator":
+        sent["header"]["Accept"] = "text/csv"  # nothing else has one
     return await person(call.method.upper(), path, params=sent["query"], headers=sent["header"], **body(call))
 
 

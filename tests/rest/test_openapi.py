@@ -83,7 +83,7 @@ def test_what_is_one_of_a_few_words_has_a_name() -> None:
 
     schemas = DOCUMENT["components"]["schemas"]
     named = {name: schema for name, schema in schemas.items() if "enum" in schema}
-    assert {*named} == {"Status", "SortOrder", "ListFormat", "LoggedField", "EventKind", "ErrorCode"}
+    assert {*named} == {"Status", "SortOrder", "ListFormat", "Separator", "LoggedField", "EventKind", "ErrorCode", "SkipCode"}
     assert unnamed([DOCUMENT["paths"], [schema for name, schema in schemas.items() if name not in named]]) == []
 
 

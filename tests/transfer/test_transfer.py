@@ -185,6 +185,52 @@ async def test_each_form_has_a_tag_of_its_own(alice: Person) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "ics"])
+async def test_a_browser_keeps_it_as_a_file(alice: Person, form: str) -> None:
+    await alice.new_task()
+    for query in (f"?format={form}", f"?format={form}&limit=1"):
+        assert (await alice.get("/task" + query)).headers["Content-Disposition"] == f'attachment; filename="tasks.{form}"'
+    assert "Content-Disposition" not in (await alice.get("/task")).headers
+
+
+@pytest.mark.parametrize("query", ["format=csv&", ""])
+async def test_cells_are_separated_as_one_wishes(alice: Person, query: str) -> None:
+    for name in ("a,b;c", "second", "third"):
+        await alice.new_task(name=name)
+    headers = {} if query else {"Accept": CSV}
+    plain = await alice.get(f"/task?{query}", headers=headers)
+    answer = await alice.get(f"/task?{query}separator=;", headers=headers)
+    assert (answer.headers["Content-Type"], answer.headers["Content-Disposition"]) == (
+        "text/csv; charset=utf-8",
+        'attachment; filename="tasks.csv"',
+    )
+    rows = list(csv.DictReader(io.StringIO(answer.text.removeprefix("\ufeff"), newline=""), delimiter=";"))
+    assert rows == sheet(plain)
+    assert answer.headers["ETag"] != plain.headers["ETag"]
+    again = await alice.get(f"/task?{query}separator=%3B", headers=headers | {"If-None-Match": answer.headers["ETag"]})
+    assert again.status == 304
+    comma = await alice.get(f"/task?{query}separator=,", headers=headers)
+    assert (comma.text, comma.headers["ETag"]) == (plain.text, plain.headers["ETag"])
+    assert (await alice.post("/import", data=answer.text.encode(), headers={"Content-Type": CSV})).json["count"] == 0
+    path, found = f"/task?{query}separator=;&limit=2", []
+    for _ in range(2):
+        page = await alice.get(path, headers=headers)
+        found += list(csv.DictReader(io.StringIO(page.text.removeprefix("\ufeff"), newline=""), delimiter=";"))
+        path = page.headers.get("Link", "").partition(">")[0].removeprefix("<")
+    assert (found, path) == (rows, "")
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["separator=;", "format=ics&separator=;", "format=json&separator=;", "since=0&separator=;", "since=0&separator=,", "separator=,",
+     "format=csv&separator=", "format=csv&separator=%09", "format=csv&separator=;&separator=;"],
+)  # fmt: skip
+async def test_where_there_are_no_cells_a_separator_is_refused(alice: Person, query: str) -> None:
+    answer = await alice.get(f"/task?{query}")
+    is_problem(answer, 400)
+    assert {error["field"] for error in answer.json["errors"]} <= {"separator", "since"}
+
+
+@pytest.mark.parametrize("form", ["csv", "ics"])
 async def test_head_says_what_get_would(alice: Person, form: str) -> None:
     await alice.new_task()
     get, head = [await alice(method, f"/task?format={form}") for method in ("GET", "HEAD")]
