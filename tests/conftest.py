@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from argon2 import PasswordHasher
 from dotenv import load_dotenv
+from hypothesis import settings as hypothesis_settings
 
 import app
 import auth
@@ -26,6 +27,9 @@ from postgres.queries import Query
 from service import SERVICE, Service, database_configuration
 from settings import Settings
 from tests import document
+
+hypothesis_settings.register_profile("patient", deadline=None)  # no test depends on how fast the machine is
+hypothesis_settings.load_profile("patient")
 
 PASSWORD = "correct horse battery"  # everybody's
 Start = Callable[..., Awaitable[TestClient[Any, Any]]]

@@ -147,11 +147,9 @@ def _make_valid(case: Any) -> None:  # noqa: C901 - a list of small things
 def _make_a_file_valid(case: Any) -> None:
     if case.media_type in exports.EXAMPLES:  # of which no schema says what they are
         case.body = exports.EXAMPLES[case.media_type]
-    elif case.query:
-        case.query.pop("skip", None)  # an export is restored as a whole
-    if (
-        case.media_type not in exports.EXAMPLES and case.headers
-    ):  # an export is for a new account, so the answer is 409; but a key may have been answered, and so it is read first
+        return
+    (case.query or {}).pop("skip", None)  # an export is restored as a whole
+    if case.headers:  # it is for a new account, so the answer is 409; but a key may have been answered, and so it is read first
         case.headers.pop("Idempotency-Key", None)
 
 

@@ -87,7 +87,7 @@ BAD_QUERIES = [
     "revision=-1", "revision=1.0", "revision=9223372036854775807", "revision=9999999", f"revision={'9' * 30}", "since=-1", "since=x", "since=1&status=new",
     "since=1&revision=1", "at=yesterday", "at=2026-02-30T00:00:00Z", "at=2026-01-01T24:00:00Z", "at=2026-01-01", "revision=1&at=2026-01-01T00:00:00Z",
     "deleted=true&revision=1", "completion_at=02-10-2020&completion_from=02-10-2020", "completed_from=0001-01-01T00:00:00", "completed_to=infinity",
-    "%00=x", "%ff=x", ";", "&".join(f"x{n}=1" for n in range(150)), "&" * 3000, "q=" + "%cc%81" * 31, "token=1", "access_token=x", "__proto__=x", "status[]=new", "format=xml", "format=csv&format=csv", "format=",
+    "%00=x", "%ff=x", ";", "&".join(f"x{n}=1" for n in range(150)), "&" * 3000, "q=" + "%cc%81" * 31, "token=1", "access_token=x", "__proto__=x", "status[]=new", "format=xml", "format=csv&format=csv", "format=", "separator=;", "skip=yes",
 ]  # fmt: skip
 
 

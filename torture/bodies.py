@@ -155,11 +155,11 @@ def bad_file(mallory: Mallory, choose: random.Random) -> Made:
     """A sheet, a calendar or an export with something in it that can't be taken: then nothing of it is."""
     good, refused = SHEET + b"x,,new,\r\n" * choose.randrange(50), frozenset({400, 429})  # of hers only two are read at once
     no_row = choose.choice(
-        [b",,new,", b"x,,old,", b"x,,new,31-02-2020", b"x", b"x,,new,,,", b'"x,,new,', b"\xff,,new,", b"\0,,new,", b"x" * 201 + b",,new,"]
+        [b",,new,", b"x,,old,", b"x,,new,31-02-2020", b"x", b"x,,new,,,x", b'"x,,new,', b"\xff,,new,", b"\0,,new,", b"x" * 201 + b",,new,"]
     )
     kind, body = choose.choice([
-        ("text/csv", good + no_row + b"\r\n"), ("text/csv", good.replace(b"name", choose.choice([b"nmae", b"status", b""]))), ("text/csv", choose.randbytes(500)),
-        ("text/calendar", CALENDAR % (b"", b"20201002")), ("text/calendar", CALENDAR % (b"x", b"20200231")), ("text/calendar", b"x"), ("text/calendar", choose.randbytes(500)),
+        ("text/csv", good + no_row + b"\r\n"), ("text/csv", good.replace(b"name", choose.choice([b"nmae", b"status", b"x"]))), ("text/csv", choose.randbytes(500)),
+        ("text/calendar", CALENDAR % (b"x", b"tomorrow")), ("text/calendar", CALENDAR % (b"x", b"20200231")), ("text/calendar", b"x"), ("text/calendar", choose.randbytes(500)),
         (JSON, b"{}"), (JSON, choose.choice(list(NO_JSON.values()))), (JSON, b'{"tasks": [%s' % (b"[" * 5000)),
     ])  # fmt: skip
     if choose.random() < 0.2:
