@@ -5,7 +5,7 @@ from aiohttp import hdrs, web
 from auth import Resource
 from rest import bodies, conditions, idempotency, streamed_response
 from rest.bodies import JSON
-from rest.errors import EXTRA_HEADERS, UnsupportedMediaType
+from rest.errors import EXTRA_HEADERS
 from rest.idempotency import KeyReused
 from rest.operation import Answer, operation
 from server import responses
@@ -59,8 +59,8 @@ class Import(Resource):
         key, media_type = idempotency.key(self.request), bodies.media_type(self.request)
         bodies.refuse_coding(self.request)
         if media_type not in FILES:
-            raise UnsupportedMediaType(f"A file must be of type {', '.join(FILES)}.")
+            raise bodies.unsupported(self.request, f"A file must be of type {', '.join(FILES)}.", FILES)
         pieces = read_pieces(self.request, self.service.settings.import_max_bytes)
         under_way = self.request.app[imports.IMPORTS]
         imported = await imports.import_file(self.service, under_way, self.caller, media_type, pieces, key)
-        return web.Response(text=imported.json, content_type=JSON, headers={X_REVISION: str(imported.user_revision)})
+        return web.Response(text=f"{imported.json}\n", content_type=JSON, headers={X_REVISION: str(imported.user_revision)})
