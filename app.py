@@ -108,7 +108,7 @@ def middlewares(given: Settings, under_way: overload.UnderWay) -> list[Middlewar
 def document() -> bytes:
     """Return the OpenAPI document."""
     public = [route for route in PUBLIC if route not in docs_pages.PAGES]
-    return orjson.dumps(openapi.make(INFO, public, PRIVATE, OPERATORS, PARTICULARS))
+    return orjson.dumps(openapi.make(INFO, public, PRIVATE, OPERATORS, PARTICULARS), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def connection_limits(given: Settings) -> ConnectionLimits:

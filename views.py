@@ -14,6 +14,7 @@ from rest import conditions, idempotency, negotiation, streamed_response
 from rest.errors import NotFound, Unavailable
 from rest.idempotency import KeyReused
 from rest.operation import Answer, operation
+from server.responses import json_answer
 from tasks import listing, store
 from tasks.errors import X_REVISION, HistoryGone, ListUnchanged, TaskPurged
 from tasks.listing import TaskListing
@@ -32,6 +33,7 @@ class Health(BaseModel):
     status: Literal["ok"] = "ok"
 
 
+WELL = f"{Health().model_dump_json()}\n".encode()
 CREATED_TASK = Answer(Task, HTTPStatus.CREATED, (*SHOWN, "Location"))
 CHANGED_TASK = Answer(Task, headers=("X-Revision",))
 DELETED = Answer(None, HTTPStatus.NO_CONTENT, ("X-Revision",))
@@ -148,7 +150,7 @@ class Live(Resource):
     @operation("check_liveness", HEALTH, tag="Service")
     async def get(self) -> web.Response:
         """Say that this process answers."""
-        return web.json_response(Health().model_dump())
+        return json_answer(WELL, {})
 
 
 class Metrics(Resource):
@@ -171,4 +173,4 @@ class Ready(Resource):
         """Say that the database answers and has this version's schema."""
         if trouble := await self.service.database.check():
             raise Unavailable(trouble)
-        return web.json_response(Health().model_dump())
+        return json_answer(WELL, {})

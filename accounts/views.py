@@ -30,7 +30,7 @@ class AccountResource(Resource):
     def token_answer(self, token: Token, status: int = HTTPStatus.OK) -> web.Response:
         """Answer with a token, which nobody is to store."""
         self.request[EXTRA_HEADERS][hdrs.CACHE_CONTROL] = "no-store"
-        return web.Response(text=token.model_dump_json(), status=status, content_type="application/json")
+        return web.Response(text=f"{token.model_dump_json()}\n", status=status, content_type="application/json")
 
 
 class Accounts(AccountResource):

@@ -52,7 +52,7 @@ class Undone:
     @property
     def json(self) -> bytes:
         """The whole, as clients see it."""
-        return b'{"before":%d,"revision":%d,"count":%d,"tasks":[%b]}' % (self.before, self.revision, self.count, self.tasks)
+        return b'{"before":%d,"revision":%d,"count":%d,"tasks":[%b]}\n' % (self.before, self.revision, self.count, self.tasks)
 
 
 # The logs

@@ -1,7 +1,9 @@
 """The fields of a request: the query string's, and the body's in each of the three types that it may have."""
 
+import codecs
 import json
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import parse_qsl
 
@@ -16,6 +18,7 @@ FORM, MULTIPART, JSON = "application/x-www-form-urlencoded", "multipart/form-dat
 MAX_FIELDS = 100
 MAX_BOUNDARY_BYTES = 70  # RFC 2046, section 5.1.1
 UNKNOWN = "application/octet-stream"  # as good as no type (RFC 9110, section 8.3): some clients send it where there is no body
+ACCEPT_PATCH = "Accept-Patch"
 UNCODED = (b"7bit", b"8bit", b"binary")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _LIKE_JSON = re.compile(r"(\ufeff|%EF%BB%BF|[ \t\r\n+]|%20|%09|%0D|%0A)*([{[]|%7B|%5B)", re.IGNORECASE)
@@ -56,16 +59,24 @@ async def read_body(request: web.Request) -> Fields:
             _malformed(f"The body looks like JSON, but its type says that it is a form: send Content-Type: {JSON}.")
         return Fields(_form(form, "The form"))
     if content_type == JSON:
-        return Fields(_json(_text(body)), textual=False)
+        return Fields(_json(_text(body.removeprefix(codecs.BOM_UTF8))), textual=False)  # which may be ignored (RFC 8259, section 8.1)
     if content_type == MULTIPART:
         return _multipart(request.headers[hdrs.CONTENT_TYPE], body)
-    raise UnsupportedMediaType(f"A body must be of type {FORM}, {MULTIPART} or {JSON}.")
+    raise unsupported(request, f"A body must be of type {FORM}, {MULTIPART} or {JSON}.", (FORM, MULTIPART, JSON))
+
+
+def unsupported(request: web.Request, detail: str, taken: Iterable[str]) -> UnsupportedMediaType:
+    """Return the refusal of a body's type, with those that are taken in a header (RFC 9110, section 15.5.16; RFC 5789, section 2.2)."""
+    return UnsupportedMediaType(detail, headers={ACCEPT_PATCH if request.method == hdrs.METH_PATCH else hdrs.ACCEPT: ", ".join(taken)})
 
 
 def refuse_coding(request: web.Request) -> None:
-    """Raise UnsupportedMediaType where the body is in a coding."""
-    if hdrs.CONTENT_ENCODING in request.headers:
-        raise UnsupportedMediaType("A body must be sent as it is, without Content-Encoding.")
+    """Raise UnsupportedMediaType where the body is in a coding; `identity` says that it isn't (RFC 9110, section 8.4.1)."""
+    if hdrs.CONTENT_ENCODING not in request.headers:
+        return
+    codings = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING)).lower().split(",")
+    if {coding.strip() for coding in codings} - {"identity", ""}:
+        raise UnsupportedMediaType("A body must be sent as it is, without Content-Encoding.", headers={hdrs.ACCEPT_ENCODING: "identity"})
 
 
 def media_type(request: web.Request) -> str | None:

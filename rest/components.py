@@ -12,6 +12,9 @@ from rest.errors import PROBLEM, Failure
 
 REFERENCE = "#/components/{kind}/{name}"
 HEADERS = {  # what answers carry: words and an example
+    "Accept": ("the types that are taken", "application/json"),
+    "Accept-Encoding": ("the codings that are taken, where it was sent in another", "identity"),
+    "Accept-Patch": ("the types that are taken (RFC 5789)", "application/json"),
     "ETag": ("the tag of what is shown, for If-Match and If-None-Match", '"7"'),
     "RateLimit": ("what is left of the quotas, and for how many seconds (draft-ietf-httpapi-ratelimit-headers-11)", '"address";r=9;t=60'),
     "RateLimit-Policy": ("the quotas: so many requests in so many seconds", '"address";q=10;w=60'),

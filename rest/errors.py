@@ -96,7 +96,12 @@ class Failure(Exception):
 
     def response(self) -> web.Response:
         """Return the answer."""
-        return web.Response(status=self.status, body=orjson.dumps(self.document()), headers=self.headers, content_type=PROBLEM)
+        return web.Response(
+            status=self.status,
+            body=orjson.dumps(self.document(), option=orjson.OPT_APPEND_NEWLINE),
+            headers=self.headers,
+            content_type=PROBLEM,
+        )
 
 
 class FieldError(dict[str, Any]):

@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from rest import quotas
-from rest.bodies import FORM, JSON, MULTIPART
+from rest.bodies import ACCEPT_PATCH, FORM, JSON, MULTIPART
 from rest.components import Components
 from rest.errors import (
     ChangedMeanwhile,
@@ -141,6 +141,8 @@ def _operation(
         }
     for status in sorted({failure.status for failure in failures}):
         told = {*particulars.of_a_snapshot} & {*answer.headers} if status in AFTER_READING else set()
+        if status == HTTPStatus.UNSUPPORTED_MEDIA_TYPE:
+            told |= {ACCEPT_PATCH if method == "patch" else "Accept", "Accept-Encoding"}
         sometimes = {*quotas.HEADERS} & {*answer.sometimes} | told
         refusals = [failure for failure in failures if failure.status == status]
         made["responses"][str(int(status))] = components.refusal(refusals, sometimes)

@@ -37,7 +37,7 @@ class TooManyConnections(Overloaded):
 
 def refusal() -> Refusal:
     """Return what a connection is refused with for which there is no room."""
-    problem = orjson.dumps(TooManyConnections().document())
+    problem = orjson.dumps(TooManyConnections().document(), option=orjson.OPT_APPEND_NEWLINE)
     fields = {"Content-Type": PROBLEM, "Content-Length": f"{len(problem)}", "Retry-After": "1", "Connection": "close"}
     head = "HTTP/1.1 503 Service Unavailable\r\n" + "".join(f"{name}: {value}\r\n" for name, value in (fields | HEADERS).items())
     return Refusal(f"{head}\r\n".encode() + problem, HEADERS, lambda: REFUSALS.count((TooManyConnections.kind,)))

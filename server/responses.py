@@ -15,7 +15,7 @@ CONTENT_TYPE = "application/json; charset=utf-8"
 
 
 def json_answer(body: bytes, headers: Mapping[str, str], status: int = HTTPStatus.OK) -> web.Response:
-    """Return an answer of JSON."""
+    """Return an answer of JSON, which ends with a line feed: a terminal shows it."""
     kind = ShortResponse if len(body) < LONG_BYTES else LongResponse
     return kind(body=body, status=status, headers={hdrs.CONTENT_TYPE: CONTENT_TYPE, **headers})
 

@@ -47,14 +47,14 @@ class TaskResource(Resource):
     def task_answer(self, task: TaskAsStored, status: int = HTTPStatus.OK) -> web.Response:
         """Answer with a task and its tag, or with 304 to a client that has it."""
         self.request[EXTRA_HEADERS][X_REVISION] = str(task.user_revision)
-        return conditions.answer(self.request, task.json.encode(), conditions.revision_tag(task.revision, LOOK), status)
+        return conditions.answer(self.request, f"{task.json}\n".encode(), conditions.revision_tag(task.revision, LOOK), status)
 
     async def page_answer(self, asked: Listing) -> web.Response:
         """Answer with a page of a listing, its tag and a link to the next; or with 304 to a client that has it, for whom it isn't made."""
         if known := await self.known_answer(asked):
             return known
         listed = await asked.page()
-        response = conditions.answer(self.request, b"[%b]" % listed.json, self.page_tag(asked, listed.state))
+        response = conditions.answer(self.request, b"[%b]\n" % listed.json, self.page_tag(asked, listed.state))
         if listed.cursor and response.status == HTTPStatus.OK:
             self.link(response, asked, listed.cursor)
         return with_purged(response, listed.state)

@@ -59,6 +59,7 @@ def faults_of(method: str, path: str, status: int, headers: Any, body: bytes | N
     if media_type not in content:
         return [*found, f"the type {media_type!r} is not documented"]
     if body is not None and media_type.endswith("json"):
+        found += [] if body.endswith(b"\n") else ["it doesn't end with a line feed"]
         found += [
             f"at {error.json_path}: {error.message}"
             for error in validator(json.dumps(content[media_type]["schema"])).iter_errors(json.loads(body))

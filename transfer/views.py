@@ -6,7 +6,7 @@ from pydantic import Field
 from auth import Resource
 from rest import bodies, conditions, idempotency, streamed_response
 from rest.bodies import JSON
-from rest.errors import EXTRA_HEADERS, FieldError, InvalidInput, UnsupportedMediaType
+from rest.errors import EXTRA_HEADERS, FieldError, InvalidInput
 from rest.idempotency import KeyReused
 from rest.operation import Answer, operation
 from rest.values import Flag, Strict
@@ -69,7 +69,7 @@ class Import(Resource):
         key, media_type = idempotency.key(self.request), bodies.media_type(self.request)
         bodies.refuse_coding(self.request)
         if media_type not in FILES:
-            raise UnsupportedMediaType(f"A file must be of type {', '.join(FILES)}.")
+            raise bodies.unsupported(self.request, f"A file must be of type {', '.join(FILES)}.", FILES)
         if query.skip and media_type == JSON:
             raise InvalidInput(
                 FieldError("skip", "not_together", "doesn't go together with an export as JSON, which is restored as a whole")
@@ -78,4 +78,4 @@ class Import(Resource):
         pieces = read_pieces(self.request, self.service.settings.import_max_bytes, encoding)
         under_way = self.request.app[imports.IMPORTS]
         imported = await imports.import_file(self.service, under_way, self.caller, media_type, pieces, key, skip=query.skip)
-        return web.Response(text=imported.json, content_type=JSON, headers={X_REVISION: str(imported.user_revision)})
+        return web.Response(text=f"{imported.json}\n", content_type=JSON, headers={X_REVISION: str(imported.user_revision)})

@@ -339,7 +339,8 @@ async def test_a_password_is_never_logged_nor_sent_back(stranger: Person, logged
 async def test_login_and_password_are_both_asked_for(stranger: Person, path: str) -> None:
     for sent in ({}, {"login": 1, "password": None}, {"login": [], "password": {}, "is_admin": True}):
         answer = await stranger.post(path, json=sent)
-        assert (answer.status, {error["field"] for error in answer.json["errors"]}) == (400, {"login", "password"} | set(sent))
+        named = {"login", "password"} | ({"body"} if "is_admin" in sent else set())  # a name that isn't known isn't shown here
+        assert (answer.status, {error["field"] for error in answer.json["errors"]}) == (400, named)
 
 
 async def test_an_unknown_login_and_a_wrong_password_get_one_answer(stranger: Person) -> None:

@@ -186,7 +186,7 @@ async def test_a_body_of_another_type_is_415(alice: Person, kind: str) -> None:
     assert (await send(alice, kind, body)).status == 201
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "identity", "x", ""])
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "x", "identity, gzip", "gzip, identity", "identity;q=1"])
 async def test_a_body_in_any_content_encoding_is_415(alice: Person, coding: str) -> None:
     for kind in (FORM, MULTIPART, JSON):
         body = encode(kind, *TASK.items())
@@ -195,7 +195,40 @@ async def test_a_body_in_any_content_encoding_is_415(alice: Person, coding: str)
         )
         assert answer.startswith(b"HTTP/1.1 415 "), answer
         assert b"application/problem+json" in answer
+        assert b"Accept-Encoding: identity\r\n" in answer
         assert (await send(alice, kind, body)).status == 201
+
+
+@pytest.mark.parametrize("codings", [["identity"], ["Identity"], ["identity, IDENTITY"], ["identity", "identity"], [""], [" , identity,"]])
+async def test_identity_is_no_coding(alice: Person, codings: list[str]) -> None:
+    headers = [f"Content-Encoding: {coding}" for coding in codings]
+    for kind, path, body in (
+        *((kind, "/task", encode(kind, *TASK.items())) for kind in (FORM, MULTIPART, JSON)),
+        ("text/csv", "/import", b"name,description,status\nBuy milk,,new\n"),
+    ):
+        answer = await exchange(alice.client, request_of(alice, f"POST {path}", f"Content-Type: {kind}", *headers, body=body))
+        assert answer.startswith((b"HTTP/1.1 201 ", b"HTTP/1.1 200 ")), answer
+
+
+async def test_a_415_says_which_types_are_taken(alice: Person) -> None:
+    await alice.new_task()
+    taken = "application/x-www-form-urlencoded, multipart/form-data, application/json"
+    for method, path, name, types in (
+        ("POST", "/task", "Accept", taken),
+        ("POST", "/register", "Accept", taken),
+        ("PUT", "/task/1", "Accept", taken),
+        ("PATCH", "/task/1", "Accept-Patch", taken),
+        ("POST", "/import", "Accept", "application/json, text/csv, text/calendar"),
+    ):
+        answer = await send(alice, "text/plain", b"x", method, path)
+        is_problem(answer, 415)
+        assert {header: answer.headers[header] for header in answer.headers if header.startswith("Accept")} == {name: types}
+
+
+async def test_a_byte_order_mark_before_json_is_ignored(alice: Person) -> None:
+    """RFC 8259, section 8.1. Before a form it is a part of the first name (WHATWG URL, section 5.1)."""
+    for kind, status in ((JSON, 201), (FORM, 400)):
+        assert (await send(alice, kind, b"\xef\xbb\xbf" + encode(kind, *TASK.items()))).status == status
 
 
 async def test_a_body_without_a_type_is_415(alice: Person) -> None:
@@ -344,7 +377,8 @@ NO_JSON = {
     "true": b"true",
     "null": b"null",
     "an empty text": b'""',
-    "a byte order mark": b"\xef\xbb\xbf{}",
+    "two byte order marks": b"\xef\xbb\xbf\xef\xbb\xbf{}",
+    "a byte order mark alone": b"\xef\xbb\xbf",
     "utf-16": "{}".encode("utf-16"),
     "utf-32": "{}".encode("utf-32"),
     "a raw NUL": b'{"name": "\0"}',
