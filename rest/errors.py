@@ -180,8 +180,10 @@ class RequestTimeout(Failure):
     kind = "request-timeout"
     detail = "The request took too long to arrive: send it again."
 
-    def __init__(self, detail: str = "") -> None:
-        super().__init__(detail, headers={"Connection": "close"})  # RFC 9110, section 15.5.9
+    def response(self) -> web.Response:
+        response = super().response()
+        response.force_close()  # RFC 9110, section 15.5.9
+        return response
 
 
 class UnsupportedMediaType(Failure):

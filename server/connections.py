@@ -7,6 +7,7 @@ slowly a client reads, no deadline for a head but the one for idleness, and an e
 import asyncio
 import fcntl
 import socket
+import struct
 import sys
 import termios
 from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +35,7 @@ SECONDS_FOR_SUCCESSORS = 1  # in which a worker that stops still takes connectio
 SECONDS_FOR_A_LAST_REQUEST = 2  # on a connection that is idle when the service stops
 SECONDS_BETWEEN_LOOKS = 0.02  # whether all connections have ended
 SECONDS_TO_BREAK_OFF = 1  # what goes on beyond its time when the service stops
+RESET, FINISH = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)  # how a socket is closed, by SO_LINGER
 
 web_protocol.MAX_MSG_QUEUE_SIZE = REQUESTS_AHEAD
 
@@ -186,6 +188,8 @@ class Connection(RequestHandler):
 
     def abort(self) -> None:
         """Abandon the client."""
+        self._end_of_slowness()
+        close_by(self._wire, RESET)
         self._wire.abort()
 
     # The end
@@ -218,6 +222,14 @@ def _head_size(message: Any) -> int:
 
 def _last(message: Any) -> Any:
     return message._replace(should_close=True)
+
+
+def close_by(transport: asyncio.Transport, how: bytes) -> None:
+    """Say how the system is to close a connection, whoever lets it: by RESET, be it that the process is killed, or by FINISH.
+
+    A client of HTTP/1.0 takes what has come before the latter for the whole of an answer that has no length.
+    """
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
 
 
 def pieces(connection: RequestHandler, body: bytes) -> Iterator[bytes]:
