@@ -10,12 +10,12 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from http import HTTPStatus
 from typing import Any, NamedTuple, cast
 
-from aiohttp import web, web_protocol
+from aiohttp import HttpVersion10, HttpVersion11, web, web_protocol
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
@@ -35,6 +35,8 @@ SECONDS_FOR_SUCCESSORS = 1  # in which a worker that stops still takes connectio
 SECONDS_FOR_A_LAST_REQUEST = 2  # on a connection that is idle when the service stops
 SECONDS_BETWEEN_LOOKS = 0.02  # whether all connections have ended
 SECONDS_TO_BREAK_OFF = 1  # what goes on beyond its time when the service stops
+VERSIONS = HttpVersion10, HttpVersion11  # that are spoken here; the parser lets 0.9 and 2.0 through as well
+OTHER_VERSION = HttpProcessingError(code=HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, message="This service speaks HTTP/1.1 and HTTP/1.0.")
 RESET, FINISH = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)  # how a socket is closed, by SO_LINGER
 
 web_protocol.MAX_MSG_QUEUE_SIZE = REQUESTS_AHEAD
@@ -132,14 +134,19 @@ class Connection(RequestHandler):
 
     def _refuse_head(self) -> None:
         error = HttpProcessingError(code=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message="The head of the request is too large.")
-        self._messages.append((_ErrInfo(error.code, error, error.message), EMPTY_PAYLOAD))
+        self._messages.append((_told(error), EMPTY_PAYLOAD))
         self._is_refused = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def _handle_request(self, request: web.BaseRequest, start_time: float | None, request_handler: Any) -> Coroutine[Any, Any, Any]:
+        if request._version not in VERSIONS:  # RFC 9110, section 15.6.6
+            request_handler, request._version = self._make_error_handler(_told(OTHER_VERSION)), HttpVersion10
+        return super()._handle_request(request, start_time, request_handler)
+
     def _make_error_handler(self, err_info: _ErrInfo) -> Any:
         NO_HTTP.count()
-        return super()._make_error_handler(err_info)
+        return super()._make_error_handler(_told(OTHER_VERSION) if "Invalid HTTP version" in err_info.message else err_info)
 
     def handle_error(self, *arguments: Any, **options: Any) -> web.StreamResponse:
         response = super().handle_error(*arguments, **options)
@@ -214,6 +221,10 @@ class Connection(RequestHandler):
             self._current_request._message = _last(self._current_request._message)
         if make_request := self._request_factory:
             self._request_factory = lambda message, *others: make_request(_last(message), *others)
+
+
+def _told(error: HttpProcessingError) -> _ErrInfo:
+    return _ErrInfo(error.code, error, error.message)
 
 
 def _head_size(message: Any) -> int:

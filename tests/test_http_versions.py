@@ -212,3 +212,38 @@ async def test_a_part_of_an_answer_never_looks_whole(monkeypatch: pytest.MonkeyP
         await line.reader.read()
     await house.hang_up()
     await house.runner.cleanup()
+
+
+# Versions that aren't spoken
+
+
+@pytest.mark.parametrize(
+    "request_line", ["GET /task HTTP/2.0", "GET /task HTTP/0.9", "GET /task", "GET /task HTTP/3.0", "GET /task HTTP/1.2"]
+)
+async def test_other_versions_are_refused(call: Call, request_line: str) -> None:
+    line = await call()
+    line.send("GET /health/live HTTP/1.1")
+    assert (await line.answer()).status == 200
+    line.send(request_line)
+    answer = await line.answer()
+    assert (answer.version, answer.status) == ("HTTP/1.0", 505)
+    assert answer.body == b"This service speaks HTTP/1.1 and HTTP/1.0."
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert await line.to_the_end() == b""
+
+
+@pytest.mark.parametrize("request_line", ["GET /task HTTP/11", "GET /task HTTP/2", "GET /task http/1.1", "PRI * HTTP/2.0"])
+async def test_what_is_no_http_is_no_version(call: Call, request_line: str) -> None:
+    line = await call()
+    line.send(request_line)
+    assert (await line.answer()).status == 400
+    assert await line.to_the_end() == b""
+
+
+async def test_nobody_goes_on_in_http_2(call: Call) -> None:
+    line = await call()
+    line.send("GET /health/live HTTP/1.1", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk")
+    assert (await line.answer()).status == 200
+    line.send("GET /health/live HTTP/1.1", "Connection: Upgrade", "Upgrade: websocket", body=b"GET /task HTTP/2.0\r\n\r\n")
+    assert (await line.answer()).status == 200
+    assert (await line.answer()).status == 505
