@@ -30,7 +30,7 @@ PRIVATE_HEADERS: dict[str, str] = {hdrs.CACHE_CONTROL: "private, no-cache", hdrs
 # It would log a traceback for every bad token, with what the client wrote in it.
 logging.getLogger("aiohttp_jwt.middleware").disabled = True
 # PyJWT would refuse a token that another host issued a moment ago if that one's clock is ahead, and aiohttp-jwt has no way to say so.
-jwt.api_jwt._jwt_global_obj.options["verify_iat"] = False  # Claims looks at it
+jwt.api_jwt._jwt_global_obj.options["verify_iat"] = False  # noqa: SLF001 - Claims looks at it
 
 
 class Access(NamedTuple):
