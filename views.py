@@ -62,7 +62,7 @@ class TaskList(TaskResource):
         """
         created = await store.create_task(self.service, self.caller, task, idempotency.key(self.request))
         response = self.task_answer(created, HTTPStatus.CREATED)
-        response.headers[hdrs.LOCATION] = f"/task/{created.id}"
+        response.headers[hdrs.LOCATION] = f"{self.service.settings.public_path}/task/{created.id}"
         return response
 
     async def _answer_in_form(self, asked: TaskListing, form: Form) -> web.StreamResponse:
