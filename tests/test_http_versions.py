@@ -159,7 +159,7 @@ async def test_a_stream_of_events_is_no_exception(
 
 
 async def test_a_request_that_took_too_long_to_arrive_is_the_last(call: Call) -> None:
-    line = await call(request_timeout_seconds=0.3)
+    line = await call(request_timeout_seconds=1)
     line.send("POST /task HTTP/1.1", "Content-Type: application/json", "Content-Length: 4", body=b"tr")
     answer = await line.answer()
     assert (answer.status, answer.headers["connection"]) == (408, "close")
@@ -196,7 +196,7 @@ async def test_a_part_of_an_answer_never_looks_whole(monkeypatch: pytest.MonkeyP
         return await streamed_response.send(request, web.StreamResponse(), body())
 
     application = web.Application()
-    application[connections.LIMITS] = USUAL._replace(request_timeout_seconds=0.2)
+    application[connections.LIMITS] = USUAL._replace(request_timeout_seconds=1)
     application.router.add_get("/here", handler)
     house = House(Runner(application))
     await house.runner.setup()
