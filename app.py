@@ -105,10 +105,11 @@ def middlewares(given: Settings, under_way: overload.UnderWay) -> list[Middlewar
 
 
 @cache
-def document() -> bytes:
+def document(public_url: str = "", public_path: str = "") -> bytes:
     """Return the OpenAPI document."""
     public = [route for route in PUBLIC if route not in docs_pages.PAGES]
-    return orjson.dumps(openapi.make(INFO, public, PRIVATE, OPERATORS, PARTICULARS), option=orjson.OPT_APPEND_NEWLINE)
+    particulars = PARTICULARS._replace(public_url=public_url, public_path=public_path)
+    return orjson.dumps(openapi.make(INFO, public, PRIVATE, OPERATORS, particulars), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def connection_limits(given: Settings) -> ConnectionLimits:
@@ -130,7 +131,8 @@ async def create_app(given: Settings | None = None) -> web.Application:
     app[operation.CONTEXT] = AccountLimits(given.password_min_length, given.token_lifetime_max_seconds)
     app[connections.LIMITS] = connection_limits(given)
     app[connections.REFUSAL] = overload.refusal()
-    app[docs_pages.DOCUMENT] = document()
+    app[errors.PUBLIC_PATH] = given.public_path
+    app[docs_pages.DOCUMENT] = document(given.public_url, given.public_path)
     if given.metrics_token:
         app.add_routes(OPERATORS)
         app.cleanup_ctx.append(metrics.writing)

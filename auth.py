@@ -23,11 +23,14 @@ from telemetry.logs import USER_ID
 ALGORITHM = "HS256"
 MAX_REMEMBERED = 10_000  # verified tokens per worker, at some 600 bytes
 MAX_REMEMBERED_LENGTH = 300  # as it was sent: a token of ours with its scheme has some 200 bytes, and may come with thousands of spaces
+SECONDS_AHEAD = 60  # at most, of the clock of the host that issued a token
 GENERATIONS = 2**53  # the largest that every JSON parser reads exactly
 PRIVATE_HEADERS: dict[str, str] = {hdrs.CACHE_CONTROL: "private, no-cache", hdrs.VARY: "Authorization, Accept"}
 
 # It would log a traceback for every bad token, with what the client wrote in it.
 logging.getLogger("aiohttp_jwt.middleware").disabled = True
+# PyJWT would refuse a token that another host issued a moment ago if that one's clock is ahead, and aiohttp-jwt has no way to say so.
+jwt.api_jwt._jwt_global_obj.options["verify_iat"] = False  # noqa: SLF001 - Claims looks at it
 
 
 class Access(NamedTuple):
@@ -68,9 +71,14 @@ class Claims(BaseModel):
     gen: int
 
     def caller(self) -> Caller:
-        """Return who it is. Raises InvalidToken where it would live longer than we ever said, or names nobody."""
+        """Return who it is. Raises InvalidToken where it is of the future, would live longer than we ever said, or names nobody."""
         user_id = int(self.sub)
-        if self.exp - self.iat > MAX_TOKEN_LIFETIME_SECONDS or user_id >= 2**63 or not 0 <= self.gen < GENERATIONS:
+        if (
+            self.iat > time.time() + SECONDS_AHEAD
+            or self.exp - self.iat > MAX_TOKEN_LIFETIME_SECONDS
+            or user_id >= 2**63
+            or not 0 <= self.gen < GENERATIONS
+        ):
             raise InvalidToken()
         return Caller(user_id, self.gen)
 

@@ -23,10 +23,23 @@ def _secret(least_bytes: int) -> AfterValidator:
     return AfterValidator(check)
 
 
+_ORIGIN = r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::[0-9]{1,5})?"
+_PATH = r"(?:/(?!\.\.?(?:/|$))(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*"
+
+
 def _origin(value: str) -> str:
-    if not re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?", value):
+    if not re.fullmatch(_ORIGIN, value):
         raise ValueError("needs origins as browsers send them, such as https://tasks.example, without a path")
     return value
+
+
+def _public_url(value: str) -> str:
+    url = value.removesuffix("/")
+    if value and not re.fullmatch(_ORIGIN + _PATH, url):
+        raise ValueError(
+            "needs the address of the service as clients write it, such as https://example.org/tasks: host in lower case, no ?, # or @"
+        )
+    return url
 
 
 _WithCommas = BeforeValidator(lambda text: [part.strip() for part in text.split(",") if part.strip()])
@@ -94,6 +107,9 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[tuple[IPvAnyNetwork, ...], NoDecode, _WithCommas] = Field(
         (), validate_default=False, description="networks whose `X-Forwarded-For` is believed, such as `10.0.0.0/8,::1`"
     )
+    public_url: Annotated[str, AfterValidator(_public_url)] = Field(
+        "", description="where clients find the service if a proxy strips a path, such as `https://example.org/tasks`"
+    )
     cors_origins: Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, _WithCommas] = Field(
         (), validate_default=False, description="origins whose pages may use the API, such as `https://tasks.example,http://localhost:3000`"
     )
@@ -111,6 +127,11 @@ class Settings(BaseSettings):
     def jwt_secrets(self) -> list[str]:
         """The secret that signs, and the one before it if that is still good."""
         return [secret.get_secret_value() for secret in (self.jwt_secret, self.jwt_secret_previous) if secret]
+
+    @cached_property
+    def public_path(self) -> str:
+        """The path that a proxy strips, and that is put before ours where clients are told of them."""
+        return re.sub("^https?://[^/]+", "", self.public_url)
 
     @property
     def address(self) -> str:

@@ -65,7 +65,7 @@ class TaskList(TaskResource):
         await self.refuse_known()
         created = await store.create_task(self.service, self.caller, task, idempotency.key(self.request))
         response = self.task_answer(created, HTTPStatus.CREATED)
-        response.headers[hdrs.LOCATION] = f"/task/{created.id}"
+        response.headers[hdrs.LOCATION] = f"{self.service.settings.public_path}/task/{created.id}"
         return response
 
     async def refuse_known(self) -> None:

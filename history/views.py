@@ -79,6 +79,7 @@ class Events(Resource):
                 ping_interval=event_stream.SECONDS_BETWEEN_COMMENTS,
                 send_timeout=event_stream.SECONDS_OF_PATIENCE,
             )
+            del response.headers[hdrs.CONNECTION]  # it says keep-alive to everybody; aiohttp says what is so
             if self.request.method == hdrs.METH_HEAD:
                 return web.Response(headers=response.headers)
             async with answering(self.request, response), response:

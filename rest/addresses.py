@@ -1,5 +1,6 @@
 """Where a request comes from: its peer, or what a proxy says that is trusted."""
 
+import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
@@ -10,19 +11,23 @@ Network = IPv4Network | IPv6Network
 
 NOWHERE = IPv4Address(0)  # for a peer that has none: it has gone, or came by a socket of the file system
 MAX_PROXIES = 20  # in a row: nobody makes us read a longer list
+MEMBER = re.compile(r"(?:\[([^\[\]]+)\]|([0-9.]+))(?::[0-9]{1,5})?")  # as some proxies write it
 
 
 def client(request: web.Request, trusted: Sequence[Network]) -> Address:
     """Return the client's address: the peer's or, where that is trusted, the rightmost in X-Forwarded-For that isn't.
 
-    Each proxy appends whom it heard, so what is further left may be anybody's invention. Where the header is missing or
-    malformed it is the peer's; where all in it are trusted, the first.
+    Each proxy appends whom it heard, some with a port, so what is further left may be anybody's invention. Where the header is
+    missing, or what counts in it is no address (`unknown`), it is the peer's; where all in it are trusted, the first.
     """
     peer = address = _read(request.remote or "") or NOWHERE
     if not _is_in(peer, trusted):
         return peer
     for text in reversed(",".join(request.headers.getall("X-Forwarded-For", [])).rsplit(",", MAX_PROXIES)):
-        address = _read(text.strip(" \t")) or NOWHERE
+        if not (text := text.strip(" \t")):
+            continue  # RFC 9110, section 5.6.1
+        form = MEMBER.fullmatch(text)
+        address = _read(form[1] or form[2] if form else text) or NOWHERE
         if address == NOWHERE:
             return peer
         if not _is_in(address, trusted):

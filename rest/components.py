@@ -51,9 +51,9 @@ class _Generator(GenerateJsonSchema):
 class Components:
     """The components that have been met; each method adds what is new to it and returns a reference, or an object that holds some."""
 
-    def __init__(self, headers: Mapping[str, tuple[str, str]]) -> None:
-        """`headers` are those that the answers of one service carry besides, like HEADERS."""
-        self._known_headers = {**HEADERS, **headers}
+    def __init__(self, headers: Mapping[str, tuple[str, str]], public_path: str) -> None:
+        """`headers` are those that the answers of one service carry besides, like HEADERS; the path stands before those of addresses."""
+        self._known_headers, self._public_path = {**HEADERS, **headers}, public_path
         self.made: dict[str, dict[str, Any]] = {"schemas": {}, "headers": {}, "parameters": {}, "examples": {}, "responses": {}}
 
     def _shared(self, kind: str, name: str, component: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +133,8 @@ class Components:
         return self._shared("responses", name, refusal)
 
     def _failure(self, failure: type[Failure]) -> dict[str, Any]:
-        return self._shared("examples", _name(failure), {"value": orjson.loads(orjson.dumps(failure.example().document()))})
+        document = failure.example().document(self._public_path)
+        return self._shared("examples", _name(failure), {"value": orjson.loads(orjson.dumps(document))})
 
 
 def _name(failure: type[Failure]) -> str:

@@ -39,15 +39,16 @@ PAGE = """<!doctype html>
 <meta charset="utf-8">
 <title>{title}</title>
 <link rel="icon" href="data:,">
-<link rel="stylesheet" href="/docs/swagger-ui.css">
+<link rel="stylesheet" href="{files}swagger-ui.css">
 </head>
 <body>
 {body}
 </body>
 </html>
 """
-SWAGGER = '<div id="swagger-ui"></div>\n<script src="/docs/swagger-ui-bundle.js"></script>\n<script src="/docs/start.js"></script>'
-START = b'SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null});\n'
+# References are relative to the page, so that they lead somewhere below a proxy's path, too.
+SWAGGER = '<div id="swagger-ui"></div>\n<script src="docs/swagger-ui-bundle.js"></script>\n<script src="docs/start.js"></script>'
+START = b'SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null});\n'
 
 
 class Docs(web.View):
@@ -56,7 +57,7 @@ class Docs(web.View):
     @operation("show_docs", Answer(str, media_type="text/html"), tag="Service")
     async def get(self) -> web.Response:
         """Show the documentation."""
-        return _html("The API", SWAGGER)
+        return _html("The API", SWAGGER, files="docs/")
 
     head = get
 
@@ -104,8 +105,9 @@ def problems(family: type[Failure]) -> Iterator[type[Failure]]:
         yield from problems(kind)
 
 
-def _html(title: str, body: str) -> web.Response:
-    return web.Response(text=PAGE.format(title=title, body=body), content_type="text/html", headers={"Content-Security-Policy": POLICY})
+def _html(title: str, body: str, files: str = "") -> web.Response:
+    page = PAGE.format(title=title, body=body, files=files)
+    return web.Response(text=page, content_type="text/html", headers={"Content-Security-Policy": POLICY})
 
 
 @cache

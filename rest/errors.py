@@ -25,6 +25,7 @@ HEADERS: dict[str, str] = {  # named as multidict likes it, as aiohttp's hdrs ar
     istr("X-Frame-Options"): "DENY",
 }
 PROBLEM = "application/problem+json"
+PUBLIC_PATH = web.AppKey("public_path", str)  # what clients find before our paths, where a proxy strips it
 EXTRA_HEADERS = web.RequestKey("extra_headers", dict[str, str])  # what an answer to this request carries besides, be it an error or not
 
 
@@ -84,9 +85,9 @@ class Failure(Exception):
         """Return what the problem document holds beyond the standard members."""
         return {}
 
-    def document(self) -> dict[str, Any]:
+    def document(self, public_path: str = "") -> dict[str, Any]:
         """Return the problem document (RFC 9457, section 3)."""
-        explained = f"/docs/problems#{self.kind}" if self.is_explained else "about:blank"
+        explained = f"{public_path}/docs/problems#{self.kind}" if self.is_explained else "about:blank"
         return {
             "type": explained,
             "title": self.title or self.status.phrase,
@@ -94,14 +95,10 @@ class Failure(Exception):
             "detail": self.detail,
         } | self.members()
 
-    def response(self) -> web.Response:
+    def response(self, public_path: str = "") -> web.Response:
         """Return the answer."""
-        return web.Response(
-            status=self.status,
-            body=orjson.dumps(self.document(), option=orjson.OPT_APPEND_NEWLINE),
-            headers=self.headers,
-            content_type=PROBLEM,
-        )
+        body = orjson.dumps(self.document(public_path), option=orjson.OPT_APPEND_NEWLINE)
+        return web.Response(status=self.status, body=body, headers=self.headers, content_type=PROBLEM)
 
 
 class FieldError(dict[str, Any]):
@@ -197,8 +194,10 @@ class RequestTimeout(Failure):
     kind = "request-timeout"
     detail = "The request took too long to arrive: send it again."
 
-    def __init__(self, detail: str = "") -> None:
-        super().__init__(detail, headers={"Connection": "close"})  # RFC 9110, section 15.5.9
+    def response(self, public_path: str = "") -> web.Response:
+        response = super().response(public_path)
+        response.force_close()  # RFC 9110, section 15.5.9
+        return response
 
 
 class UnsupportedMediaType(Failure):
@@ -284,12 +283,12 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
     try:
         response = await handler(request)
     except Failure as failure:
-        response = _answer(failure)
+        response = _answer(request, failure)
     except web.HTTPException as refusal:
-        response = _answer(_of_aiohttp(refusal))
+        response = _answer(request, _of_aiohttp(refusal))
     except Exception:
         log.exception("unexpected failure")
-        response = _answer(Unexpected())
+        response = _answer(request, Unexpected())
     if hdrs.TRANSFER_ENCODING in request.headers:  # aiohttp would take such a body's trailers for headers of the next request here
         response.force_close()
     if not response.prepared:
@@ -297,9 +296,9 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
     return response
 
 
-def _answer(failure: Failure) -> web.Response:
+def _answer(request: web.Request, failure: Failure) -> web.Response:
     REFUSALS.count((failure.label,))
-    return failure.response()
+    return failure.response(request.app.get(PUBLIC_PATH, ""))
 
 
 def add_headers(request: web.Request, response: web.StreamResponse) -> None:

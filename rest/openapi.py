@@ -26,7 +26,6 @@ from rest.operation import Answer, Operation
 from rest.quotas import QuotaExceeded
 
 METHODS = ("get", "post", "put", "patch", "delete")
-SERVER = {"url": "/", "description": "the service that this document comes from"}
 SCHEMES = {
     "token": {
         "type": "http",
@@ -53,6 +52,8 @@ class Particulars(NamedTuple):
     headers: Mapping[str, tuple[str, str]]  # what its answers carry besides: words and an example
     of_a_snapshot: Collection[str]  # of them: what a refusal carries, too, if a snapshot was read for it
     operator: str  # what an operator's token is
+    public_url: str = ""  # where clients find the service; nothing: where they find the document
+    public_path: str = ""  # of that
 
 
 class Info(NamedTuple):
@@ -72,7 +73,7 @@ def make(
     particulars: Particulars,
 ) -> dict[str, Any]:
     """Make the document of the routes that need no token, a user's, and the operator's."""
-    components = Components(particulars.headers)
+    components = Components(particulars.headers, particulars.public_path)
     paths: dict[str, dict[str, Any]] = {}
     guards = {"token": list(private), "operator": list(operators)}
     for route in [*public, *guards["token"], *guards["operator"]]:
@@ -86,7 +87,7 @@ def make(
     return {
         "openapi": "3.1.0",
         "info": {"title": info.title, "version": info.version, "description": info.description},
-        "servers": [SERVER],
+        "servers": [{"url": particulars.public_url or "/", "description": "the service that this document comes from"}],
         "tags": [{"name": name, "description": words} for name, words in info.tags.items()],
         "paths": paths,
         "components": {

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from rest import errors, overload
 from server import connections
@@ -24,26 +24,33 @@ async def answering(request: web.Request, response: web.StreamResponse) -> Async
 
     What fails inside can't be answered any more: the log has it, and the connection breaks, so that nobody takes a part for the whole.
     That goes for a TimeoutError too, by which whoever writes may give up a client that takes nothing. One that went away is no failure.
+    In HTTP/1.0, which has no chunks, the body ends with the connection; one that is closed before has been reset, for the same reason.
     The deadline that other answers have is no longer one. Raises Unavailable, to nobody, where the client went before it began.
     """
     overload.let_take_its_time(request)
     response.headers[logs.X_REQUEST_ID] = logs.request_id.get() or ""
     errors.add_headers(request, response)
-    if request.transport is None or request.transport.is_closing():
+    transport = request.transport
+    if transport is None or transport.is_closing():
         raise errors.Unavailable()
+    if request.version < HttpVersion11:
+        response.force_close()
     await response.prepare(request)
+    connections.close_by(transport, connections.RESET)
     try:
         yield
+        if not transport.is_closing():
+            connections.close_by(transport, connections.FINISH)
     except ConnectionError:
         pass
     except (errors.Failure, TimeoutError) as error:
         errors.REFUSALS.count(BROKEN_OFF)
         log.warning("an answer was broken off: %s", str(error) or "the client took too long")
-        _break(request)
+        transport.abort()
     except Exception:
         errors.REFUSALS.count((errors.Unexpected.kind,))
         log.exception("unexpected failure in the middle of an answer")
-        _break(request)
+        transport.abort()
 
 
 async def send(request: web.Request, response: web.StreamResponse, body: AsyncGenerator[bytes]) -> web.StreamResponse:
@@ -58,8 +65,3 @@ async def send(request: web.Request, response: web.StreamResponse, body: AsyncGe
         async with asyncio.timeout(IDLE_SECONDS):
             await response.write_eof()
     return response
-
-
-def _break(request: web.Request) -> None:
-    if request.transport:
-        request.transport.abort()

@@ -7,14 +7,15 @@ slowly a client reads, no deadline for a head but the one for idleness, and an e
 import asyncio
 import fcntl
 import socket
+import struct
 import sys
 import termios
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from http import HTTPStatus
 from typing import Any, NamedTuple, cast
 
-from aiohttp import web, web_protocol
+from aiohttp import HttpVersion10, HttpVersion11, web, web_protocol
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
@@ -36,6 +37,10 @@ SECONDS_BETWEEN_LOOKS = 0.02  # whether all connections have ended
 SECONDS_TO_BREAK_OFF = 1  # what goes on beyond its time when the service stops
 TOO_LARGE = "The head of the request is too large."
 NO_HOST = "Missing 'Host' header in request."  # as the parser says it
+NO_VERSION = "This service speaks HTTP/1.1 and HTTP/1.0."
+VERSIONS = HttpVersion10, HttpVersion11  # that are spoken here; the parser lets 0.9 and 2.0 through as well
+OTHER_VERSION = HttpProcessingError(code=HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, message=NO_VERSION)
+RESET, FINISH = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)  # how a socket is closed, by SO_LINGER
 
 web_protocol.MAX_MSG_QUEUE_SIZE = REQUESTS_AHEAD
 
@@ -132,13 +137,20 @@ class Connection(RequestHandler):
 
     def _refuse_head(self) -> None:
         error = HttpProcessingError(code=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message=TOO_LARGE)
-        self._messages.append((_ErrInfo(error.code, error, error.message), EMPTY_PAYLOAD))
+        self._messages.append((_told(error), EMPTY_PAYLOAD))
         self._is_refused = True
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def _handle_request(self, request: web.BaseRequest, start_time: float | None, request_handler: Any) -> Coroutine[Any, Any, Any]:
+        if request._version not in VERSIONS:  # RFC 9110, section 15.6.6
+            request_handler, request._version = self._make_error_handler(_told(OTHER_VERSION)), HttpVersion10
+        return super()._handle_request(request, start_time, request_handler)
+
     def _make_error_handler(self, err_info: _ErrInfo) -> Any:
         NO_HTTP.count()
+        if "Invalid HTTP version" in err_info.message:
+            err_info = _told(OTHER_VERSION)
         return super()._make_error_handler(_ErrInfo(err_info.status, err_info.exc, _words(err_info)))
 
     def handle_error(self, *arguments: Any, **options: Any) -> web.StreamResponse:
@@ -188,6 +200,8 @@ class Connection(RequestHandler):
 
     def abort(self) -> None:
         """Abandon the client."""
+        self._end_of_slowness()
+        close_by(self._wire, RESET)
         self._wire.abort()
 
     # The end
@@ -214,11 +228,15 @@ class Connection(RequestHandler):
             self._request_factory = lambda message, *others: make_request(_last(message), *others)
 
 
+def _told(error: HttpProcessingError) -> _ErrInfo:
+    return _ErrInfo(error.code, error, error.message)
+
+
 def _words(error: _ErrInfo) -> str:
     """Say why something is no HTTP. The parser would send back what it can't read, which may be a token or a password."""
     if isinstance(error.exc, LineTooLong):
         return "A line of the request's head is too long."
-    return error.message if error.message in (TOO_LARGE, NO_HOST) else "This is no HTTP that can be read."
+    return error.message if error.message in (TOO_LARGE, NO_HOST, NO_VERSION) else "This is no HTTP that can be read."
 
 
 def _head_size(message: Any) -> int:
@@ -227,6 +245,14 @@ def _head_size(message: Any) -> int:
 
 def _last(message: Any) -> Any:
     return message._replace(should_close=True)
+
+
+def close_by(transport: asyncio.Transport, how: bytes) -> None:
+    """Say how the system is to close a connection, whoever lets it: by RESET, be it that the process is killed, or by FINISH.
+
+    A client of HTTP/1.0 takes what has come before the latter for the whole of an answer that has no length.
+    """
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
 
 
 def pieces(connection: RequestHandler, body: bytes) -> Iterator[bytes]:

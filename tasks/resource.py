@@ -76,7 +76,8 @@ class TaskResource(Resource):
 
     def link(self, response: web.StreamResponse, asked: Listing, cursor: str) -> None:
         """Let the answer say where the next page is."""
-        response.headers[hdrs.LINK] = f'<{_up_to_the_cursor(self.request.rel_url, asked.query.as_of)}{cursor}>; rel="next"'
+        address = self.service.settings.public_path + _up_to_the_cursor(self.request.rel_url, asked.query.as_of)
+        response.headers[hdrs.LINK] = f'<{address}{cursor}>; rel="next"'
 
 
 @lru_cache(256)

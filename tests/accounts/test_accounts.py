@@ -590,6 +590,14 @@ async def test_a_token_dies_at_its_second(alice: Person) -> None:
     assert await lets_in(alice, sign(claims_of(alice, iat=now - 60, exp=now + 60)))
 
 
+async def test_a_token_may_come_from_a_host_whose_clock_is_a_minute_ahead(alice: Person) -> None:
+    now = int(time.time())
+    for ahead in (1, 60):
+        assert await lets_in(alice, sign(claims_of(alice, iat=now + ahead)))
+    for ahead in (120, 3600):
+        assert is_refused(await ask(alice.client, f"Bearer {sign(claims_of(alice, iat=now + ahead, exp=now + 7200))}"))
+
+
 async def test_a_token_lives_a_year_at_the_longest(alice: Person) -> None:
     now = int(time.time())
     assert is_refused(await ask(alice.client, f"Bearer {sign(claims_of(alice, iat=now, exp=now + YEAR_SECONDS + 1))}"))

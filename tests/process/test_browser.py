@@ -9,7 +9,8 @@ import app
 from rest import docs_pages
 from rest.errors import Failure
 from tests.process.conftest import Tab
-from tests.process.service import Service, register
+from tests.process.service import Service, register, running
+from tests.reverse_proxy import stripping
 
 pytestmark = [pytest.mark.long, pytest.mark.browser]
 
@@ -79,6 +80,21 @@ async def test_operations_can_be_tried_with_a_token(tab: Tab, token: str) -> Non
     created = tab.page.locator(".opblock[id$='-create_task'] .live-responses-table")
     assert "location: /task/1" in await created.inner_text()
     assert tab.complaints == []
+
+
+async def test_below_a_path_that_a_proxy_strips_they_can_be_tried_too(tab: Tab, token: str, unused_tcp_port_factory: Any) -> None:
+    port = unused_tcp_port_factory()
+    with running(unused_tcp_port_factory(), PUBLIC_URL=f"http://127.0.0.1:{port}/tasks") as service:
+        async with stripping("/tasks", service.url, port) as tab.url:  # whatever leads elsewhere on the host has strayed, too
+            await open_docs(tab)
+            await authorize(tab, token)
+            assert await execute(tab, "list_tasks") == "200"
+            assert await execute(tab, "create_task") == "201"
+            created = tab.page.locator(".opblock[id$='-create_task'] .live-responses-table")
+            assert "location: /tasks/task/1" in await created.inner_text()
+            await tab.page.goto(f"{tab.url}/docs/problems#login-taken")
+            assert await tab.page.locator(":target").inner_text() == "login-taken"
+            assert tab.complaints == []
 
 
 async def test_without_a_token_they_are_refused(tab: Tab) -> None:

@@ -122,7 +122,7 @@ FILES = [
     ),
     ("text/calendar", SECRET),
     ("text/calendar", f"BEGIN:{STRANGE}"),
-    ("text/calendar", "BEGIN:VCALENDAR\nBEGIN:2hunter2\nEND:2hunter2\nEND:VCALENDAR"),
+    ("text/calendar", "BEGIN:VCALENDAR\nBEGIN:2hunter2"),
     ("application/json", json.dumps({STRANGE: {}})),
     ("application/json", json.dumps({"tasks": [{STRANGE: SECRET, "id": SECRET, "status": SECRET}]})),
     ("application/json", f'{{"log": [{{"field": "{SECRET}", "{STRANGE}": 1, "{STRANGE}": 2}}]}}'),
