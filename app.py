@@ -54,6 +54,7 @@ TASK = "/task/{id:[1-9][0-9]{0,18}}"
 PUBLIC = [
     web.view("/register", account_views.Accounts),
     web.view("/get-token", account_views.Tokens),
+    web.view("/reset-password", account_views.ForgottenPassword),
     web.view("/health/live", views.Live),
     web.view("/health/ready", views.Ready),
     *docs_pages.ROUTES,
@@ -128,7 +129,7 @@ async def create_app(given: Settings | None = None) -> web.Application:
         cors.allow(app, given.cors_origins, ["X-Purged", "X-Revision"])
     app[SERVICE] = service
     app[overload.UNDER_WAY] = under_way
-    app[operation.CONTEXT] = AccountLimits(given.password_min_length, given.token_lifetime_max_seconds)
+    app[operation.CONTEXT] = AccountLimits(given.password_min_length, given.token_lifetime_max_seconds, given.registration == "invited")
     app[connections.LIMITS] = connection_limits(given)
     app[connections.REFUSAL] = overload.refusal()
     app[errors.PUBLIC_PATH] = given.public_path

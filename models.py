@@ -1,4 +1,4 @@
-"""The tables, as peewee's models. `python models.py` brings the schema up to date, `python models.py verify` checks what is there."""
+"""The tables, as peewee's models. `python models.py` brings the schema up to date; it has commands for operators, too (USAGE)."""
 
 import sys
 from typing import NamedTuple
@@ -61,6 +61,17 @@ class UserState(Stored):
 
     class Meta:
         table_name = "user_state"
+
+
+class OneTimeCode(Stored):
+    """What an operator hands out, to be used once: an invitation, or what sets somebody's password again."""
+
+    digest = BlobField(primary_key=True)  # of the code, which nobody keeps
+    user = ForeignKeyField(User, unique=True, null=True, lazy_load=False)  # whose password it sets; None: an invitation
+    expires_at = DateTimeTZField()
+
+    class Meta:
+        table_name = "one_time_code"
 
 
 class Task(Stored):
@@ -208,13 +219,34 @@ def upgrade(configuration: DatabaseConfiguration) -> None:
     print(f"Its connections have search_path = {migrate.search_path(MIGRATIONS)}")
 
 
+USAGE = """
+python models.py                        bring the schema up to date
+python models.py verify                 check what is stored: every log leads to its task
+python models.py accounts               list the accounts
+python models.py invite                 print an invitation, for REGISTRATION=invited
+python models.py reset-password LOGIN   print a code with which a forgotten password is set again
+python models.py close LOGIN            close an account, with all that is in it
+""".strip()
+
 if __name__ == "__main__":
+    import run
+    from accounts import commands
+    from history import verify
+
+    run.join()
     match sys.argv[1:]:
         case []:
             upgrade(database_configuration(settings.load()))
         case ["verify"]:
-            from history import verify
-
             verify.verify(database_configuration(settings.load()))
+        case ["accounts"]:
+            commands.list_accounts(database_configuration(settings.load()))
+        case ["invite"]:
+            given = settings.load()
+            commands.invite(database_configuration(given), given.registration)
+        case ["reset-password", login]:
+            commands.let_reset_password(database_configuration(settings.load()), login)
+        case ["close", login]:
+            commands.close(database_configuration(settings.load()), login)
         case _:
-            raise SystemExit("Either `python models.py`, or `python models.py verify`.")
+            raise SystemExit(USAGE)

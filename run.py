@@ -9,7 +9,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 import settings
-from postgres.embedded import give_to_owner_of, server
+from postgres.embedded import give_to_owner_of, host_of, server
 
 
 def _kept_secret(path: Path) -> str:
@@ -36,16 +36,39 @@ def _become_gunicorn() -> None:
     os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "app:create_app"])
 
 
+def _configured() -> dict[str, str]:
+    return {name: value for name, value in {**dotenv_values(".env"), **os.environ}.items() if value}
+
+
+def _directory(configured: dict[str, str]) -> Path:
+    return Path(configured.get("DATA_DIR", settings.Settings.model_fields["data_dir"].default))
+
+
+def _use(directory: Path, host: str, configured: dict[str, str]) -> None:
+    os.environ |= {"DB_HOST": host, "DB_PORT": "5432", "DB": "postgres", "DB_USER": "postgres", "DB_PASSWORD": ""}
+    os.environ |= {name: _kept_secret(directory / name) for name in ("JWT_SECRET", "PASS_SALT") if name not in configured}
+
+
 def main() -> None:
     """Become gunicorn; where DB_HOST is not set, with a PostgreSQL and secrets kept in DATA_DIR."""
-    configured = {name: value for name, value in {**dotenv_values(".env"), **os.environ}.items() if value}
+    configured = _configured()
     if "DB_HOST" in configured:
         _become_gunicorn()
-    directory = Path(configured.get("DATA_DIR", settings.Settings.model_fields["data_dir"].default))
+    directory = _directory(configured)
     with server(directory) as host:
-        os.environ |= {"DB_HOST": host, "DB_PORT": "5432", "DB": "postgres", "DB_USER": "postgres", "DB_PASSWORD": ""}
-        os.environ |= {name: _kept_secret(directory / name) for name in ("JWT_SECRET", "PASS_SALT") if name not in configured}
+        _use(directory, host, configured)
         _become_gunicorn()
+
+
+def join() -> None:
+    """Take the settings of the service that `make run` has started here, for a command beside it; none where DB_HOST is set."""
+    configured = _configured()
+    directory = _directory(configured)
+    if "DB_HOST" not in configured and (host := host_of(directory)):
+        try:
+            _use(directory, host, configured)
+        except OSError as error:
+            raise SystemExit(f"What `make run` keeps can't be read: {error}.") from None
 
 
 if __name__ == "__main__":

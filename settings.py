@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     trash_lifetime_seconds: int = Field(
         30 * 86400, ge=1, le=100 * 366 * 86400, description="how long a deleted task stays in the trash before it is purged"
     )
+    registration: Literal["open", "closed", "invited"] = Field(
+        "open", description="who may register: `open` everybody, `invited` who has an operator's invitation, `closed` nobody"
+    )
     password_min_length: int = Field(8, ge=1, le=128, description="the shortest password that can be registered, in characters")
     hashing_threads: int = Field(2, ge=1, le=64, description="passwords hashed at once, per worker (19 MiB and a core each)")
     hashing_queue: int = Field(64, ge=0, le=10000, description="passwords waiting for that, per worker; beyond it the answer is 503")

@@ -69,6 +69,10 @@ class Attempts:
         """Return where the request comes from."""
         return addresses.site(addresses.client(request, self._settings.trusted_proxies))
 
+    def from_address(self, site: str) -> Count:
+        """Return what any attempt from there counts for."""
+        return Count(self.address, self.key("address", site))
+
     async def begin(self, counts: Sequence[Count], pair: bytes) -> list[Counted]:
         """Count an attempt. Raises QuotaExceeded where it is one too many, and then it isn't counted."""
         now = asyncio.get_running_loop().time()
@@ -125,7 +129,7 @@ async def attempt(request: web.Request, login: str, *, registers: bool = False, 
     site = attempts.site(request)
     pair = attempts.key("login", site, login)
     own = [
-        Count(attempts.address, attempts.key("address", site)),
+        attempts.from_address(site),
         Count(attempts.login, attempts.key("register", site, login) if registers else pair),
     ]
     failures = Count(attempts.failures, attempts.key("failures", login))
@@ -140,6 +144,15 @@ async def attempt(request: web.Request, login: str, *, registers: bool = False, 
     failed_at = next((row.moment for row in rows if counts[row.number - 1] == failures), None)
     with suppress(Unavailable):  # what was done stays done, whatever can be put down about it
         await attempts.succeed(pair, failures.key, failed_at)
+
+
+async def count_address(request: web.Request) -> None:
+    """Count an attempt from the request's address, with a code that names no login. Raises QuotaExceeded, Unavailable."""
+    if ATTEMPTS in request.app:
+        attempts = request.app[ATTEMPTS]
+        [row] = await attempts.begin([attempts.from_address(attempts.site(request))], b"")
+        quota = attempts.address
+        request[EXTRA_HEADERS].update(headers([quota], [quota.left(row.remaining, row.seconds)]))
 
 
 class _Minute:

@@ -2,7 +2,7 @@
 
 from pydantic import ConfigDict, ValidationInfo, field_validator
 
-from accounts.values import Login, NewPassword, Password, TokenLifetime, is_login
+from accounts.values import Code, Invitation, Login, NewPassword, Password, TokenLifetime, is_login
 from rest.error_codes import wrong
 from rest.values import Confidential
 
@@ -12,6 +12,7 @@ class Registration(Confidential):
 
     login: Login
     password: NewPassword
+    invitation: Invitation = None
 
     @field_validator("password")
     @classmethod
@@ -35,6 +36,17 @@ class PasswordChange(Confidential):
     model_config = ConfigDict(json_schema_extra={"examples": [{"old": "correct horse battery", "new": "correct horse battery staple"}]})
 
     old: Password
+    new: NewPassword
+
+
+class PasswordReset(Confidential):
+    """An operator's one-time code, and the password to come."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"code": "mzxw-6ytb-oi2d-knrv-gezd-gnbv", "new": "correct horse battery staple"}]}
+    )
+
+    code: Code
     new: NewPassword
 
 

@@ -2,14 +2,15 @@
 
 import secrets
 from contextlib import suppress
+from http import HTTPStatus
 
-from accounts import users
+from accounts import codes, users
 from accounts.passwords import Hashing
-from accounts.schemas import Closure, Credentials, PasswordChange, Registration
+from accounts.schemas import Closure, Credentials, PasswordChange, PasswordReset, Registration
 from accounts.values import is_login
 from auth import GENERATIONS, Token, issue_token
 from models import Caller
-from rest.errors import FieldError, InvalidInput, Unauthorized, Unavailable
+from rest.errors import Failure, FieldError, InvalidInput, Unauthorized, Unavailable
 from service import Service
 
 
@@ -20,10 +21,32 @@ class WrongCredentials(Unauthorized):
     detail = "There is no such login with this password."
 
 
+class RegistrationClosed(Failure):
+    """Nobody can register here: the operator has closed registration."""
+
+    status = HTTPStatus.FORBIDDEN
+    kind = "registration-closed"
+    is_explained = True
+    detail = "Registration is closed here: ask the operator."
+
+
+def check_registration(service: Service) -> None:
+    """Raise RegistrationClosed where nobody can register."""
+    if service.settings.registration == "closed":
+        raise RegistrationClosed()
+
+
 async def register(service: Service, hashing: Hashing, registration: Registration) -> Token:
-    """Make an account and return its first token. Raises LoginTaken, Unavailable."""
+    """Make an account and return its first token. Raises WrongCode, LoginTaken, Unavailable.
+
+    A needed invitation is looked at before the login, and before any work: without one nobody learns which logins there are.
+    """
+    invitation = None
+    if service.settings.registration == "invited":
+        invitation = codes.digest(registration.invitation or "")
+        await codes.check_invitation(service, invitation)
     password_hash = await hashing.hash(registration.password)
-    caller = await users.create_user(service, registration.login, password_hash, secrets.randbelow(GENERATIONS))
+    caller = await users.create_user(service, registration.login, password_hash, secrets.randbelow(GENERATIONS), invitation)
     return issue_token(service.settings, caller)
 
 
@@ -41,11 +64,20 @@ async def get_token(service: Service, hashing: Hashing, credentials: Credentials
 
 async def change_password(service: Service, hashing: Hashing, caller: Caller, login: str, change: PasswordChange) -> Token:
     """Change the password and return the only good token. Raises InvalidInput (`old` wrong, `new` the login), InvalidToken, Unavailable."""
-    if is_login(change.new, login):
-        raise InvalidInput(FieldError("new", "same_as_login", "must not be the login"))
+    _refuse_login(change.new, login)
     await _prove(service, hashing, caller, "old", change.old)
     password_hash = await hashing.hash(change.new)
     renewed = await users.renew_account(service, caller, secrets.randbelow(GENERATIONS), password_hash)
+    return issue_token(service.settings, renewed)
+
+
+async def reset_password(service: Service, hashing: Hashing, reset: PasswordReset) -> Token:
+    """Set a forgotten password again and return the only good token. Raises WrongCode, InvalidInput (`new` is the login), Unavailable."""
+    code = codes.digest(reset.code)
+    whose = await codes.find_forgetful(service, code)
+    _refuse_login(reset.new, whose.login)
+    password_hash = await hashing.hash(reset.new)
+    renewed = await users.reset_password(service, whose.user_id, code, secrets.randbelow(GENERATIONS), password_hash)
     return issue_token(service.settings, renewed)
 
 
@@ -58,6 +90,11 @@ async def delete_account(service: Service, hashing: Hashing, caller: Caller, clo
     """End the account. Raises InvalidInput where `password` is wrong, InvalidToken, Unavailable."""
     await _prove(service, hashing, caller, "password", closure.password)
     await users.close_account(service, caller)
+
+
+def _refuse_login(password: str, login: str) -> None:
+    if is_login(password, login):
+        raise InvalidInput(FieldError("new", "same_as_login", "must not be the login"))
 
 
 async def _prove(service: Service, hashing: Hashing, caller: Caller, field: str, password: str) -> None:

@@ -4,12 +4,11 @@ from typing import Any, NamedTuple
 
 import peewee
 
+from accounts import codes
 from accounts.values import login_key
 from models import Caller, User, UserState
 from rest.errors import Conflict, FieldError, InvalidToken
 from service import Service
-
-CLOSED = -1  # the token generation of an account whose rows are yet to go: no token has it
 
 
 class LoginTaken(Conflict):
@@ -30,10 +29,12 @@ class Account(NamedTuple):
     password_hash: str
 
 
-async def create_user(service: Service, login: str, password_hash: str, generation: int) -> Caller:
-    """Make an account, with no tasks. Raises LoginTaken."""
+async def create_user(service: Service, login: str, password_hash: str, generation: int, invitation: bytes | None = None) -> Caller:
+    """Make an account, with no tasks, and use up the invitation (its digest) if one is needed. Raises LoginTaken, WrongCode."""
     try:
         async with service.database.aio_atomic():
+            if invitation is not None:
+                await codes.use_invitation(service, invitation)
             user_id = await service.database.aio_execute(User.insert(login=login, login_key=login_key(login), password_hash=password_hash))
             await service.database.aio_execute(UserState.insert(user=user_id, token_generation=generation))
     except peewee.IntegrityError as error:
@@ -81,22 +82,33 @@ async def renew_password_hash(service: Service, account: Account, password_hash:
 
 async def renew_account(service: Service, caller: Caller, generation: int, password_hash: str | None = None) -> Caller:
     """Give the account another token generation, which ends all tokens up to now, and another password if given. Raises InvalidToken."""
+    whose = UserState.user == caller.user_id, UserState.token_generation == caller.generation
     async with service.database.locked(caller.user_id), service.database.aio_atomic():
-        await _set_generation(service, caller, generation)
+        if not await service.database.aio_execute(UserState.update(token_generation=generation).where(*whose)):  # somebody was faster
+            raise InvalidToken()
         if password_hash is not None:
+            await codes.drop_code(service, caller.user_id)  # what opens the account besides the new password
             await service.database.aio_execute(User.update(password_hash=password_hash).where(User.id == caller.user_id))
     return Caller(caller.user_id, generation)
 
 
+async def reset_password(service: Service, user_id: int, code: bytes, generation: int, password_hash: str) -> Caller:
+    """Give the account another password and token generation, and use up the code (its digest) that allows it. Raises WrongCode.
+
+    Whatever the generation was: else whoever revokes tokens all the time, with a stolen one, would keep the owner out.
+    """
+    lives = UserState.user == user_id, UserState.token_generation >= 0
+    async with service.database.locked(user_id), service.database.aio_atomic():
+        if not await service.database.aio_execute(UserState.update(token_generation=generation).where(*lives)):
+            raise codes.WrongCode()
+        await codes.use_code(service, user_id, code)
+        await service.database.aio_execute(User.update(password_hash=password_hash).where(User.id == user_id))
+    return Caller(user_id, generation)
+
+
 async def close_account(service: Service, caller: Caller) -> None:
     """End the account: its tokens are dead and its login is free; housekeeping removes its rows. Raises InvalidToken."""
-    nobody = f" closed {caller.user_id}"  # no login has a space
-    async with service.database.locked(caller.user_id), service.database.aio_atomic():
-        await _set_generation(service, caller, CLOSED)
-        await service.database.aio_execute(User.update(login=nobody, login_key=nobody, password_hash="").where(User.id == caller.user_id))
-
-
-async def _set_generation(service: Service, caller: Caller, generation: int) -> None:
-    whose = UserState.user == caller.user_id, UserState.token_generation == caller.generation
-    if not await service.database.aio_execute(UserState.update(token_generation=generation).where(*whose)):  # somebody was faster
+    async with service.database.locked(caller.user_id):
+        [(is_done,)] = await service.database.rows("SELECT account_close(%s, %s)", caller)
+    if not is_done:  # somebody was faster
         raise InvalidToken()

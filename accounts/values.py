@@ -16,6 +16,7 @@ class AccountLimits(NamedTuple):
 
     password_min_length: int
     token_lifetime_max_seconds: int
+    needs_invitation: bool
 
 
 def _limits(info: ValidationInfo) -> AccountLimits:
@@ -52,6 +53,12 @@ def _long_enough(value: str, info: ValidationInfo) -> str:
 def _uncommon(value: str, info: ValidationInfo) -> str:
     if passwords.is_common(value, _limits(info).password_min_length):
         raise wrong("too_common", "is too common: guessers try it first")
+    return value
+
+
+def _sent_if_needed(value: str | None, info: ValidationInfo) -> str | None:
+    if value is None and info.context and _limits(info).needs_invitation:
+        raise wrong("missing", "must be sent: an account needs an invitation of the operator's")
     return value
 
 
@@ -92,5 +99,15 @@ TokenLifetime = Annotated[
     Field(
         description=f"for how many seconds the token is good; at most {_MAX_SECONDS} unless the operator set another number",
         json_schema_extra={"maximum": _MAX_SECONDS, "examples": [86400]},
+    ),
+]
+_CODE = {"min_length": 1, "max_length": 100, "examples": ["mzxw-6ytb-oi2d-knrv-gezd-gnbv"]}
+Code = Annotated[Text, Field(description="the operator's one-time code; case, spaces and hyphens don't matter", **_CODE)]
+Invitation = Annotated[
+    Annotated[Text, Field(**_CODE)] | None,
+    AfterValidator(_sent_if_needed),
+    Field(
+        validate_default=True,
+        description="the operator's one-time code, where the service takes whom its operator invites; else it is ignored",
     ),
 ]

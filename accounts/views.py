@@ -5,7 +5,7 @@ from http import HTTPStatus
 from aiohttp import hdrs, web
 
 from accounts import passwords, rate_limits, sign_in, users
-from accounts.schemas import Closure, Credentials, PasswordChange, Registration
+from accounts.schemas import Closure, Credentials, PasswordChange, PasswordReset, Registration
 from accounts.users import LoginTaken
 from auth import Resource, Token
 from rest import quotas
@@ -36,12 +36,13 @@ class AccountResource(Resource):
 class Accounts(AccountResource):
     """The accounts."""
 
-    @operation("register", FIRST_TOKEN, LoginTaken, QuotaExceeded, Unavailable, tag="Accounts")
+    @operation("register", FIRST_TOKEN, sign_in.RegistrationClosed, LoginTaken, QuotaExceeded, Unavailable, tag="Accounts")
     async def post(self, registration: Registration) -> web.Response:
         """Make an account, and get a first token.
 
-        The token is sent as `Authorization: Bearer <access_token>`.
+        The token is sent as `Authorization: Bearer <access_token>`. The operator may have closed registration, or ask for an invitation.
         """
+        sign_in.check_registration(self.service)
         async with rate_limits.attempt(self.request, registration.login, registers=True):
             token = await sign_in.register(self.service, self.hashing, registration)
         return self.token_answer(token, HTTPStatus.CREATED)
@@ -55,6 +56,20 @@ class Tokens(AccountResource):
         """Get a token."""
         async with rate_limits.attempt(self.request, credentials.login):
             token = await sign_in.get_token(self.service, self.hashing, credentials)
+        return self.token_answer(token)
+
+
+class ForgottenPassword(AccountResource):
+    """A password that its owner doesn't know any more."""
+
+    @operation("reset_password", COUNTED_TOKEN, QuotaExceeded, Unavailable, tag="Accounts")
+    async def post(self, reset: PasswordReset) -> web.Response:
+        """Set a forgotten password again, and get a token: all tokens up to now end.
+
+        The code is the operator's, and good once.
+        """
+        await rate_limits.count_address(self.request)
+        token = await sign_in.reset_password(self.service, self.hashing, reset)
         return self.token_answer(token)
 
 

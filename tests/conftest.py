@@ -20,7 +20,7 @@ from hypothesis import settings as hypothesis_settings
 import app
 import auth
 import models
-from accounts import passwords, users
+from accounts import codes, passwords, users
 from postgres import migrate
 from postgres.database import MIGRATIONS, Database
 from postgres.queries import Query
@@ -176,6 +176,18 @@ def create_tasks(sql: Callable[..., list[tuple[Any, ...]]], caller: models.Calle
         " LATERAL task_write(array_fill(%s::bigint, ARRAY[%s]), array_fill(%s::bigint, ARRAY[%s]), '{}', '{}', c.changes, true)",
         *(description, count, caller.user_id, count, caller.generation, count),
     )
+
+
+def hand_out(sql: Callable[..., list[tuple[Any, ...]]], code: str, whose: "Person | None" = None, *, seconds: float = 60) -> str:
+    """Let a code be good for so long, to set somebody's password or (None) as an invitation, as an operator does; return it."""
+    sql(
+        "INSERT INTO one_time_code VALUES (%s, %s, now() + make_interval(secs => %s))"
+        " ON CONFLICT (digest) DO UPDATE SET user_id = excluded.user_id, expires_at = excluded.expires_at",
+        codes.digest(code),
+        whose and whose.caller and whose.caller.user_id,
+        seconds,
+    )
+    return code
 
 
 def write_task(sql: Callable[..., list[tuple[Any, ...]]], caller: models.Caller, task_id: int | None, change: dict[str, Any]) -> int:

@@ -11,19 +11,21 @@ from aiohttp.test_utils import TestClient
 
 import app
 import auth
-from accounts.schemas import Closure, Credentials, PasswordChange, Registration
+from accounts.schemas import Closure, Credentials, PasswordChange, PasswordReset, Registration
 from history.schemas import Restoration, Undo
 from rest.operation import Operation
 from tasks.schemas import TaskChange, TaskNew
-from tests.conftest import PASSWORD, Answer, Person
+from tests.conftest import PASSWORD, Answer, Person, hand_out
 from tests.rest.test_bodies import exchange, request_of
 
 METHODS = sorted(hdrs.METH_ALL - {"CONNECT"})  # which is no request for a path
+CODE = "of-a-walk"
 BODIES: dict[Any, dict[str, Any] | None] = {  # what each kind of body may hold, so that nothing else is at fault
     None: None,
     Registration: {"login": "walks-every-route", "password": "correct horse"},
     Credentials: {"login": "walks-every-route", "password": "correct horse"},
     PasswordChange: {"old": PASSWORD, "new": "another horse"},
+    PasswordReset: {"code": CODE, "new": "another horse"},
     Closure: {"password": PASSWORD},
     TaskNew: {"name": "of a walk", "description": "", "status": "new"},
     TaskChange: {"name": "changed", "status": "completed"},
@@ -154,8 +156,9 @@ async def test_a_token_of_the_past_is_let_in_nowhere(alice: Person, sql: Sql, me
     assert await stored(alice, sql) == before
 
 
-async def test_what_is_public_needs_no_token(stranger: Person) -> None:
+async def test_what_is_public_needs_no_token(stranger: Person, alice: Person, sql: Sql) -> None:
     for headers in ({}, {"Authorization": "Bearer x"}):
+        hand_out(sql, CODE, alice)
         statuses = {
             (method, path_of(route)): (await call(stranger, method, route, headers=headers)).status
             for route in app.PUBLIC

@@ -9,7 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, NamedTuple
 
 import pytest
@@ -23,7 +23,7 @@ from schemathesis.openapi.checks import UseAfterFree
 import app
 import auth
 import models
-from accounts import passwords, users
+from accounts import codes, passwords, users
 from accounts.values import login_key
 from history import event_stream
 from postgres import housekeeping
@@ -37,7 +37,8 @@ from transfer import exports
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))  # 0: those of `make test`, always the same; `make fuzz` says how many
 TASKS = 1000
 OPERATORS = "/metrics"  # there only where a token is set, and that isn't a user's: tests/telemetry/test_metrics.py asks for it
-ENDS = ("/change-password", "/revoke-tokens", "/delete-account")  # of the token, or of more
+ENDS = ("/change-password", "/reset-password", "/revoke-tokens", "/delete-account")  # of the token, or of more
+CODE = "good-for-one-new-password"
 EXAMPLE = {"login": "alice", "password": "correct horse battery"}  # the document's own
 
 
@@ -102,7 +103,11 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
                 whose = models.UserState.user == caller.user_id
                 await given.database.aio_execute(models.UserState.update(token_generation=caller.generation).where(whose))
                 await given.database.aio_execute(models.User.update(password_hash=password_hash).where(models.User.id == caller.user_id))
+                good_until = datetime.now(UTC) + timedelta(days=1)
+                code = models.OneTimeCode.insert(digest=codes.digest(CODE), user=caller.user_id, expires_at=good_until)
+                await given.database.aio_execute(code.on_conflict_ignore())
 
+            await mend()
             yield Service(str(server.make_url("")).rstrip("/"), auth.issue_token(given.settings, caller).access_token, lambda: wait(mend()))
 
     server = running()
@@ -140,6 +145,7 @@ def _make_valid(case: Any) -> None:  # noqa: C901 - a list of small things
             body["id"] = int(case.path_parameters["id"])
     if isinstance(body, dict) and case.path in ENDS:
         body |= {name: EXAMPLE["password"] for name in ("old", "password", "new") if name in body}
+        body |= {"code": CODE} if "code" in body else {}
     if isinstance(body, dict):  # JSON Schema takes 7.0 for a whole number; the service, and what JavaScript writes, don't
         body |= {name: int(value) for name, value in body.items() if isinstance(value, float)}
 

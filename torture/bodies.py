@@ -23,7 +23,13 @@ BAD_NAMES = ["", " ", "\t\n", "x" * 201, "😀" * 201, "\u3000", "\u2003 \u2028"
 def bad_text(mallory: Mallory, choose: random.Random) -> Made:
     """A field with what is no text, or none that it may have."""
     if choose.random() < 0.2:
-        names = {"register": "login password", "get-token": "login password", "change-password": "old new", "delete-account": "password"}
+        names = {
+            "register": "login password invitation",
+            "get-token": "login password",
+            "reset-password": "code new",
+            "change-password": "old new",
+            "delete-account": "password",
+        }
         call = choose.choice(list(names))
         fields: dict[str, Any] = dict.fromkeys(names[call].split(), f"hostile-{choose.getrandbits(60):x}")
         field = choose.choice(list(fields))

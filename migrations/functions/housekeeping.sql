@@ -31,12 +31,14 @@ BEGIN
     RETURN p_most - most;
 END $$;
 
--- Remove the answers that nobody will ask for again, imports that were given up, and places of streams that have long ended.
+-- Remove the answers that nobody will ask for again, imports that were given up, places of streams that have long ended, and codes that are not
+-- good any more.
 CREATE FUNCTION leftover_sweep(p_most bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     keys bigint;
     lines bigint;
     places bigint;
+    codes bigint;
 BEGIN
     DELETE FROM idempotency_key WHERE ctid = ANY (ARRAY(
         SELECT x.ctid FROM idempotency_key x WHERE x.created_at < now() - interval '24 hours' ORDER BY x.created_at LIMIT p_most FOR UPDATE SKIP LOCKED));
@@ -47,7 +49,10 @@ BEGIN
     DELETE FROM event_stream WHERE ctid = ANY (ARRAY(
         SELECT x.ctid FROM event_stream x WHERE x.held_until < now() - interval '1 hour' LIMIT p_most FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS places = ROW_COUNT;
-    RETURN keys + lines + places;
+    DELETE FROM one_time_code WHERE ctid = ANY (ARRAY(
+        SELECT x.ctid FROM one_time_code x WHERE x.expires_at < now() ORDER BY x.expires_at LIMIT p_most FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS codes = ROW_COUNT;
+    RETURN keys + lines + places + codes;
 END $$;
 
 -- Make the bodies of older looks anew, in the next p_pages pages of the table; return how many pages that were, 0 where none is left, or somebody

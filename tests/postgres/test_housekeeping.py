@@ -188,6 +188,7 @@ async def furnish(person: Person, sql: Sql) -> None:
     sql("INSERT INTO idempotency_key VALUES (%s, 'key', 'digest', 1, NULL, now())", person.caller.user_id)
     sql("INSERT INTO event_stream VALUES (%s, 1, now())", person.caller.user_id)
     sql("INSERT INTO import_row VALUES (%s, gen_random_uuid(), 1, 'task', '{}', now())", person.caller.user_id)
+    sql("INSERT INTO one_time_code VALUES (sha256(%s), %s, now() + interval '1 day')", person.login.encode(), person.caller.user_id)
     assert all(count(sql, person).values()), count(sql, person)
 
 
@@ -233,7 +234,10 @@ async def test_leftovers_go_when_their_time_is_over(alice: Person, sql: Sql) -> 
         sql("INSERT INTO import_row VALUES (%s, %s::uuid, %s, '', '{}', now() - %s * interval '1 minute')", user, "0" * 32, line, minutes)
     for slot, minutes in ((1, -1), (2, 1), (3, 61)):
         sql("INSERT INTO event_stream VALUES (%s, %s, now() - %s * interval '1 minute')", user, slot, minutes)
-    assert await sweep(alice.service) == 3
+    for code, minutes in ((b"young", 1), (b"old", -1)):
+        sql("INSERT INTO one_time_code VALUES (%s, NULL, now() + %s * interval '1 minute')", code, minutes)
+    assert await sweep(alice.service) == 4
+    assert sql("SELECT digest = 'young' FROM one_time_code WHERE digest IN ('young', 'old')") == [(True,)]
     assert sql("SELECT key FROM idempotency_key WHERE user_id = %s", user) == [("young",)]
     assert sql("SELECT part FROM import_row WHERE user_id = %s", user) == [(1,)]
     assert sorted(sql("SELECT slot FROM event_stream WHERE user_id = %s", user)) == [(1,), (2,)]

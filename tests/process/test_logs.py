@@ -55,6 +55,8 @@ def test_nothing_that_is_sent_is_in_the_log(service: Service) -> None:
         ("POST", "/register", {"data": account | {"login": f"{SECRET} {SECRET}"}}),
         ("POST", "/get-token", {"data": account | {"password": f"{PASSWORD}x"}}),
         ("POST", "/get-token", {"data": account | {SECRET: SECRET}}),
+        ("POST", "/register", {"data": account | {"invitation": SECRET}}),
+        ("POST", "/reset-password", {"data": {"code": SECRET, "new": PASSWORD}}),
         ("POST", "/task", {"json": task, "headers": {"Idempotency-Key": SECRET}}),
         ("POST", "/task", {"data": f"{SECRET}{{", "headers": {"Content-Type": "application/json"}}),
         ("POST", "/task", {"data": SECRET, "headers": {"Content-Type": SECRET}}),

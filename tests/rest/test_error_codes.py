@@ -58,6 +58,7 @@ REQUESTS: list[tuple[str, str, Any, Found]] = [
     ("POST", "/register", {"login": "some.body", "password": "SOME.BODY"}, ("password", "same_as_login", None)),
     ("POST", "/get-token", {"login": "a", "password": "b", "expires_in": 10**9}, ("expires_in", "too_large", {"max": 31536000})),
     ("POST", "/delete-account", {"password": "wrong"}, ("password", "wrong_password", None)),
+    ("POST", "/reset-password", {"code": "x" * 24, "new": PASSWORD}, ("code", "wrong_code", None)),
 ]  # fmt: skip
 # A file, and what its line is refused for.
 LINES: list[tuple[str, str, Found]] = [

@@ -51,7 +51,7 @@ def test_every_operation_has_words_and_refusals(path: str, method: str) -> None:
 
 def test_names_of_operations_are_verbs_for_client_authors_and_stay() -> None:
     assert [DOCUMENT["paths"][path][method]["operationId"] for path, method in OPERATIONS] == [
-        "register", "get_token", "check_liveness", "check_readiness", "get_document",
+        "register", "get_token", "reset_password", "check_liveness", "check_readiness", "get_document",
         "change_password", "revoke_tokens", "delete_account",
         "list_tasks", "create_task", "get_task", "update_task_by_post", "update_task_by_put", "update_task", "delete_task",
         "undo", "get_log", "get_task_log", "restore_task", "follow_events",
