@@ -36,13 +36,26 @@ def digest_tag(*parts: object) -> str:
 class Preconditions(NamedTuple):
     """Under which condition a change is to happen: what its client says of the present revision.
 
-    It must be one of `if_match` (None: any will do; empty: none does), and none of `unless` (True: there must be none at all). What a
-    client named by `weak` tags never matches (RFC 9110, section 13.1.1).
+    It must be one of `if_match` (None: any will do; empty: none does) and, where it is said in the body, `revision`; and none of `unless`
+    (True: there must be none at all). What a client named by `weak` tags never matches (RFC 9110, section 13.1.1).
     """
 
     if_match: list[int] | None = None
     unless: list[int] | Literal[True] | None = None
     weak: tuple[int, ...] = ()
+    revision: int | None = None
+
+    @property
+    def allowed(self) -> list[int] | None:
+        """The revisions that the present one may be; None for any."""
+        if self.revision is None:
+            return self.if_match
+        return [self.revision] if self.if_match is None or self.revision in self.if_match else []
+
+    def is_weak(self, present: int) -> bool:
+        """Return whether a change isn't done at the present revision because a weak tag names it, or because all tags are weak."""
+        strong = self.if_match or []
+        return present not in strong if present in self.weak else bool(self.weak) and not strong
 
 
 NO_CONDITION = Preconditions()

@@ -81,8 +81,7 @@ async def update_task(service: Service, caller: Caller, task_id: int, change: Ta
     if change.id is not MISSING and change.id != task_id:
         raise InvalidInput(FieldError("id", "mismatch", "must be the one in the address, or not be sent"))
     if change.revision is not MISSING:
-        if_match = condition.if_match
-        condition = condition._replace(if_match=[change.revision] if if_match is None or change.revision in if_match else [])
+        condition = condition._replace(revision=change.revision)
     return await _write(service, caller, task_id, condition, change.model_dump_json())
 
 
@@ -97,7 +96,7 @@ async def delete_task(service: Service, caller: Caller, task_id: int, condition:
 async def _write(service: Service, caller: Caller, task_id: int, condition: Preconditions, change: str) -> TaskAsStored:
     if condition.unless is not None:
         change = orjson.dumps(orjson.loads(change) | {"unless": condition.unless}).decode()
-    rows = await service.database.ask(_WRITE, *caller, task_id, _array(condition.if_match), change)
+    rows = await service.database.ask(_WRITE, *caller, task_id, _array(condition.allowed), change)
     return await unwrap_change(service, caller, rows, task_id, condition)
 
 
@@ -153,11 +152,10 @@ async def unwrap_change(
 
 
 async def _explain_conflict(service: Service, caller: Caller, task_id: int, condition: Preconditions, *, in_trash: bool) -> Failure:
-    strong, weak = condition.if_match or [], condition.weak
-    for conflict in await service.database.ask(_CONFLICT, *caller, task_id, [*strong, *weak]):
+    for conflict in await service.database.ask(_CONFLICT, *caller, task_id, [*(condition.allowed or ()), *condition.weak]):
         task = conflict.json
         if not task or (not in_trash and orjson.loads(task)["deleted_at"]):  # it went after the change was refused: 404 goes before 412
             return NotFound(headers=at_revision(conflict.user_revision))
-        kind = WeakTag if weak and (not strong or conflict.revision in weak) else TaskChangedMeanwhile
+        kind = WeakTag if condition.is_weak(conflict.revision) else TaskChangedMeanwhile
         return kind(task, conflict.changed, conflict.user_revision)
     return InvalidToken()

@@ -125,17 +125,19 @@ class Machine(RuleBasedStateMachine):
         account: Account,
         outcome: Outcome = Outcome.DONE,
         task: Task | None = None,
-        known: Collection[int] | None = None,
+        allowed: Collection[int] | None = None,
+        headers: Json | None = None,
     ) -> bool:
-        """Check that the answer has the user's revision; if it refuses (a change of a task of which some revisions are known), that it does so rightly."""
+        """Check that the answer has the user's revision; if it refuses (a change that some revisions allowed, by these headers), that it does so rightly."""
         assert answer.headers["X-Revision"] == str(account.revision)
         if outcome is Outcome.NOT_FOUND:
             self.refused(answer, 404)
         elif outcome is Outcome.CHANGED_MEANWHILE:
             assert task
-            changed = task.altered_since(known or ())
+            tags = (headers or {}).get("If-Match", "")
+            changed = task.altered_since({*(allowed or ()), *map(int, re.findall('W/"([0-9]+)"', tags))})
             members = {"current": task_json(account, task)} | ({} if changed is None else {"changed": changed})
-            self.refused(answer, 412, "changed-meanwhile", **members)
+            self.refused(answer, 412, "weak-tag" if tags.startswith("W/") else "changed-meanwhile", **members)
         elif outcome is Outcome.HISTORY_GONE:
             self.refused(answer, 410, "history-gone", kept_from=account.kept_from, revision=account.revision)
         return outcome in (Outcome.DONE, Outcome.NOTHING_TO_DO)
@@ -175,7 +177,7 @@ class Machine(RuleBasedStateMachine):
         if outcome is Outcome.DONE:
             assert answer.status == 200, answer
             self.learn(account, answer.json["updated_at"])
-        if self.told(answer, account, outcome, before, allowed):
+        if self.told(answer, account, outcome, before, allowed, headers):
             self.has_task(answer, 200, who, account.tasks[task_id], tagged=manner.method != "PUT")
 
     def delete_task(self, who: int, task_id: int, condition: str) -> None:
@@ -185,7 +187,7 @@ class Machine(RuleBasedStateMachine):
         answer = self.ask(who, "DELETE", f"/task/{task_id}", headers=headers)
         outcome = account.delete(task_id, allowed)
         if outcome is not Outcome.DONE:
-            assert not self.told(answer, account, outcome, before, allowed)
+            assert not self.told(answer, account, outcome, before, allowed, headers)
             return
         assert (answer.status, answer.text) == (204, "")
         in_trash = self.ask(who, "GET", f"/task/{task_id}?deleted=true")

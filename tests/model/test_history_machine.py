@@ -174,7 +174,7 @@ class Pasts(Machine):
         if outcome is Outcome.DONE:
             assert answer.status == 200, answer
             self.learn(account, answer.json["updated_at"])
-        if self.told(answer, account, outcome, before, allowed):
+        if self.told(answer, account, outcome, before, allowed, headers):
             self.has_task(answer, 200, who, account.tasks[task_id])
 
     @rule(
@@ -246,7 +246,7 @@ class Pasts(Machine):
                 "SELECT moment_text(changed_at) FROM user_state JOIN users ON id = user_id WHERE login = %s", self.people[who].login
             )
             self.learn(account, at)
-        if self.told(answer, account, outcome, before, allowed):
+        if self.told(answer, account, outcome, before, allowed, headers):
             assert (answer.status, answer.text) == (204, "")
             for path in (f"/task/{task_id}", f"/task/{task_id}?deleted=true", f"/task/{task_id}/log", f"/task/{task_id}/log?deleted=true"):
                 assert not self.told(self.ask(who, "GET", path), account, Outcome.NOT_FOUND)

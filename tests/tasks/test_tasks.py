@@ -112,8 +112,8 @@ async def test_nothing_else_can_be_assigned(alice: Person, sql: Sql, field: str)
     await alice.new_task()
     before = rows(sql, alice)
     for method, path in (("POST", "/task"), *[(method, "/task/1") for method in CHANGES]):
-        assert blamed(await alice(method, path, json=NEW | {"name": "other", field: 1})) == [field]
-        assert blamed(await alice(method, path, data=NEW | {"name": "other", field: "1"})) == [field]
+        assert blamed(await alice(method, path, json=NEW | {"name": "other", field: 1})) == [field or "body"]
+        assert blamed(await alice(method, path, data=NEW | {"name": "other", field: "1"})) == [field or "body"]
     assert rows(sql, alice) == before
 
 
