@@ -17,6 +17,8 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # until gunic
 
 _settings = settings.load()
 logs.log_to_stdout(_settings.log_level)  # before the workers are made, so that they have it too
+for doubt in settings.doubts():
+    logging.getLogger("settings").warning(doubt)
 
 bind = _settings.address
 workers = _settings.web_concurrency or os.cpu_count() or 1

@@ -212,6 +212,8 @@ def upgrade(configuration: DatabaseConfiguration) -> None:
 
 
 if __name__ == "__main__":
+    for doubt in settings.doubts():
+        print(doubt, file=sys.stderr)
     match sys.argv[1:]:
         case []:
             upgrade(database_configuration(settings.load()))

@@ -139,6 +139,13 @@ def test_a_missing_or_weak_setting_stops_the_start_and_is_named(
     assert "Traceback" not in outcome.stderr
 
 
+def test_a_misspelt_setting_is_told_once_and_not_its_value(unused_tcp_port: int) -> None:
+    with running(unused_tcp_port, PROT="do-not-tell-me") as service:
+        service.stop()
+    assert service.output.count("PROT in the environment is no setting, and is ignored. Is PORT meant?") == 1
+    assert "do-not-tell-me" not in service.output
+
+
 def test_python_app_py_without_settings_points_to_make_run() -> None:
     outcome = start("app.py", JWT_SECRET=None, PASS_SALT=None, DB_HOST=None)
     assert "make run" in outcome.stderr
