@@ -1,5 +1,6 @@
 """Read me first: what there is, who guards it, and how it starts. `python app.py` runs one process for development."""
 
+import logging
 from functools import cache
 
 import orjson
@@ -156,4 +157,6 @@ async def create_app(given: Settings | None = None) -> web.Application:
 if __name__ == "__main__":
     environment = settings.load()
     logs.log_to_stdout(environment.log_level)
+    for doubt in settings.doubts():
+        logging.getLogger("settings").warning(doubt)
     web.run_app(create_app(environment), host=environment.host, port=environment.port, access_log=None)

@@ -1,5 +1,6 @@
 """How gunicorn runs the service: https://gunicorn.org/reference/settings/."""
 
+import logging
 import math
 import os
 import signal
@@ -11,8 +12,13 @@ import settings
 from server.worker import Worker
 from telemetry import logs, metrics
 
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # until gunicorn sets its own
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the start, without a traceback of where it was
+
 _settings = settings.load()
 logs.log_to_stdout(_settings.log_level)  # before the workers are made, so that they have it too
+for doubt in settings.doubts():
+    logging.getLogger("settings").warning(doubt)
 
 bind = _settings.address
 workers = _settings.web_concurrency or os.cpu_count() or 1
@@ -22,6 +28,9 @@ graceful_timeout = math.ceil(_settings.request_timeout_seconds) + 4  # seconds f
 timeout = max(30, 2 * graceful_timeout)  # seconds without a sign of life from the event loop, then the worker is replaced
 control_socket_disable = True  # it would want a home directory to write to
 accesslog = None  # telemetry/logs.py writes the lines
+# Who sits at a terminal wants to know where the service is and what goes wrong, not which processes begin and end.
+_OF_GUNICORN = {"DEBUG": "info", "INFO": "warning" if logs.are_read_by_people() else "info"}
+loglevel = _OF_GUNICORN.get(_settings.log_level, _settings.log_level.lower())
 
 if _settings.metrics_token:
     metrics.share()
@@ -55,9 +64,9 @@ def on_exit(server: object) -> None:
     metrics.unshare()
 
 
-def when_ready(server: Any) -> None:
+def when_ready(server: object) -> None:
     """Say where we are."""
-    server.log.info("Listening on http://%s; its documentation is http://%s/docs", bind, bind)
+    logging.getLogger("server").info("Listening on http://%s; its documentation is http://%s/docs", bind, bind)
 
 
 class _Logger(Logger):

@@ -22,6 +22,7 @@ from playhouse.postgres_ext import ArrayField, BinaryJSONField, DateTimeTZField
 import settings
 from postgres import migrate
 from postgres.database import MIGRATIONS, DatabaseConfiguration
+from postgres.errors import explain
 from postgres.queries import DIALECT
 from service import database_configuration
 
@@ -211,8 +212,10 @@ def upgrade(configuration: DatabaseConfiguration) -> None:
     """Make the database and bring its schema up to date, and say so. Exits where that can't be done."""
     try:
         schema = migrate.upgrade(configuration.name, configuration.parameters, MIGRATIONS)
+    except migrate.UnusableError as error:
+        raise SystemExit(f"{error}") from None
     except psycopg2.Error as error:
-        raise SystemExit(f"The schema can't be brought up to date: {str(error).strip()}") from None
+        raise SystemExit(f"The schema can't be brought up to date: {explain(error, configuration.parameters)}") from None
     if schema.fault:
         raise SystemExit(schema.fault)
     print(schema.remark or "The database is there, with this version's schema.")
@@ -234,6 +237,8 @@ if __name__ == "__main__":
     from history import verify
 
     run.join()
+    for doubt in settings.doubts():
+        print(doubt, file=sys.stderr)
     match sys.argv[1:]:
         case []:
             upgrade(database_configuration(settings.load()))

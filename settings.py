@@ -1,10 +1,14 @@
 """The environment, read by whoever starts and checked: what is wrong or missing stops the start with the variable's name."""
 
+import difflib
+import os
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
+from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -147,7 +151,8 @@ def load() -> Settings:
     try:
         return Settings()  # type: ignore[call-arg]  # its values come from the environment
     except ValidationError as error:
-        raise SystemExit("\n".join(_sentence(str(fault["loc"][0]).upper(), fault) for fault in error.errors())) from None
+        sentences = [_sentence(str(fault["loc"][0]).upper(), fault) for fault in error.errors()]
+        raise SystemExit("\n".join([*sentences, *doubts()])) from None
 
 
 def _sentence(variable: str, fault: object) -> str:
@@ -156,3 +161,55 @@ def _sentence(variable: str, fault: object) -> str:
         advice = "put it into the environment or into .env (see .env.example), or leave DB_HOST out and try `make run`, which makes it up"
         return f"{variable} is not set: {advice}."
     return f"{variable}: {message}."
+
+
+# Names that look like settings, and are none
+
+OF_SYSTEMS = {"ADB", "DBX", "GDB"}  # set for other programs, and one slip away from DB; HOME and HOSTNAME are farther from HOST than that
+OF_OTHERS = re.compile(
+    r"(COMPOSE|DOCKER|BUILDKIT|PYTHON|LC|MALLOC)_?\w*|PG[A-Z]+|GUNICORN_CMD_ARGS|LANG|TZ|(HTTPS?|NO)_PROXY"
+)  # may be in .env
+NAME = re.compile("[A-Z][A-Z0-9_]{0,39}")  # what stands before a = elsewhere may be a piece of a secret
+LIKENESS = 0.8  # of a name in .env to the one that is meant
+
+
+def doubts() -> list[str]:
+    """Return a sentence for each name in .env that is no setting, and each in the environment that is one slip away from one; no value."""
+    ours = {name.upper() for name in Settings.model_fields}
+    return [*_doubts_of_the_file(Path(str(Settings.model_config["env_file"])), ours), *_doubts_of_the_environment(ours)]
+
+
+def _doubts_of_the_file(path: Path, ours: set[str]) -> Iterator[str]:
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in parse_stream(file):
+            if line.key is None:  # a comment, or what python-dotenv complains of by itself
+                continue
+            blanks = line.original.string[: -len(line.original.string.lstrip())].count("\n")  # lines before it
+            where, name = f"{path}, line {line.original.line + blanks}", line.key.upper()
+            if line.value is None:
+                yield f"{where} has no =, and is ignored."
+            elif name not in ours and not OF_OTHERS.fullmatch(name):
+                meant = _meant(name, ours) or next(iter(difflib.get_close_matches(name, ours, 1, LIKENESS)), None)
+                told = line.key if NAME.fullmatch(name if meant else line.key) else "what is before the ="
+                yield f"{where}: {told} is no setting, and is ignored. {f'Is {meant} meant?' if meant else 'README.md lists all.'}"
+
+
+def _doubts_of_the_environment(ours: set[str]) -> Iterator[str]:
+    for name in sorted({name.upper() for name in os.environ} - ours - OF_SYSTEMS):
+        if meant := _meant(name, ours):
+            yield f"{name} in the environment is no setting, and is ignored. Is {meant} meant?"
+
+
+def _meant(name: str, ours: set[str]) -> str | None:
+    return next((each for each in sorted(ours) if _is_one_slip(name, each)), None)
+
+
+def _is_one_slip(name: str, ours: str) -> bool:
+    """Return whether one character was inserted, left out or replaced, or two neighbours were swapped."""
+    if len(name) != len(ours):
+        longer, shorter = sorted((name, ours), key=len, reverse=True)
+        return any(longer[:at] + longer[at + 1 :] == shorter for at in range(len(longer)))
+    wrong = [at for at in range(len(ours)) if name[at] != ours[at]]
+    return len(wrong) == 1 or (len(wrong) == 2 and wrong[1] - wrong[0] == 1 and sorted(name) == sorted(ours))

@@ -6,6 +6,7 @@ import psycopg2
 
 from postgres import migrate
 from postgres.database import MIGRATIONS, DatabaseConfiguration
+from postgres.errors import explain
 
 USERS_AT_ONCE = 100
 CHECK = """
@@ -24,7 +25,7 @@ def verify(configuration: DatabaseConfiguration) -> None:
     try:
         print(_check(configuration), "Every log leads to its task.")
     except psycopg2.Error as error:
-        raise SystemExit(f"The database can't be checked: {str(error).strip()}") from None
+        raise SystemExit(f"The database can't be checked: {explain(error, configuration.parameters)}") from None
 
 
 def _check(configuration: DatabaseConfiguration) -> str:

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import peewee
-import psycopg2
 from aiohttp import web
 from peewee_async.databases import FetchResults, fetchall
 
-from postgres import aiopg_fixes, migrate
+from postgres import aiopg_fixes, migrate, start
 from postgres.batches import Batches, Environment
 from postgres.errors import TROUBLE, WAITED_TOO_LONG, DatabaseUnavailable, may_be_repeated
 from postgres.pool import Pool
@@ -26,7 +25,6 @@ log = logging.getLogger(__name__)
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4)  # before a read is tried again
 SECONDS_FOR_THE_FIRST_CONTACT = 3  # then the service starts without its database, and answers 503
-SECONDS_BETWEEN_ATTEMPTS = 0.5  # to bring the schema up to date
 MAX_HEAVY_AT_ONCE = 3  # answers that are too long to travel with others: some 12 MiB each, until they are on their way to the client
 MAX_PREPARED = 100  # statements per connection: a plan of a listing takes PostgreSQL some 100 KiB
 MAX_QUERIES = 1000  # whose batches are kept: listings are asked for in more ways than that
@@ -79,7 +77,7 @@ class Database(AsyncPostgresql):
     @asynccontextmanager
     async def running(self, app: web.Application | None = None) -> AsyncIterator[None]:
         """Hold the pool while the application runs, and see to the schema before anything is asked of it."""
-        upgrading = asyncio.create_task(self._see_to_the_schema())
+        upgrading = asyncio.create_task(self._become_usable())
         await asyncio.wait([upgrading], timeout=SECONDS_FOR_THE_FIRST_CONTACT)
         try:
             with self.pool_backend.measuring():
@@ -184,22 +182,9 @@ class Database(AsyncPostgresql):
             applied = []
         return migrate.compare({step for (step,) in applied}, migrate.steps(MIGRATIONS)).fault
 
-    async def _see_to_the_schema(self) -> None:
-        while not self.is_usable:
-            try:
-                schema = await asyncio.to_thread(migrate.upgrade, self.configuration.name, self.configuration.parameters, MIGRATIONS)
-            except psycopg2.Error as error:
-                log.warning("the database isn't ready yet: %s", str(error).strip())
-            except Exception:
-                log.exception("the schema can't be brought up to date")
-            else:
-                if schema.fault:
-                    log.error("%s", schema.fault)
-                if schema.remark:
-                    log.warning("%s", schema.remark)
-                self.is_usable = not schema.missing
-            if not self.is_usable:
-                await asyncio.sleep(SECONDS_BETWEEN_ATTEMPTS)
+    async def _become_usable(self) -> None:
+        await start.see_to_the_schema(self.configuration.name, self.configuration.parameters, MIGRATIONS)
+        self.is_usable = True
 
     @contextmanager
     def _trouble_is_unavailable(self) -> Iterator[None]:

@@ -165,6 +165,10 @@ def _identity(directory: Path) -> Identity:
             uid, gid = nobody.pw_uid, nobody.pw_gid
             for path in [directory, *directory.glob("postgresql"), *directory.glob("postgresql/**/*")]:
                 os.chown(path, uid, gid, follow_symlinks=False)
+        else:
+            raise SystemExit(
+                f"PostgreSQL wants a user with a name, and /etc/passwd has none for {me}: add one, or run this as another user."
+            )
     return Identity(prefix, {} if uid == me else {"user": uid, "group": gid, "extra_groups": []})
 
 

@@ -1,5 +1,8 @@
 """What goes wrong between us and PostgreSQL: what of it is Unavailable to a client, and what may be tried again."""
 
+import re
+from typing import Any
+
 import peewee
 import psycopg2
 
@@ -60,3 +63,23 @@ def _code(error: BaseException | None) -> str | None:
 
 def _is_of_connection(code: str) -> bool:
     return code.startswith(("08", "57P0"))  # connection exceptions; the server goes down, or comes up
+
+
+HINTS = {  # what libpq says of a connection that can't be made, as far as it says so in English
+    "could not translate host name": 'there is no host "{host}" here (DB_HOST). Was .env made for docker compose? Then start the service'
+    " by docker compose, or leave DB_HOST out: `make run` brings a PostgreSQL along",
+    "Connection refused|No such file or directory": "no PostgreSQL listens at {host}, port {port}: start it, or set DB_HOST and DB_PORT to"
+    " where it is",
+    "timeout expired|No route to host|Network is unreachable": "nothing answers at {host}, port {port}: set DB_HOST and DB_PORT to where"
+    " PostgreSQL is, or open the way to it",
+    "received invalid response|expected authentication request": "what listens at {host}, port {port} is no PostgreSQL: set DB_HOST and"
+    " DB_PORT to where it is",
+    "password authentication failed|no password supplied": 'PostgreSQL at {host}, port {port} refuses the user "{user}" with this password:'
+    " set DB_USER and DB_PASSWORD. (Under docker compose it has kept the password of its first start.)",
+}
+
+
+def explain(error: psycopg2.Error, parameters: dict[str, Any]) -> str:
+    """Return what is wrong between us and the database with these parameters, and what helps; else what PostgreSQL says of it."""
+    said = " ".join(f"{error}".split())
+    return next((hint.format(**parameters) for words, hint in HINTS.items() if re.search(words, said)), said)

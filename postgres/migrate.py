@@ -6,11 +6,8 @@ yoyo finds, orders and runs the steps. Three things of its own are replaced: its
 mark are two transactions; and a step that waits for a table makes everybody wait.
 """
 
-import getpass
 import glob
 import hashlib
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
@@ -23,7 +20,6 @@ from psycopg2 import errors, sql
 
 MIN_POSTGRESQL_VERSION = 17
 ENCODING = "UTF8"
-WORKER_BOOT_ERROR = 3  # the exit code at which gunicorn gives up; at any other it starts the next worker, for ever
 TOO_OLD = """This database was made before version 0.1.0, from which on databases are upgraded. To take an account along, GET /export
 with the version that made it, then start this one on another database (DB), register, and POST /import."""
 ADVISORY_LOCK = 7_461_736  # any number that no other program takes in this database
@@ -33,6 +29,10 @@ SECONDS_FOR_A_LOCK = 1.2  # PostgreSQL ends an autovacuum that is in the way aft
 TRIES_FOR_A_LOCK, SECONDS_BETWEEN_LOCKS = 60, 1  # who holds it may take long: an import, housekeeping
 APPLIED = "SELECT migration_id FROM _yoyo_migration UNION ALL SELECT nspname FROM pg_namespace WHERE nspname = %s"
 IN_USE = f"{APPLIED} AND nspname = ANY (current_schemas(false))"  # as a connection of the service must find it
+
+
+class UnusableError(Exception):
+    """This version can't work with the database, however often it tries."""
 
 
 class Schema(NamedTuple):
@@ -84,13 +84,12 @@ def upgrade(database: str, parameters: dict[str, Any], directory: Path) -> Schem
     """Make the database where it is missing and apply the steps that it lacks, each in one transaction; any number of processes may.
 
     A schema that is newer than `directory` is left alone. Raises psycopg2.OperationalError where the server can't be
-    reached, and exits with a sentence where it is too old, or the database is of before the first release, or isn't in UTF-8.
+    reached, and UnusableError where it is too old, or the database is of before the first release, or isn't in UTF-8.
     """
     with closing(_connect_or_create(database, parameters)) as connection:
         connection.autocommit = True
         if wanting := _what_is_wanting(connection, directory):
-            print(wanting, file=sys.stderr)
-            raise SystemExit(WORKER_BOOT_ERROR)
+            raise UnusableError(wanting)
         found = _compared(connection, directory)
         if found.missing and _may_be_made(found, directory):
             with _alone(connection):
@@ -182,10 +181,9 @@ def _apply(database: str, parameters: dict[str, Any], directory: Path) -> None:
         def lock(self, timeout: float = 0) -> AbstractContextManager[None]:
             return nullcontext()  # we hold a better one; yoyo's is a row that stays behind after a kill
 
-    try:
-        getpass.getuser()
-    except (KeyError, OSError):  # who is only a number (`docker run --user 54321`); yoyo logs by name who applied a step
-        os.environ["LOGNAME"] = str(os.getuid())
+        def log_migration(self, migration: Any, operation: str) -> None:
+            """Leave out yoyo's log: it asks for the names of user and host, and there may be neither (`docker run --user 54321`)."""
+
     backend = Backend(DatabaseURI("postgresql", None, None, None, None, database, parameters), "_yoyo_migration")
     with closing(backend.connection):
         backend.ensure_internal_schema_updated()

@@ -11,6 +11,12 @@ class Worker(GunicornUVLoopWebWorker):
     """A process that serves."""
 
     wsgi: Any
+    sockets: list[Any]
+
+    def init_process(self) -> None:
+        """Begin, with the sockets themselves: uvloop closes what gunicorn puts around them a second time, and gunicorn complains."""
+        self.sockets = [listener.sock for listener in self.sockets]
+        super().init_process()
 
     def load_wsgi(self) -> None:
         super().load_wsgi()

@@ -1,4 +1,4 @@
-"""The log: an id for every request, and a line of JSON about each."""
+"""The log: an id for every request, and a line about each: of JSON, or of words where stdout is a terminal."""
 
 import asyncio
 import json
@@ -7,7 +7,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from functools import lru_cache
 from random import getrandbits
@@ -20,7 +20,7 @@ from aiohttp.web_urldispatcher import AbstractResource
 from multidict import istr
 from pythonjsonlogger.json import JsonFormatter
 
-from telemetry import metrics
+from telemetry import metrics, readable
 
 log = logging.getLogger("access")
 
@@ -77,6 +77,7 @@ class Ended:
 
     def __init__(self) -> None:
         self.notes: list[Note] = []
+        self.line_of: Callable[[Note], str] = _json_line
         self._timer: asyncio.TimerHandle | None = None
 
     def note(self, method: str, resource: AbstractResource | None, status: int, seconds: float, name: str, user_id: int | None) -> None:
@@ -99,26 +100,26 @@ class Ended:
             DURATIONS.observe(seconds, what)
         if log.isEnabledFor(logging.INFO):  # and past logging's handlers, which format and write each by itself
             for first in range(0, len(notes), LINES_AT_ONCE):
-                _write(notes[first : first + LINES_AT_ONCE])
+                self._write(notes[first : first + LINES_AT_ONCE])
 
-
-ENDED = Ended()
-metrics.before_writing.append(ENDED.tell)
-
-
-def _write(notes: list[Note]) -> None:
-    try:
-        sys.stdout.write("".join(map(_line, notes)))
-        sys.stdout.flush()
-    except OSError:  # the disk is full, or nobody reads: requests and metrics go on
-        LOST.count(amount=len(notes))
+    def _write(self, notes: list[Note]) -> None:
+        try:
+            sys.stdout.write("".join(map(self.line_of, notes)))
+            sys.stdout.flush()
+        except OSError:  # the disk is full, or nobody reads: requests and metrics go on
+            LOST.count(amount=len(notes))
 
 
 def _route(resource: AbstractResource | None) -> str | None:
     return resource.canonical if resource else None  # the pattern: a path is the client's text
 
 
-def _line(note: Note) -> str:
+def _readable_line(note: Note) -> str:
+    method, resource, status, seconds, _, _, moment = note
+    return readable.access_line(method, _route(resource), status, seconds, moment)
+
+
+def _json_line(note: Note) -> str:
     method, resource, status, seconds, name, user_id, moment = note
     what, whose = _what(method, _route(resource)), "null" if user_id is None else user_id
     return f'{_when(int(moment))}"{name}",{what}{status},"duration_ms":{seconds * 1000:.3f},"user_id":{whose}}}\n'
@@ -133,6 +134,10 @@ def _when(moment: int) -> str:
 @lru_cache(1000)
 def _what(method: str, route: str | None) -> str:
     return f'"method":{json.dumps(method)},"route":{json.dumps(route)},"status":'
+
+
+ENDED = Ended()
+metrics.before_writing.append(ENDED.tell)
 
 
 async def access_lines(app: web.Application) -> AsyncIterator[None]:
@@ -180,13 +185,17 @@ class _Formatter(JsonFormatter):
     """Make JSON of a record. Of an error it has the places in the code and few words: the rest may be what a client sent."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        return "".join(_told(ei[1]))
+        return _told(ei[1])
 
 
-def _told(error: BaseException) -> Iterator[str]:
+def _told(error: BaseException) -> str:
+    return "".join(_parts(error))
+
+
+def _parts(error: BaseException) -> Iterator[str]:
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if cause:
-        yield from _told(cause)
+        yield from _parts(cause)
         yield "and then\n"
     yield from traceback.format_tb(error.__traceback__)
     words = str(error).partition("\n")[0]  # psycopg2 goes on with the statement, pydantic with the value
@@ -197,18 +206,18 @@ _QUOTED = re.compile("""['"`](.*['"`]|.*)""")
 MAX_WORDS = 200
 
 
+def are_read_by_people() -> bool:
+    """Return whether the lines go to a terminal."""
+    return sys.stdout.isatty()
+
+
 def log_to_stdout(level: str) -> None:
-    """Write log records to stdout, as lines of JSON with the id of the request that they belong to."""
+    """Write log records to stdout: as lines of JSON with the id of the request that they belong to, or as words on a terminal."""
     handler = logging.StreamHandler(sys.stdout)
     handler.addFilter(_WithRequestId())
     handler.addFilter(_Sparing())
-    handler.setFormatter(
-        _Formatter(
-            "%(asctime)s %(levelname)s %(name)s %(message)s %(request_id)s",
-            rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
-            datefmt=TIME_FORMAT,
-        )
-    )
+    handler.setFormatter(readable.Formatter(_told) if are_read_by_people() else _json_formatter())
+    ENDED.line_of = _readable_line if are_read_by_people() else _json_line
     for server in ("aiohttp.server", "gunicorn.error"):
         logging.getLogger(server).addFilter(_NoBadHttp())
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken form
@@ -217,3 +226,11 @@ def log_to_stdout(level: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+
+
+def _json_formatter() -> _Formatter:
+    return _Formatter(
+        "%(asctime)s %(levelname)s %(name)s %(message)s %(request_id)s",
+        rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+        datefmt=TIME_FORMAT,
+    )

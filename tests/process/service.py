@@ -1,7 +1,6 @@
 """The service as a process of its own: what the tests in this directory talk to."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -50,9 +49,7 @@ class Service:
 
     def workers(self) -> list[int]:
         """Return the process ids of the workers that live. The number of a dead one may be a stranger's, whom a test must not kill."""
-        booted = [int(pid) for pid in re.findall(r"Booting worker with pid: (\d+)", self.output)]
-        children = {process.pid for process in measure.tree(self.process.pid) if process.parent == self.process.pid}
-        return [pid for pid in booted if pid in children]
+        return [process.pid for process in measure.tree(self.process.pid) if process.parent == self.process.pid]
 
     def wait_until_ready(self) -> None:
         """Wait until it answers."""

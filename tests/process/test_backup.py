@@ -1,7 +1,9 @@
 """A backup is one: what pg_dump wrote while the service worked comes back whole into an empty database."""
 
 import os
+import re
 import secrets
+import stat
 import subprocess
 import sys
 import threading
@@ -14,7 +16,8 @@ import psycopg2
 import pytest
 import requests
 
-from postgres import embedded
+from postgres import embedded, migrate
+from postgres.database import MIGRATIONS
 from tests.conftest import Server, another_database, connection_parameters, connection_to
 from tests.process.service import HOUSE, Service, register, running
 
@@ -24,6 +27,53 @@ ALL = {  # of a table's rows that must be there again
     table: f"SELECT md5(string_agg(t::text, ',' ORDER BY t::text)), count(*) FROM {table} t"
     for table in ("users", "user_state", "task", "task_log", "idempotency_key")
 }
+
+
+UMASK = 0o022  # as most have it
+README, OPERATIONS = ((HOUSE / page).read_text() for page in ("README.md", "docs/operations.md"))
+
+
+def printed(text: str, word: str) -> str:
+    """Return the one block of commands in which this word stands."""
+    [block] = [block for block in re.findall(r"(?:^    .*\n)+", text, re.MULTILINE) if word in block]
+    return "".join(line[4:] + "\n" for line in block.splitlines())
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Iterator[Path]:
+    """A directory as `make run` keeps it, and the PostgreSQL of it."""
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / "models.py").symlink_to(HOUSE / "models.py")
+    with embedded.server(tmp_path / ".data") as host:
+        for name in ("JWT_SECRET", "PASS_SALT"):
+            (tmp_path / ".data" / name).write_text(secrets.token_hex(32))
+        migrate.upgrade("postgres", {"host": host, "user": "postgres"}, MIGRATIONS)
+        yield tmp_path
+
+
+def shell(commands: str, place: Path) -> str:
+    """Run commands in a place that is also the home, with no settings in the environment; give what they wrote."""
+    bare = {"PATH": os.environ["PATH"], "HOME": f"{place}"}
+    done = subprocess.run(
+        ["sh", "-e"], input=commands, cwd=place, env=bare, umask=UMASK, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_the_printed_commands_back_up_restore_and_verify_and_nobody_else_reads_the_backup(checkout: Path) -> None:
+    shell(printed(README, "$BIN/pg_dump"), checkout)
+    assert stat.S_IMODE((checkout / "tasks.dump").stat().st_mode) == 0o600
+    assert "Every log leads to its task" in shell(printed(README, "$(cat .data/PASS_SALT)"), checkout)
+    assert "Every log leads to its task" in shell(printed(OPERATIONS, "$BIN/pg_restore"), checkout)
+    shell(printed(README, "tar -czf").splitlines()[-1], checkout)
+    assert stat.S_IMODE((checkout / "tasks.tar.gz").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.ru.md", "docs/operations.md"])
+def test_every_printed_backup_is_for_its_owner_alone(page: str) -> None:
+    writes = re.findall(r"^    .*(?:pg_dump .*(?:-f|>)|tar -c).*$", (HOUSE / page).read_text(), re.MULTILINE)
+    assert [line for line in writes if not line.startswith("    (umask 077; ")] == []
 
 
 @contextmanager

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.long
 RUN = HOUSE / "run.py"
 AS_NOBODY = ["unshare", "--user", "--map-user=65534", "--map-group=65534"]
 AS_NAMELESS = ["unshare", "--user", "--map-user=54321", "--map-group=54321"]
+AS_A_NUMBER = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
 AS_AN_ORDINARY_USER = [] if os.geteuid() else AS_NOBODY
 BOUND_SECONDS = 60
 
@@ -210,6 +211,51 @@ def test_without_user_namespaces_root_lets_the_owner_of_the_checkout_run_postgre
     house.ctrl_c()
     house.start(**path)
     assert house.visits() == 2
+
+
+def require_another_user() -> None:
+    """Skip the test where one can't become another user that reads what root reads: Python itself may be root's."""
+    if os.geteuid():
+        pytest.skip("only root can become other users: `sudo make test-all ARGS=tests/process/test_embedded.py` runs it")
+    made = subprocess.run([*AS_A_NUMBER, sys.executable, "-c", ""], capture_output=True, text=True, check=False)
+    if made.returncode:
+        pytest.skip(f"root can't become another user here: {made.stderr.strip()}")
+
+
+def test_without_user_namespaces_a_user_without_a_name_is_told_what_postgresql_wants(open_house: House) -> None:
+    require_another_user()
+    shutil.chown(open_house.place, 12345)
+    (open_house.place / "unshare").write_text("#!/bin/sh\nexit 1\n")
+    (open_house.place / "unshare").chmod(0o755)
+    said = open_house.refusal(*AS_A_NUMBER, PATH=f"{open_house.place}:{os.environ['PATH']}")
+    assert said == "PostgreSQL wants a user with a name, and /etc/passwd has none for 12345: add one, or run this as another user.\n"
+
+
+@pytest.mark.parametrize("prefix", [AS_NAMELESS, AS_A_NUMBER], ids=["in a namespace", "outside"])
+def test_the_service_itself_runs_for_a_user_without_name_home_and_environment(open_house: House, prefix: list[str]) -> None:
+    require_another_user()
+    require_user_namespaces()
+    shutil.chown(open_house.place, 12345 if prefix is AS_A_NUMBER else 0)
+    bare = {"PATH": os.environ["PATH"], "HOME": "/nowhere", "PORT": f"{open_house.port}", "WEB_CONCURRENCY": "1"}
+    command = [*prefix, sys.executable, f"{RUN}"]
+    open_house.process = subprocess.Popen(
+        command,
+        cwd=HOUSE,
+        env=bare | {"DATA_DIR": f"{open_house.data}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    end = time.monotonic() + BOUND_SECONDS
+    ready = None
+    while not ready and open_house.process.poll() is None and time.monotonic() < end:
+        with suppress(URLError, ConnectionError):
+            ready = open_house.get("/health/ready")
+        time.sleep(0.05)
+    os.killpg(open_house.process.pid, signal.SIGINT)
+    written = open_house.process.communicate(timeout=BOUND_SECONDS)[0].decode()
+    assert ready == {"status": "ok"}, written
+    assert "Traceback" not in written
 
 
 def test_a_run_right_after_ctrl_c_waits_for_the_last_one(house: House) -> None:

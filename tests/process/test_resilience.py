@@ -257,8 +257,10 @@ async def test_new_workers_take_over_and_nobody_notices(world: World, users: int
 async def test_workers_that_end_after_so_many_requests_lose_none(cluster: Cluster, opened: Any, turn: int) -> None:
     with opened(GUNICORN_CMD_ARGS="--max-requests 150 --max-requests-jitter 100") as service:
         async with World(cluster, service).load() as load:
+            seen: set[int] = set()
             async with asyncio.timeout(PATIENCE_SECONDS):
-                while service.output.count("Booting worker") < 4:
+                while len(seen) < 4:
+                    seen.update(service.workers())
                     await asyncio.sleep(0.1)
             await asyncio.sleep(0.5)
     assert not load.failed()

@@ -3,10 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
@@ -138,6 +139,13 @@ def test_a_missing_or_weak_setting_stops_the_start_and_is_named(
     assert "Traceback" not in outcome.stderr
 
 
+def test_a_misspelt_setting_is_told_once_and_not_its_value(unused_tcp_port: int) -> None:
+    with running(unused_tcp_port, PROT="do-not-tell-me") as service:
+        service.stop()
+    assert service.output.count("PROT in the environment is no setting, and is ignored. Is PORT meant?") == 1
+    assert "do-not-tell-me" not in service.output
+
+
 def test_python_app_py_without_settings_points_to_make_run() -> None:
     outcome = start("app.py", JWT_SECRET=None, PASS_SALT=None, DB_HOST=None)
     assert "make run" in outcome.stderr
@@ -155,7 +163,23 @@ def test_an_old_postgresql_stops_the_start_with_a_sentence(command: tuple[str, .
     )
     outcome = start(*command, PYTHONPATH=str(tmp_path), PORT=str(unused_tcp_port))
     assert outcome.returncode != 0
-    assert "PostgreSQL 99 or newer is needed" in outcome.stderr + outcome.stdout
+    assert (outcome.stderr + outcome.stdout).count("PostgreSQL 99 or newer is needed") == 1
+    assert "Traceback" not in outcome.stderr
+
+
+def test_what_hinders_the_start_is_told_once_and_not_for_ever(unused_tcp_port_factory: Callable[[], int]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as no_postgresql:
+        where = {"DB_HOST": "127.0.0.1", "DB_PORT": f"{no_postgresql.getsockname()[1]}"}
+        service = Service(unused_tcp_port_factory(), **where)
+        try:
+            for _ in range(10):  # attempts of two workers
+                no_postgresql.settimeout(PATIENCE_SECONDS)
+                with no_postgresql.accept()[0] as connection:
+                    connection.recv(1024)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        finally:
+            service.stop()
+    assert service.output.count("is no PostgreSQL: set DB_HOST and DB_PORT to where it is") == 1
 
 
 def serves(port: int) -> bool:

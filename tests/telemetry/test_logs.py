@@ -229,5 +229,5 @@ def test_the_lines_of_several_workers_stay_whole() -> None:
 
 
 def test_what_is_written_at_once_fits_into_a_pipe() -> None:
-    longest = logs._line(("UNSUBSCRIBE", PlainResource(max(document.PATHS, key=len)), 200, 86400, "x" * 64, 2**63, time.time()))
+    longest = logs._json_line(("UNSUBSCRIBE", PlainResource(max(document.PATHS, key=len)), 200, 86400, "x" * 64, 2**63, time.time()))
     assert len(longest.encode()) * logs.LINES_AT_ONCE <= 4096
