@@ -13,6 +13,7 @@ from uuid import uuid4
 import orjson
 from aiohttp import web
 from peewee import fn
+from pydantic import MISSING, Field
 
 from models import CALLER_TYPES, Caller
 from postgres.queries import Query, q
@@ -20,10 +21,11 @@ from rest.bodies import JSON, Fields
 from rest.errors import Conflict, FieldError, InvalidInput, InvalidToken, RequestTimeout, TooManyRequests, Unavailable
 from rest.idempotency import KeyReused, digest
 from rest.operation import validate
-from rest.values import MAX_ID, Strict
+from rest.values import MAX_ID, Moment, Strict
 from service import Service
 from tasks.errors import at_revision
 from tasks.schemas import TaskChange, TaskNew
+from tasks.values import Uid
 from transfer import csv_format, exports, ics_format
 from transfer.entries import Entry, Line, at_line, read_lines
 from transfer.json_format import AccountItems, Row
@@ -136,6 +138,19 @@ async def _make_changes(service: Service, caller: Caller, media_type: str) -> "_
     return _Changes(entries, await exports.get_uid(service, caller))
 
 
+class _New(TaskNew):
+    """A task that a file has and no UID names."""
+
+    completed_at: Moment | MISSING = MISSING
+
+
+class _Change(TaskChange):
+    """What a file says of the task of a UID, be it there already or not."""
+
+    uid: Uid = Field(exclude=True)
+    completed_at: Moment | MISSING = MISSING
+
+
 class _Changes:
     """Makes rows of what a sheet or a calendar says of tasks."""
 
@@ -152,17 +167,22 @@ class _Changes:
         return map(self._row, self._entries.end())
 
     def _row(self, entry: Entry) -> Row:
-        ours = self._ours.fullmatch(entry.fields.get("uid", ""))
-        task_id = int(ours[1]) if ours and int(ours[1]) <= MAX_ID else None
-        sent = [(name, entry.fields[name]) for name in TaskNew.model_fields if name in entry.fields]
         if entry.faults:
             return Row(entry.line, "change", "", list(entry.faults))
-        model: type[Strict] = TaskNew if task_id is None else TaskChange
+        sent = [
+            (name, value)
+            for name, value in entry.fields.items()
+            if name in TaskNew.model_fields or (name in ("uid", "completed_at") and value)
+        ]
+        uid = entry.fields.get("uid") or None
+        ours = uid and self._ours.fullmatch(uid)
+        task_id = int(ours[1]) if ours and int(ours[1]) <= MAX_ID else None
+        model: type[Strict] = _Change if uid else _New
         try:
             change = validate(model, Fields(sent))
         except InvalidInput as refusal:
             return Row(entry.line, "change", "", [_placed(entry, fault) for fault in refusal.errors])
-        values = {"task_id": task_id, "alike": entry.fields.get("alike")}
+        values = {"uid": uid, "task_id": task_id, "alike": entry.fields.get("alike")}
         whole, said = (values | {"change": orjson.Fragment(json)} for json in (change.model_dump_json(), change.said))
         return Row(entry.line, "change", orjson.dumps(whole).decode(), said=orjson.dumps(said).decode())
 
