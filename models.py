@@ -92,6 +92,7 @@ class Task(Stored):
     revision = BigIntegerField()
     look = SmallIntegerField(default=0)  # of the body: another version may show a task otherwise
     body = TextField(default="")  # the task as clients see it
+    uid = TextField(null=True)  # where it came with one; otherwise its id and its user's uid make it
 
     class Meta:
         primary_key = CompositeKey("user", "id")

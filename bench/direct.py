@@ -35,7 +35,11 @@ def _statement(job: str, turn: str) -> str:
             return _as_sent(matching_task("live", ()), ":user_id", GENERATION, ":id")
         case "W2":
             return _as_sent(
-                task_page("live", ("status",), "id", False, "the start", short=True), ":user_id", GENERATION, LISTED, LISTED_STATUS
+                task_page("live", ("status",), "id", False, "the start", short=True),
+                ":user_id",
+                GENERATION,
+                LISTED,
+                LISTED_STATUS,
             )
         case "W3":
             return _write("", turn)

@@ -88,12 +88,18 @@ class Listing(ABC):
 
 
 class TaskListing(Listing):
-    """The tasks that match a query. Its cursors are those of the listing that it is `part_of`, if that is another one in the same order."""
+    """The tasks that match a query, each with the UID that came with it if that is asked for.
+
+    Its cursors are those of the listing that it is `part_of`, if that is another one in the same order.
+    """
 
     query: TaskQuery
 
-    def __init__(self, service: Service, caller: Caller, query: TaskQuery, part_of: TaskQuery | None = None) -> None:
+    def __init__(
+        self, service: Service, caller: Caller, query: TaskQuery, *, part_of: TaskQuery | None = None, with_uid: bool = False
+    ) -> None:
         super().__init__(service, caller, query)
+        self._with_uid = with_uid
         self._whole = part_of or query
 
     @property
@@ -108,7 +114,7 @@ class TaskListing(Listing):
             return await self._page_of_changes(*(place or (None, query.since)))
         values = _filter_values(query)
         order = query.sort.removeprefix("-"), query.sort.startswith("-")
-        asked = queries.task_page(query.source, tuple(values), *order, pages.after(place), self.is_short)
+        asked = queries.task_page(query.source, tuple(values), *order, pages.after(place), short=self.is_short, with_uid=self._with_uid)
         as_of = () if query.revision is None else (query.revision,)
         rows = await self.service.database.ask(asked, *self.caller, *as_of, *pages.values(query.limit, place), *values.values())
         return self.make_page(rows)

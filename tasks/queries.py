@@ -68,7 +68,12 @@ def _conditions(source: Source, names: tuple[str, ...]) -> list[Expression]:
     return [*source.conditions, *(every[name].condition for name in names)]
 
 
-def _all_of(name: SourceName) -> Source:
+def _all_of(name: SourceName, with_uid: bool) -> Source:
+    source = _as_shown(name)
+    return source._replace(shown=fn.with_uid(source.shown, Task.uid)) if with_uid else source
+
+
+def _as_shown(name: SourceName) -> Source:
     if name == "past":
         was_there = Task.user == q.user_id, Task.created_revision <= q.revision, SQL("past.deleted_at").is_null()
         not_long_gone = (Task.revision > q.revision) | Task.deleted_at.is_null()
@@ -106,8 +111,10 @@ STATE = (UserState.revision, UserState.kept_from, UserState.purged)
 
 
 @lru_cache(500)
-def task_page(name: SourceName, asked: tuple[str, ...], sort: str, descending: bool, after: After, short: bool) -> Query[PageRow]:
-    source = _all_of(name)
+def task_page(
+    name: SourceName, asked: tuple[str, ...], sort: str, descending: bool, after: After, *, short: bool, with_uid: bool = False
+) -> Query[PageRow]:
+    source = _all_of(name, with_uid)
     order = Order(filters.keys(source.task)[sort], source.task.id, descending)
     types = source.types | pages.parameters(order, after) | {name: filters.FILTER_TYPES[name] for name in asked}
     return _page(source, _conditions(source, asked), order, after, short, types)

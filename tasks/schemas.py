@@ -32,7 +32,7 @@ class TaskNew(Strict):
 
 FIELD_TYPES: dict[str, Any] = get_type_hints(TaskNew, include_extras=True)
 FIELDS = tuple(FIELD_TYPES)  # those that are a user's to change
-LOGGED_FIELDS = (*FIELDS, "deleted_at")  # in the order of one revision's log entries
+LOGGED_FIELDS = (*FIELDS, "completed_at", "deleted_at")  # in the order of one revision's log entries
 LoggedField = TypeAliasType("LoggedField", Literal[LOGGED_FIELDS])  # type: ignore[valid-type]
 _unsent: dict[str, Any] = {name: (kind | MISSING, MISSING) for name, kind in FIELD_TYPES.items()}
 _Fields: Any = create_model("_Fields", __base__=Strict, **_unsent)

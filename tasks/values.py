@@ -1,6 +1,7 @@
 """The values of which a task's fields are made: how each is written, read and limited, and how the document describes it."""
 
 import re
+import unicodedata
 from datetime import date
 from typing import Annotated, Literal, get_args
 
@@ -17,6 +18,12 @@ STATUSES: tuple[str, ...] = get_args(Status.__value__)
 def _not_blank(value: str) -> str:
     if not value.strip():
         raise wrong("blank", "must not be blank")
+    return value
+
+
+def _without_controls(value: str) -> str:
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+        raise wrong("characters_not_allowed", "must not contain control characters")
     return value
 
 
@@ -67,6 +74,17 @@ Name = Annotated[
     AfterValidator(_not_blank),
 ]
 Description = Annotated[Text, Field(max_length=10_000, description="may be empty", examples=["Two litres, the fresh one"])]
+Uid = Annotated[
+    str,
+    AfterValidator(_without_controls),
+    Field(
+        min_length=1,
+        max_length=1000,
+        description="what it is called in calendars, where it came with a name; compared character by character",
+        examples=["20201002T093000Z-7@tasks.example"],
+        json_schema_extra={"pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"},
+    ),
+]
 _A_DAY_IN_WORDS = "a day of the calendar as DD-MM-YYYY or YYYY-MM-DD, in the years 1900 to 9999: text, for no type has both forms"
 Day = TypeAliasType(
     "Day",

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tasks.schemas import FIELDS, LOGGED_FIELDS
+from tasks.schemas import FIELDS
 from torture.journal import CHANGES, Json, Request, condensed, digest
 from torture.past import Account, Chain
 
@@ -137,7 +137,7 @@ class Verdict:
             return False
         chain = chains[request.task_id]
         was, now = chain.at(before) or {}, chain.at(group[0]) or {}
-        wanted = {name: was[name] for name in LOGGED_FIELDS}
+        wanted = {name: was[name] for name in FIELDS}
         if request.kind == "delete":
             return {name: now[name] for name in FIELDS} == {name: was[name] for name in FIELDS} and bool(now["deleted_at"])
         if "revision" in request.sent:
@@ -145,7 +145,7 @@ class Verdict:
             if past is None:
                 return False
             wanted = {name: past[name] for name in FIELDS}
-        return {name: now[name] for name in LOGGED_FIELDS} == wanted | {"deleted_at": None}
+        return {name: now[name] for name in (*FIELDS, "deleted_at")} == wanted | {"deleted_at": None}
 
     def _is_undone(self, group: list[int], since: int) -> bool:
         """Return whether after these revisions all tasks are what they were at an earlier one, in their four fields and their place."""

@@ -39,7 +39,7 @@ class Entry(NamedTuple):
     faults: Sequence[FieldError] = ()
 
 
-SkipCode = TypeAliasType("SkipCode", Literal["not_a_task", "not_taken", "occurrence_not_kept", "recurrence_not_kept"])
+SkipCode = TypeAliasType("SkipCode", Literal["in_trash", "not_a_task", "not_taken", "occurrence_not_kept", "recurrence_not_kept"])
 
 
 class Skipped(NamedTuple):

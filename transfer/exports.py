@@ -60,7 +60,7 @@ async def list_in_form(asked: TaskListing, form: Form, *, whole: bool) -> tuple[
     The `whole` listing is as of that page's revision. Of the JSON, which may be some MiB, nothing is kept while a client reads.
     """
     uid = await get_uid(asked.service, asked.caller)
-    first = await asked.page()
+    first = await _page_of(asked, asked.query)
     return _empty(first), _write_form(asked, form, uid, first, whole)
 
 
@@ -88,7 +88,7 @@ async def _write_form(asked: TaskListing, form: Form, uid: str, page: Listed, wh
 
 
 async def _page_of(whole: TaskListing, query: TaskQuery) -> Listed:
-    return await TaskListing(whole.service, whole.caller, query, part_of=whole.query).page()
+    return await TaskListing(whole.service, whole.caller, query, part_of=whole.query, with_uid=True).page()
 
 
 def _has_moved_on(state: State, begun: State) -> bool:
@@ -96,7 +96,7 @@ def _has_moved_on(state: State, begun: State) -> bool:
 
 
 def _write(form: Form, json: bytes, uid: str) -> bytes:
-    return form.tasks(task | {"uid": f"{task['id']}-{uid}"} for task in orjson.loads(b"[%b]" % json))
+    return form.tasks({"uid": f"{task['id']}-{uid}"} | task for task in orjson.loads(b"[%b]" % json))
 
 
 class Account(NamedTuple):

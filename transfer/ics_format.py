@@ -23,7 +23,7 @@ def todos(tasks: Iterable[dict[str, Any]]) -> bytes:
 
 def _todo(task: dict[str, Any]) -> Iterator[str]:
     yield "BEGIN:VTODO"
-    yield f"UID:{task['uid']}"
+    yield f"UID:{task['uid'].translate(ESCAPES)}"
     yield f"DTSTAMP:{_moment(task['updated_at'])}"  # of what is shown (section 3.8.7.2), so that the same tasks are the same text
     yield f"CREATED:{_moment(task['created_at'])}"
     yield f"LAST-MODIFIED:{_moment(task['updated_at'])}"

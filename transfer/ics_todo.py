@@ -15,8 +15,15 @@ from rest.errors import FieldError, InvalidInput
 from transfer.entries import MAX_LINE_BYTES, Entry, Skipped, at_line, moment_text, read_moment
 from transfer.ics_format import OUR_DESCRIPTION, OUR_STATUS, OUR_SUMMARY, STATUSES, shown
 
-NAMED = {"name": "SUMMARY", "description": "DESCRIPTION", "status": "STATUS", "completion_at": "DUE", "completed_at": "COMPLETED"}
-TAKEN = {*NAMED.values(), "UID", "PERCENT-COMPLETE", OUR_STATUS, OUR_SUMMARY, OUR_DESCRIPTION}
+NAMED = {
+    "uid": "UID",
+    "name": "SUMMARY",
+    "description": "DESCRIPTION",
+    "status": "STATUS",
+    "completion_at": "DUE",
+    "completed_at": "COMPLETED",
+}
+TAKEN = {*NAMED.values(), "PERCENT-COMPLETE", OUR_STATUS, OUR_SUMMARY, OUR_DESCRIPTION}
 RECURRING = {"RRULE", "RDATE", "EXRULE"}
 REFUSED = {"DURATION": "say by DUE when the task is to be completed"}  # all other properties are passed over
 NO_TITLE, MAX_TITLE = "(no title)", 80  # what a task is called that has no SUMMARY: the first words of its DESCRIPTION, if it has one

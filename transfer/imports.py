@@ -10,16 +10,18 @@ from typing import NamedTuple
 
 import orjson
 from aiohttp import web
+from pydantic import MISSING, Field
 
 from models import Caller
 from rest.bodies import JSON, Fields
 from rest.errors import Conflict, FieldError, InvalidInput, InvalidToken, RequestTimeout, TooManyRequests, Unavailable
 from rest.idempotency import KeyReused
 from rest.operation import validate
-from rest.values import MAX_ID, Strict
+from rest.values import MAX_ID, Moment, Strict
 from service import Service
 from tasks.errors import at_revision
 from tasks.schemas import TaskChange, TaskNew
+from tasks.values import Name, Uid
 from transfer import csv_format, exports, ics_file
 from transfer.aside import NOTHING_DONE, Aside
 from transfer.entries import Entry, Line, Skipped, about, at_line, read_lines
@@ -121,6 +123,22 @@ async def _make_changes(service: Service, caller: Caller, media_type: str) -> "_
     return _Changes(entries, await exports.get_uid(service, caller))
 
 
+class _OfFile(Strict):
+    """What files say of a task, and requests don't: its UID, what it is called if it is new and has no name, and when it was completed."""
+
+    uid: Uid | MISSING = Field(MISSING, exclude=True)
+    title: Name | MISSING = Field(MISSING, exclude=True)
+    completed_at: Moment | MISSING = MISSING
+
+
+class _New(_OfFile, TaskNew):
+    """A task that a file has and no UID names."""
+
+
+class _Change(_OfFile, TaskChange):
+    """What a file says of the task of a UID, be it there already or not."""
+
+
 class _Changes:
     """Makes rows of what a sheet or a calendar says of tasks."""
 
@@ -139,20 +157,21 @@ class _Changes:
     def _row(self, entry: Entry | Skipped) -> Row | Skipped:
         if isinstance(entry, Skipped):
             return entry
-        ours = self._ours.fullmatch(entry.fields.get("uid", ""))
-        task_id = int(ours[1]) if ours and int(ours[1]) <= MAX_ID else None
         fields = entry.fields
-        if task_id is None and "title" in fields:
+        uid = fields.get("uid") or None
+        if uid is None and "title" in fields:
             fields = {"name": fields["title"]} | fields
-        sent = [(name, fields[name]) for name in TaskNew.model_fields if name in fields]
         if entry.faults:
             return Row(entry.line, "change", "", list(entry.faults), json.dumps(fields))
-        model: type[Strict] = TaskNew if task_id is None else TaskChange
+        sent = [(name, value) for name, value in fields.items() if name in TaskNew.model_fields or (name in _OfFile.model_fields and value)]
         try:
-            change = validate(model, Fields(sent))
+            change = validate(_Change if uid else _New, Fields(sent))
         except InvalidInput as refusal:
             return Row(entry.line, "change", "", [_placed(entry, fault) for fault in refusal.errors], json.dumps(fields))
-        values = {"task_id": task_id, "alike": entry.fields.get("alike")}
+        ours = self._ours.fullmatch(uid or "")
+        task_id = int(ours[1]) if ours and int(ours[1]) <= MAX_ID else None
+        title = None if change.title is MISSING else change.title
+        values = {"uid": uid, "task_id": task_id, "title": title, "alike": fields.get("alike")}
         whole, said = (values | {"change": orjson.Fragment(json)} for json in (change.model_dump_json(), change.said))
         return Row(entry.line, "change", orjson.dumps(whole).decode(), said=orjson.dumps(said).decode())
 

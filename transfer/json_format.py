@@ -4,14 +4,15 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import MISSING, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from rest.bodies import may_be_shown
 from rest.error_codes import wrong
 from rest.errors import FieldError, InvalidInput
 from rest.operation import explain
 from rest.values import Id, Moment, Natural, Strict
-from tasks.schemas import FIELD_TYPES, LoggedField, TaskNew
+from tasks.schemas import FIELD_TYPES, LOGGED_FIELDS, LoggedField, TaskNew
+from tasks.values import Uid
 from transfer.entries import SkipCode, about, at_line
 from transfer.json_items import Item
 
@@ -37,7 +38,7 @@ class AccountState(Strict):
 
 
 class ExportedTask(TaskNew):
-    """A task, in the trash or not."""
+    """A task, in the trash or not, with the UID that came with it, if one did."""
 
     id: Id
     created_at: Moment
@@ -46,16 +47,17 @@ class ExportedTask(TaskNew):
     deleted_at: Moment | None
     revision: Id
     created_revision: Id
+    uid: Uid | MISSING = MISSING
 
 
 _VALUES: dict[str, TypeAdapter[Any]] = {
-    name: TypeAdapter(kind, config=ConfigDict(strict=True)) for name, kind in (FIELD_TYPES | {"deleted_at": Moment | None}).items()
+    name: TypeAdapter(FIELD_TYPES.get(name, Moment | None), config=ConfigDict(strict=True)) for name in LOGGED_FIELDS
 }
 _A_VALUE: Any = {"type": ["string", "null"]}
 
 
 class ExportedEntry(Strict):
-    """What a change made of one field: old and new are what a task may have there; of `deleted_at`, a moment or null."""
+    """What a change made of one field: old and new are what a task may have there; of `completed_at` and `deleted_at`, a moment or null."""
 
     task_id: Id
     revision: Id

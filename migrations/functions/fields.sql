@@ -7,10 +7,10 @@ RETURN 1::smallint;
 
 -- The fields that are logged, in the order of one revision's entries, and their values as the log has them.
 CREATE FUNCTION task_field_names() RETURNS text[] LANGUAGE sql IMMUTABLE
-RETURN ARRAY['name', 'description', 'status', 'completion_at', 'deleted_at'];
+RETURN ARRAY['name', 'description', 'status', 'completion_at', 'completed_at', 'deleted_at'];
 
 CREATE FUNCTION task_field_values(t task) RETURNS text[] LANGUAGE sql STABLE
-RETURN ARRAY[t.name, t.description, t.status, t.completion_at::text, t.deleted_at::text];
+RETURN ARRAY[t.name, t.description, t.status, t.completion_at::text, t.completed_at::text, t.deleted_at::text];
 
 -- What fields have that a creation doesn't name, where that isn't NULL.
 CREATE FUNCTION task_defaults() RETURNS jsonb LANGUAGE sql IMMUTABLE
@@ -43,15 +43,20 @@ END $$;
 CREATE FUNCTION task_shown(t task) RETURNS text LANGUAGE sql STABLE
 RETURN CASE WHEN t.look = task_look() THEN t.body ELSE task_json(t) END;
 
+-- A task as clients see it, and the UID that came with it, if one did.
+CREATE FUNCTION with_uid(shown text, uid text) RETURNS text LANGUAGE sql STABLE
+RETURN CASE WHEN uid IS NULL THEN shown ELSE left(shown, -1) || ',"uid":' || to_json(uid) || '}' END;
+
 -- A value of the log as clients see it.
 CREATE FUNCTION log_value(field text, value text) RETURNS text LANGUAGE sql STABLE
 RETURN coalesce(to_json(CASE field WHEN 'completion_at' THEN day_text(value::date)
+                                   WHEN 'completed_at' THEN moment_text(value::timestamptz)
                                    WHEN 'deleted_at' THEN moment_text(value::timestamptz)
                                    ELSE value END)::text, 'null');
 
 -- A value that clients send as the log has it.
 CREATE FUNCTION log_value_kept(field text, value text) RETURNS text LANGUAGE sql STABLE
-RETURN CASE field WHEN 'deleted_at' THEN value::timestamptz::text ELSE value END;
+RETURN CASE WHEN field IN ('completed_at', 'deleted_at') THEN value::timestamptz::text ELSE value END;
 
 -- Tell whether a task's field can have held a value, as the log has it: whether a task is sound that has it, and the rest as it must be.
 CREATE FUNCTION log_value_fits(field text, value text) RETURNS boolean LANGUAGE sql STABLE
@@ -61,6 +66,8 @@ RETURN coalesce(CASE field
     WHEN 'status' THEN task_is_sound('-', '', value, NULL, 'epoch', 'epoch', CASE value WHEN 'completed' THEN timestamptz 'epoch' END, NULL)
     WHEN 'completion_at' THEN value IS NULL OR CASE WHEN value ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$' AND pg_input_is_valid(value, 'date')
                                                     THEN task_is_sound('-', '', 'new', value::date, 'epoch', 'epoch', NULL, NULL) END
+    WHEN 'completed_at' THEN value IS NULL OR CASE WHEN value ~ '^[0-9]' AND pg_input_is_valid(value, 'timestamptz')
+                                                   THEN task_is_sound('-', '', 'completed', NULL, 'epoch', 'epoch', value::timestamptz, NULL) END
     WHEN 'deleted_at' THEN value IS NULL OR (value ~ '^[0-9]' AND pg_input_is_valid(value, 'timestamptz'))
 END, false);
 

@@ -1,44 +1,51 @@
 -- The past: what it was, and bringing it back.
 
--- The fields that a user's tasks with these ids had at a revision and that were altered after it: each is what the first entry after it calls old.
-CREATE FUNCTION fields_at(p_user_id bigint, p_revision bigint, p_first_id bigint, p_last_id bigint)
-RETURNS TABLE (id bigint, fields jsonb) LANGUAGE sql STABLE AS $$
-    SELECT f.task_id, jsonb_object_agg(f.field, f.old)
-      FROM (SELECT DISTINCT ON (l.task_id, l.field) l.task_id, l.field, l.old FROM task_log l
-             WHERE l.user_id = p_user_id AND l.task_id BETWEEN p_first_id AND p_last_id AND l.revision > p_revision
-               AND l.field = ANY (task_field_names())  -- a later version has logged more
-             ORDER BY l.task_id, l.field, l.revision) f
-     GROUP BY f.task_id
-$$;
-
 -- A task as it was at a revision not before its creation; its body is of this version's look, whatever `look` says. Of a task that is itself
 -- one of the past, the log is read only up to then.
 CREATE FUNCTION task_at(t task, p_revision bigint) RETURNS task LANGUAGE plpgsql STABLE AS $$
 DECLARE
     past jsonb;
+    status_revision bigint;        -- of the first entry of the status after then
+    completed_at_revision bigint;
     last task_log;
 BEGIN
     IF t.revision <= p_revision THEN
         t.body := task_shown(t);
         RETURN t;
     END IF;
-    SELECT jsonb_object_agg(first.field, first.old) INTO past
-      FROM (SELECT DISTINCT ON (l.field) l.field, l.old FROM task_log l
+    SELECT jsonb_object_agg(first.field, first.old), min(first.revision) FILTER (WHERE first.field = 'status'),
+           min(first.revision) FILTER (WHERE first.field = 'completed_at')
+      INTO past, status_revision, completed_at_revision
+      FROM (SELECT DISTINCT ON (l.field) l.field, l.old, l.revision FROM task_log l
              WHERE l.user_id = t.user_id AND l.task_id = t.id AND l.revision > p_revision AND l.revision <= t.revision
              ORDER BY l.field, l.revision) first;
     t := jsonb_populate_record(t, past);
     SELECT * INTO last FROM task_log l WHERE l.user_id = t.user_id AND l.task_id = t.id AND l.revision <= p_revision ORDER BY l.revision DESC LIMIT 1;
     t.revision := coalesce(last.revision, t.created_revision);
     t.updated_at := coalesce(last.changed_at, t.created_at);
-    IF past ? 'status' THEN
-        t.completed_at := CASE WHEN t.status = 'completed' THEN coalesce((
-            SELECT l.changed_at FROM task_log l
-             WHERE l.user_id = t.user_id AND l.task_id = t.id AND l.revision <= p_revision AND l.field = 'status'
-             ORDER BY l.revision DESC LIMIT 1), t.created_at) END;
+    IF coalesce(status_revision < completed_at_revision, status_revision IS NOT NULL) THEN
+        t.completed_at := completed_by_rule(t);
     END IF;
     t.body := task_json(t);
     RETURN t;
 END $$;
+
+-- The fields that a user's tasks with these ids had at a revision and that were altered after it: each is what the first entry after it calls old.
+-- That of completed_at is not, where one of the status comes before it.
+CREATE FUNCTION fields_at(p_user_id bigint, p_revision bigint, p_first_id bigint, p_last_id bigint)
+RETURNS TABLE (id bigint, fields jsonb) LANGUAGE sql STABLE AS $$
+    SELECT f.task_id, jsonb_object_agg(f.field, CASE WHEN f.field = 'completed_at' AND f.status_revision < f.revision THEN (
+                          SELECT past.completed_at::text FROM task t CROSS JOIN LATERAL task_at(t, p_revision) past
+                           WHERE t.user_id = p_user_id AND t.id = f.task_id)
+                      ELSE f.old END)
+      FROM (SELECT DISTINCT ON (l.task_id, l.field) l.task_id, l.field, l.old, l.revision,
+                   min(l.revision) FILTER (WHERE l.field = 'status') OVER (PARTITION BY l.task_id) AS status_revision
+              FROM task_log l
+             WHERE l.user_id = p_user_id AND l.task_id BETWEEN p_first_id AND p_last_id AND l.revision > p_revision
+               AND l.field = ANY (task_field_names())  -- a later version has logged more
+             ORDER BY l.task_id, l.field, l.revision) f
+     GROUP BY f.task_id
+$$;
 
 -- The last revision not later than a moment. What was purged has left no moments but that of kept_from. Moments ascend with the revisions of
 -- changes, and with the ids of what was created: in each of the two, every look halves what is left.

@@ -17,7 +17,7 @@ DECLARE
 BEGIN
     FOR t IN SELECT * FROM task x WHERE x.user_id = p_user_id AND x.id > p_after AND x.created_revision <= p_revision ORDER BY x.id LIMIT 1000 LOOP
         t := task_at(t, p_revision);
-        made := made || (left(t.body, -1) || ',"created_revision":' || t.created_revision || '}');
+        made := made || with_uid(left(t.body, -1) || ',"created_revision":' || t.created_revision || '}', t.uid);
         last := t.id;
         length := length + octet_length(made[cardinality(made)]);
         EXIT WHEN length > 250000;
@@ -90,16 +90,26 @@ BEGIN
     RETURN answer;
 END $$;
 
--- What was put aside of a sheet or a calendar. Inlined by the planner.
+-- What was put aside of a sheet or a calendar: what is to change, or to be created, where that is the first of its UID, and what there is already
+-- of the task of that UID: one that came with it, or that its id gives it, which is ours. Inlined by the planner.
 CREATE FUNCTION import_changes(p_user_id bigint, p_import_id uuid)
-RETURNS TABLE (line bigint, task_id bigint, change jsonb, alike jsonb) LANGUAGE sql STABLE AS $$
-    SELECT x.* FROM import_row i CROSS JOIN LATERAL jsonb_to_recordset(i.content) x (line bigint, task_id bigint, change jsonb, alike jsonb)
+RETURNS TABLE (line bigint, uid text, is_ours boolean, change jsonb, creation jsonb, alike jsonb, id bigint, status text, completed_at timestamptz,
+               deleted_at timestamptz) LANGUAGE sql STABLE AS $$
+    SELECT x.line, x.uid, x.task_id IS NOT NULL, x.change, jsonb_strip_nulls(jsonb_build_object('name', x.title, 'uid', x.uid)) || x.change, x.alike, t.*
+      FROM import_row i CROSS JOIN LATERAL jsonb_to_recordset(i.content) x (
+               line bigint, task_id bigint, uid text, title text, change jsonb, alike jsonb)
+           LEFT JOIN LATERAL (
+               SELECT o.id, o.status, o.completed_at, o.deleted_at FROM task o
+                WHERE o.user_id = p_user_id AND uid_digest(o.uid) = uid_digest(x.uid COLLATE "C") AND o.uid = x.uid COLLATE "C"
+                UNION ALL
+               SELECT o.id, o.status, o.completed_at, o.deleted_at FROM task o WHERE o.user_id = p_user_id AND o.id = x.task_id AND o.uid IS NULL) t ON true
      WHERE i.user_id = p_user_id AND i.import_id = p_import_id
 $$;
 
--- Change the tasks whose ids are named, by their ids, and create the others, by their lines, all in one moment. What is in the trash comes back;
--- what has been purged is created anew; a status that is one of `alike` stays. `faults` are lines that can't be done, and why: then nothing is,
--- or, where p_skip is true, what stands on the others. `p_skipped` has been skipped already.
+-- Change the tasks whose UIDs are named, by their ids, and create the others, by their lines, all in one moment. What is in the trash comes back if
+-- its UID is ours, and otherwise stays there; what has been purged is created anew; a status that is one of `alike` stays, and so does a moment of
+-- completion to the second, which is all that calendars say. `faults` are lines that can't be done, and why: then nothing is, or, where p_skip is
+-- true, what stands on the others. `p_skipped` has been skipped already.
 CREATE FUNCTION import_tasks(p_user_id bigint, p_generation bigint, p_import_id uuid, p_kept bigint, p_key text, p_digest text,
                                         p_skip boolean, p_skipped jsonb, p_skipped_count bigint,
                                         OUT refused text, OUT answer text, OUT user_revision bigint, OUT faults jsonb) LANGUAGE plpgsql AS $$
@@ -117,31 +127,36 @@ BEGIN
     IF refused IS NOT NULL OR answer IS NOT NULL THEN
         RETURN;
     END IF;
-    SELECT jsonb_agg(jsonb_build_object('line', f.line, 'code', f.code, 'message', f.message) ORDER BY f.line) FILTER (WHERE f.number <= 100),
+    SELECT jsonb_agg(jsonb_build_object('line', f.line, 'code', f.code, 'message', f.message) ORDER BY f.line)
+               FILTER (WHERE f.number <= 100 AND f.code <> 'in_trash'),
+           p_skipped || coalesce(jsonb_agg(jsonb_build_object('line', f.line, 'code', CASE f.code WHEN 'in_trash' THEN f.code ELSE 'not_taken' END,
+                                                              'reason', f.message)) FILTER (WHERE f.number <= 100), '[]'),
            array_agg(f.line)
-      INTO faults, left_out
-      FROM (SELECT c.line, row_number() OVER (ORDER BY c.line) AS number,
-                   CASE WHEN c.line > c.first THEN 'repeated' ELSE 'not_found' END AS code,
-                   CASE WHEN c.line > c.first THEN 'has the UID of line ' || c.first
-                        ELSE 'is of a task that is gone: to create it anew, it needs name, description and status' END AS message
-              FROM (SELECT x.line, x.change, t.id, min(x.line) OVER (PARTITION BY x.task_id) AS first
-                      FROM import_changes(p_user_id, p_import_id) x LEFT JOIN task t ON t.user_id = p_user_id AND t.id = x.task_id
-                     WHERE x.task_id IS NOT NULL) c
-             WHERE c.line > c.first OR (c.id IS NULL AND NOT c.change ?& ARRAY['name', 'description', 'status'])) f;
+      INTO faults, p_skipped, left_out
+      FROM (SELECT c.line, c.code, row_number() OVER (PARTITION BY c.code = 'in_trash' ORDER BY c.line) AS number,
+                   CASE c.code WHEN 'repeated' THEN 'has the UID of line ' || c.first
+                               WHEN 'in_trash' THEN 'is of a task that is in the trash, and stays there'
+                               ELSE 'is of a task that is not there: to create it, it needs name, description and status' END AS message
+              FROM (SELECT u.line, u.first, CASE WHEN u.line > u.first THEN 'repeated'
+                                                 WHEN u.deleted_at IS NOT NULL AND NOT u.is_ours THEN 'in_trash'
+                                                 WHEN u.id IS NULL AND NOT u.creation ?& ARRAY['name', 'description', 'status'] THEN 'not_found' END AS code
+                      FROM (SELECT x.*, min(x.line) OVER (PARTITION BY x.uid) AS first FROM import_changes(p_user_id, p_import_id) x
+                             WHERE x.uid IS NOT NULL) u) c
+             WHERE c.code IS NOT NULL) f;
     IF faults IS NOT NULL AND NOT p_skip THEN
         RETURN;
     END IF;
-    SELECT p_skipped || coalesce(jsonb_agg(jsonb_build_object('line', f -> 'line', 'code', 'not_taken', 'reason', f -> 'message')), '[]')
-      INTO p_skipped FROM jsonb_array_elements(faults) f;
     faults := NULL;
     FOR part IN  -- of few, since a loop reads some parts ahead, and a change may be long
         SELECT array_agg(c.id ORDER BY c.place) AS ids, array_agg(c.change ORDER BY c.place) AS changes
-          FROM (SELECT t.id, row_number() OVER by_id_then_line AS place, (row_number() OVER by_id_then_line - 1) / 25 AS number,
-                       CASE WHEN t.id IS NULL THEN x.change
-                            ELSE CASE WHEN x.alike ? t.status THEN x.change - 'status' ELSE x.change END || '{"deleted": false}' END AS change
-                  FROM import_changes(p_user_id, p_import_id) x LEFT JOIN task t ON t.user_id = p_user_id AND t.id = x.task_id
+          FROM (SELECT x.id, row_number() OVER by_id_then_line AS place, (row_number() OVER by_id_then_line - 1) / 25 AS number,
+                       CASE WHEN x.id IS NULL THEN x.creation
+                            ELSE x.change - array_remove(ARRAY[CASE WHEN x.alike ? x.status THEN 'status' END, CASE
+                                     WHEN date_trunc('second', (x.change ->> 'completed_at')::timestamptz) = date_trunc('second', x.completed_at)
+                                     THEN 'completed_at' END], NULL) || '{"deleted": false}' END AS change
+                  FROM import_changes(p_user_id, p_import_id) x
                  WHERE x.line NOT IN (SELECT unnest(left_out))
-                WINDOW by_id_then_line AS (ORDER BY t.id NULLS LAST, x.line)) c
+                WINDOW by_id_then_line AS (ORDER BY x.id NULLS LAST, x.line)) c
          GROUP BY c.number ORDER BY c.number
     LOOP
         SELECT count(*), max(w.user_revision) INTO altered, user_revision
@@ -210,8 +225,16 @@ BEGIN
         RAISE SQLSTATE 'IMPRT';
     END IF;
     user_revision := s.revision;
-EXCEPTION WHEN SQLSTATE 'IMPRT' THEN
-    answer := NULL;  -- nothing has happened
+EXCEPTION
+    WHEN SQLSTATE 'IMPRT' THEN
+        answer := NULL;  -- nothing has happened
+    WHEN unique_violation THEN  -- of UIDs: the ids ascend
+        SELECT jsonb_agg(jsonb_build_object('line', d.line, 'code', 'repeated', 'message', 'has the uid of line ' || d.first) ORDER BY d.line) INTO faults
+          FROM (SELECT x.line, min(x.line) OVER (PARTITION BY x.uid) AS first
+                  FROM import_row i CROSS JOIN LATERAL jsonb_to_recordset(i.content) x (line bigint, uid text)
+                 WHERE i.user_id = p_user_id AND i.import_id = p_import_id AND i.kind = 'task' AND x.uid IS NOT NULL
+                 ORDER BY 1) d
+         WHERE d.line > d.first;
 END $$;
 
 CREATE FUNCTION import_entries(p_user_id bigint, p_import_id uuid)

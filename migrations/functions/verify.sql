@@ -7,6 +7,10 @@ SET timezone = 'UTC' SET datestyle = 'ISO' SET work_mem = '64MB' SET enable_seqs
 #variable_conflict use_column
 DECLARE
     s user_state;
+    step record;
+    status text;
+    by_rule text;  -- when the task was completed, if nothing says otherwise
+    kept text;     -- and when it is said to be
 BEGIN
     SELECT * INTO s FROM user_state u WHERE u.user_id = p_user_id;
 
@@ -14,7 +18,7 @@ BEGIN
     RETURN QUERY
     SELECT c.task_id, c.revision, c.fault
       FROM (SELECT e.task_id, e.revision,
-                   CASE WHEN lag(e.field) OVER chain IS NOT NULL AND e.old IS DISTINCT FROM lag(e.new) OVER chain
+                   CASE WHEN lag(e.field) OVER chain IS NOT NULL AND e.old IS DISTINCT FROM lag(e.new) OVER chain AND e.field <> 'completed_at'
                         THEN CASE WHEN e.revision IS NULL THEN 'its ' || e.field || ' is not what its last entry made it'
                                   ELSE 'the old ' || e.field || ' is not what the entry before made it' END
                         WHEN lag(e.field) OVER chain IS NULL AND e.field = 'deleted_at' AND e.old IS NOT NULL
@@ -30,6 +34,38 @@ BEGIN
                      WHERE t.user_id = p_user_id) e
             WINDOW chain AS (PARTITION BY e.task_id, e.field ORDER BY e.revision NULLS LAST)) c
      WHERE c.fault IS NOT NULL;
+
+    -- completed_at has an entry wherever the old or the new moment isn't that of the status.
+    FOR step IN
+        SELECT l.task_id, l.revision, l.changed_at, t.created_at, bool_or(l.field = 'completed_at') AS is_said,
+               max(l.old) FILTER (WHERE l.field = 'status') AS old_status, max(l.new) FILTER (WHERE l.field = 'status') AS new_status,
+               max(l.old) FILTER (WHERE l.field = 'completed_at') AS old, max(l.new) FILTER (WHERE l.field = 'completed_at') AS new
+          FROM task_log l JOIN task t ON t.user_id = l.user_id AND t.id = l.task_id
+         WHERE l.user_id = p_user_id AND l.field IN ('status', 'completed_at') AND l.task_id IN (
+                   SELECT x.task_id FROM task_log x WHERE x.user_id = p_user_id AND x.field = 'completed_at')
+         GROUP BY l.task_id, l.revision, l.changed_at, t.created_at ORDER BY l.task_id, l.revision
+    LOOP
+        IF step.task_id IS DISTINCT FROM task_id THEN
+            status := coalesce(step.old_status, 'completed');
+            by_rule := CASE status WHEN 'completed' THEN step.created_at::text END;
+            kept := CASE WHEN step.is_said THEN step.old ELSE by_rule END;
+        END IF;
+        task_id := step.task_id; revision := step.revision;
+        fault := CASE WHEN step.is_said AND step.old IS DISTINCT FROM kept THEN 'the old completed_at is not what it was'
+                      WHEN NOT step.is_said AND kept <> by_rule THEN 'the entry of its completed_at is missing'
+                      WHEN (kept IS NULL) <> (status <> 'completed') THEN 'its completed_at is not as its status is' END;
+        IF step.new_status IS NOT NULL THEN
+            status := step.new_status;
+            by_rule := CASE status WHEN 'completed' THEN step.changed_at::text END;
+        END IF;
+        fault := coalesce(fault, CASE WHEN NOT step.is_said THEN NULL
+                                      WHEN (step.new IS NULL) <> (status <> 'completed') THEN 'its completed_at is not as its status is'
+                                      WHEN step.new_status = 'completed' AND step.new = by_rule THEN 'its entry of completed_at says nothing new' END);
+        kept := CASE WHEN step.is_said THEN step.new ELSE by_rule END;
+        IF fault IS NOT NULL THEN
+            RETURN NEXT;
+        END IF;
+    END LOOP;
 
     -- Each revision up to the user's, from kept_from on, is one change of one task, and their moments ascend; only those of one request, which
     -- go by the tasks' ids, share one. The revision to come closes the row.
@@ -63,12 +99,17 @@ BEGIN
                         WHEN l.first <= t.created_revision THEN 'it was changed before its creation'
                         WHEN t.revision <> coalesce(l.last, t.created_revision) THEN 'its revision is not that of its last change'
                         WHEN t.updated_at <> coalesce(l.changed_at, t.created_at) THEN 'its updated_at is not the moment of its last change'
-                        WHEN t.completed_at IS DISTINCT FROM CASE WHEN t.status = 'completed' THEN coalesce(l.status_at, t.created_at) END
+                        WHEN t.completed_at::text <> CASE WHEN l.said_at >= coalesce(l.status_revision, 0) THEN (
+                                                              SELECT x.new FROM task_log x
+                                                               WHERE x.user_id = t.user_id AND x.revision = l.said_at AND x.field = 'completed_at')
+                                                          ELSE coalesce(l.status_at, t.completed_at)::text END
                         THEN 'its completed_at is not when it was completed'
                         WHEN t.look = task_look() AND t.body <> task_json(t) THEN 'it is kept otherwise than it looks' END AS fault
               FROM task t CROSS JOIN LATERAL (
                    SELECT min(x.revision) AS first, max(x.revision) AS last, max(x.changed_at) AS changed_at,
-                          max(x.changed_at) FILTER (WHERE x.field = 'status') AS status_at
+                          max(x.changed_at) FILTER (WHERE x.field = 'status') AS status_at,
+                          max(x.revision) FILTER (WHERE x.field = 'status') AS status_revision,
+                          max(x.revision) FILTER (WHERE x.field = 'completed_at') AS said_at
                      FROM task_log x WHERE x.user_id = t.user_id AND x.task_id = t.id) l
              WHERE t.user_id = p_user_id) f
      WHERE f.fault IS NOT NULL;

@@ -31,9 +31,6 @@ BEGIN
         wanted.created_at := s.changed_at;
         wanted.created_revision := s.revision;
     END IF;
-    IF wanted.status IS DISTINCT FROM old.status THEN
-        wanted.completed_at := CASE WHEN wanted.status = 'completed' THEN s.changed_at END;
-    END IF;
     wanted.revision := s.revision;
     wanted.updated_at := s.changed_at;
     wanted.look := task_look();
@@ -41,13 +38,20 @@ BEGIN
     RETURN wanted;
 END $$;
 
+-- When a task was completed, by the rule: the status became so at that moment.
+CREATE FUNCTION completed_by_rule(t task) RETURNS timestamptz LANGUAGE sql STABLE
+RETURN CASE WHEN t.status = 'completed' THEN coalesce((
+           SELECT l.changed_at FROM task_log l
+            WHERE l.user_id = t.user_id AND l.task_id = t.id AND l.revision <= t.revision AND l.field = 'status'
+            ORDER BY l.revision DESC LIMIT 1), t.created_at) END;
+
 -- Put new tasks into the table. The columns are named: those that a later version adds, while this one still runs, have their defaults.
 CREATE FUNCTION task_insert(p_tasks task[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO task (user_id, id, name, description, status, completion_at, created_at, updated_at, completed_at, deleted_at, created_revision,
-                      revision, look, body)
+                      revision, look, body, uid)
     SELECT t.user_id, t.id, t.name, t.description, t.status, t.completion_at, t.created_at, t.updated_at, t.completed_at, t.deleted_at, t.created_revision,
-           t.revision, t.look, t.body
+           t.revision, t.look, t.body, t.uid
       FROM unnest(p_tasks) t;
 END $$;
 
@@ -55,12 +59,20 @@ END $$;
 CREATE FUNCTION is_unwanted(p_revision bigint, p_unless jsonb) RETURNS boolean LANGUAGE sql STABLE
 RETURN p_unless = 'true' OR p_unless @> to_jsonb(p_revision);
 
-CREATE TYPE task_change AS (old task, new task, is_last boolean);  -- of its task in this call
+CREATE TYPE task_change AS (
+    old       task,
+    new       task,
+    is_last   boolean,      -- of its task in this call
+    status_at timestamptz,  -- when the status was changed last, if in this call
+    says_when boolean       -- it was completed, or is, at another moment than the rule gives
+);
 
 -- Do many changes of many users' tasks in one step, each a row and, but for a creation, a log entry for each field that differs.
 -- Change n: whose it is (user, and token's generation); of which task (NULL: of a new one); the revisions that the client takes for the present
 -- one, as the text of an array (NULL: any); and what the task is to be, as an object: fields that are absent stay, null clears; "deleted": true is
--- into the trash, false out of it; "unless": the revisions at which it isn't to be done, not even where it changes nothing. What is in there can be changed by the latter alone, or p_anywhere. All have p_moment, or each one of its own.
+-- into the trash, false out of it; "unless": the revisions at which it isn't to be done, not even where it changes nothing. What is in the trash
+-- can be changed by "deleted": false alone, or p_anywhere. All have p_moment, or each one of its own. A task is completed at the moment at which
+-- its status becomes so, unless completed_at says another: then the log has an entry of it, and another one where such a moment ends.
 -- Each answers why it was refused (NULL: it wasn't), the task as it is then, and the user's revision. What is so already isn't written, and needs
 -- no present revision (RFC 9110, 13.1.1). Busy is to be sent again: its user is held by another transaction, for which only p_wait waits. Changes
 -- of one user happen in their order, each to what those before it have left.
@@ -85,6 +97,8 @@ DECLARE
     created task[];
     changed task_change[];
     touched text[];
+    status_at timestamptz;
+    says_when boolean;
 BEGIN
     IF p_wait THEN
         SELECT array_agg(l.u) INTO states FROM (
@@ -121,6 +135,7 @@ BEGIN
             IF m.change ? 'deleted' THEN
                 wanted.deleted_at := CASE WHEN (m.change -> 'deleted')::boolean THEN coalesce(old.deleted_at, moment) END;
             END IF;
+            wanted.completed_at := CASE WHEN wanted.status = 'completed' THEN coalesce(wanted.completed_at, old.completed_at, moment) END;
             differs := m.id IS NULL OR task_field_values(wanted) IS DISTINCT FROM task_field_values(old);  -- in what is logged, and only that
             refused := CASE WHEN m.id IS NULL THEN NULL
                             WHEN old.id IS NULL THEN 'not_found'
@@ -140,7 +155,15 @@ BEGIN
                         changed[earlier].is_last := false;
                         touched[earlier] := '';
                     END IF;
-                    changed := changed || ROW(old, after, true)::task_change;
+                    status_at := CASE old.status WHEN after.status THEN changed[earlier].status_at ELSE moment END;
+                    IF after.completed_at IS NOT DISTINCT FROM old.completed_at THEN
+                        says_when := false;
+                    ELSIF after.status = 'completed' THEN
+                        says_when := old.status = 'completed' OR after.completed_at <> moment;
+                    ELSE
+                        says_when := old.completed_at <> coalesce(changed[earlier].status_at, completed_by_rule(old));
+                    END IF;
+                    changed := changed || ROW(old, after, true, status_at, says_when)::task_change;
                     touched := touched || key;
                 END IF;
             END IF;
@@ -162,7 +185,8 @@ BEGIN
         INSERT INTO task_log (user_id, task_id, revision, field, old, new, changed_at)
         SELECT (c.new).user_id, (c.new).id, (c.new).revision, f.field, f.old, f.new, (c.new).updated_at
           FROM unnest(changed) c CROSS JOIN LATERAL unnest(task_field_names(), task_field_values(c.old), task_field_values(c.new)) f (field, old, new)
-         WHERE f.old IS DISTINCT FROM f.new;
+         WHERE f.old IS DISTINCT FROM f.new
+           AND (f.field <> 'completed_at' OR c.says_when);
     END IF;
     IF created IS NOT NULL OR changed IS NOT NULL THEN
         UPDATE user_state u SET revision = s.revision, last_task_id = s.last_task_id, changed_at = s.changed_at

@@ -137,7 +137,7 @@ BREAKS = [
     # the tasks
     (TASK.format("revision = 9", 1), (1, 9, "its revision is not that of its last change")),
     (TASK.format("updated_at = updated_at + interval '1 second'", 1), (1, 10, "its updated_at is not the moment of its last change")),
-    (TASK.format("status = 'completed', completed_at = now()", 4), (4, 9, "its completed_at is not when it was completed")),
+    (TASK.format("status = 'completed', completed_at = now()", 4), (4, 9, "it is kept otherwise than it looks")),
     (TASK.format("created_revision = 11", 1), (1, 10, "it was changed before its creation")),
     (TASK.format("created_revision = 4", 1), (2, 7, "it was created before a task of a lower id")),
     (TASK.format("id = 9", 4), (9, 9, "the user never had this task")),

@@ -12,8 +12,8 @@ CHANGES = {  # what stands in a file of ours, and what comes in its place
     "migrations/functions/fields.sql": (
         ("RETURN 1::smallint;", "RETURN 2::smallint;"),
         ("RETURN '{}'::jsonb;", f'RETURN \'{{"{FIELD}": ""}}\'::jsonb;'),
-        ("'completion_at', 'deleted_at'];", f"'completion_at', '{FIELD}', 'deleted_at'];"),
-        ("t.completion_at::text, t.deleted_at::text];", f"t.completion_at::text, t.{FIELD}, t.deleted_at::text];"),
+        ("'completion_at', 'completed_at', 'deleted_at'];", f"'completion_at', '{FIELD}', 'completed_at', 'deleted_at'];"),
+        ("t.completion_at::text, t.completed_at::text,", f"t.completion_at::text, t.{FIELD}, t.completed_at::text,"),
         ('        || \',"created_at":"\'', f'        || \',"{FIELD}":\' || to_json(t.{FIELD})\n        || \',"created_at":"\''),
         (
             "    WHEN 'deleted_at' THEN value IS NULL OR",

@@ -136,7 +136,7 @@ TAMPERED = [  # what is looked for, what is put there, and what is said of that 
     (r'\{"task_id":1,"revision":7,', '{"task_id":1,"revision":1,', "task 1, revision 1: "),
     (r'(?<="field":"status","old":)"planned"', '"in_work"', "task 1, revision 8: the old status is not what the entry before made it"),
     (r'(?<="field":"status","old":)"new"', '"gone"', "old must be 'new', 'planned', 'in_work' or 'completed'"),
-    (r'"field":"status"', '"field":"priority"', "field must be 'name', 'description', 'status', 'completion_at' or 'deleted_at'"),
+    (r'"field":"status"', '"field":"priority"', "field must be 'name', 'description', 'status', 'completion_at', 'completed_at' or 'deleted_at'"),
     (r'\{"task_id":1,"revision":7,', '{"task_id":7,"revision":7,', "is of a task that there isn't"),
     (r'\{"task_id":1,"revision":8,', '{"task_id":1,"revision":7,', "revision and field must be greater than those of the entry before"),
     (r'(?<="field":"deleted_at","old":null,"new":)"[^"]*"', '"01-01-2020"', "new must be a moment as RFC 3339 writes it"),
@@ -353,7 +353,7 @@ async def test_a_task_that_is_gone_is_created_anew_or_its_line_named(alice: Pers
     uid = sheet(await alice.get("/task?format=csv"))[0]["uid"]
     await alice.delete("/task/1?forever=true")
     answer = await send(alice, CSV, f"uid,name\r\n,\r\n{uid},x\r\n".replace(",\r\n", f"{uid},y\r\n", 1))
-    assert faults(answer) == [("line 2", "is of a task that is gone: to create it anew, it needs name, description and status"),
+    assert faults(answer) == [("line 2", "is of a task that is not there: to create it, it needs name, description and status"),
                               ("line 3", "has the UID of line 2")]  # fmt: skip
     assert (await send(alice, CSV, row)).json["count"] == 1
     assert [(task["id"], task["name"]) for task in (await alice.get("/task")).json] == [(2, "gone")]

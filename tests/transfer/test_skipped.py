@@ -97,7 +97,7 @@ async def test_what_is_found_to_be_wrong_at_the_end_is_skipped_too(alice: Person
     answer = await send(alice, CSV, rows, SKIP)
     assert (answer.json["count"], answer.json["skipped_count"]) == (1, 202)
     assert told(answer)[:3] == [
-        (2, "not_taken", "is of a task that is gone: to create it anew, it needs name, description and status"),
+        (2, "not_taken", "is of a task that is not there: to create it, it needs name, description and status"),
         (3, "not_taken", "status must be 'new', 'planned', 'in_work' or 'completed'"),
         (5, "not_taken", "has the UID of line 4"),
     ]
