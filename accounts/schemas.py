@@ -2,14 +2,14 @@
 
 from pydantic import ConfigDict, ValidationInfo, field_validator
 
-from accounts.values import Login, NewPassword, Password, TokenLifetime, is_login
+from accounts.values import Login, NewLogin, NewPassword, Password, TokenLifetime, is_login
 from rest.values import Strict
 
 
 class Registration(Strict):
     """A new account."""
 
-    login: Login
+    login: NewLogin
     password: NewPassword
 
     @field_validator("password")

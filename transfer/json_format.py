@@ -11,6 +11,7 @@ from rest.errors import FieldError, InvalidInput
 from rest.operation import explain
 from rest.values import Id, Moment, Natural, Strict
 from tasks.schemas import FIELD_TYPES, LoggedField, TaskNew
+from tasks.values import StoredDescription, StoredName
 from transfer.entries import at_line
 from transfer.json_items import Item
 
@@ -35,9 +36,14 @@ class AccountState(Strict):
     changed_at: Moment
 
 
+_STORED: dict[str, Any] = {"name": StoredName, "description": StoredDescription}  # what a version before took stays good
+
+
 class ExportedTask(TaskNew):
     """A task, in the trash or not."""
 
+    name: StoredName
+    description: StoredDescription
     id: Id
     created_at: Moment
     updated_at: Moment
@@ -48,7 +54,8 @@ class ExportedTask(TaskNew):
 
 
 _VALUES: dict[str, TypeAdapter[Any]] = {
-    name: TypeAdapter(kind, config=ConfigDict(strict=True)) for name, kind in (FIELD_TYPES | {"deleted_at": Moment | None}).items()
+    name: TypeAdapter(kind, config=ConfigDict(strict=True))
+    for name, kind in (FIELD_TYPES | _STORED | {"deleted_at": Moment | None}).items()
 }
 _A_VALUE: Any = {"type": ["string", "null"]}
 
