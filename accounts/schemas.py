@@ -2,7 +2,7 @@
 
 from pydantic import ConfigDict, ValidationInfo, field_validator
 
-from accounts.values import Code, Invitation, Login, NewPassword, Password, TokenLifetime, is_login
+from accounts.values import Code, Invitation, Login, NewLogin, NewPassword, Password, TokenLifetime, is_login
 from rest.error_codes import wrong
 from rest.values import Confidential
 
@@ -10,7 +10,7 @@ from rest.values import Confidential
 class Registration(Confidential):
     """A new account."""
 
-    login: Login
+    login: NewLogin
     password: NewPassword
     invitation: Invitation = None
 

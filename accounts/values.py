@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, ValidationInfo
 
 from accounts import passwords
 from rest.error_codes import wrong
-from rest.values import CLEAN, WIDE, Number, Text
+from rest.values import CLEAN, INVISIBLE, WIDE, Number, StoredText, Text, clean, not_blank
 from settings import Settings
 
 
@@ -69,22 +69,34 @@ def _not_too_long(seconds: int, info: ValidationInfo) -> int:
     return seconds
 
 
-_VISIBLE = {"pattern": rf"^[^\u0000-\u0020\u007f-\u00a0{WIDE}]+$", "format": "login"}  # the format: what no pattern says
+_SPACE = rf"\u0000-\u0020\u007f-\u00a0{WIDE}"
+_UNSPACED = {"pattern": rf"^[^{_SPACE}]+$", "format": "login"}  # the format: what no pattern says
+_VISIBLE = {"pattern": rf"^[^{_SPACE}]*[^{_SPACE}{INVISIBLE}][^{_SPACE}]*$", "format": "login"}
 Login = Annotated[
-    Text,
+    StoredText,
     Field(
         min_length=1,
         max_length=64,
         description="case doesn't matter; no white space, control or format characters",
         examples=["alice"],
-        json_schema_extra=_VISIBLE,
+        json_schema_extra=_UNSPACED,
     ),
     AfterValidator(_unspaced),
 ]
-Password = Annotated[Text, Field(min_length=1, max_length=128, description="any characters", examples=["correct horse battery"])]
+NewLogin = Annotated[
+    Login,
+    AfterValidator(clean),
+    AfterValidator(not_blank),
+    Field(
+        description="case doesn't matter; no white space, control or format characters; something in it must be visible",
+        json_schema_extra=_VISIBLE,
+    ),
+]
+Password = Annotated[StoredText, Field(min_length=1, max_length=128, description="any characters", examples=["correct horse battery"])]
 _MIN_LENGTH = Settings.model_fields["password_min_length"].default
 NewPassword = Annotated[
     Password,
+    AfterValidator(clean),
     AfterValidator(_long_enough),
     AfterValidator(_uncommon),
     Field(

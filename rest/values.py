@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from typing import Annotated, Any
 
 from pydantic import (
@@ -25,10 +25,12 @@ MAX_MOMENT = datetime.max.replace(tzinfo=UTC)
 MAX_ID = 2**63 - 1
 MAX_PER_PAGE = 1000
 MAX_MARKS_IN_A_ROW = 30  # Unicode's stream-safe text (UAX #15): to normalise a run takes the square of its length
+MAX_MARKS_STORED = 63  # 0.1.0 counted those sent: each may be two where it is taken apart, and what they stand on may have three
 MARKS_BY_DECOMPOSITION = "\u0f73\u0f75\u0f81"
+FEWEST_MARKS_SENT = 14  # that are more than the first of these numbers where they are taken apart: 3 + 2 * 14
 
 
-def clean(value: str) -> str:
+def clean(value: str, *, max_marks: int = MAX_MARKS_IN_A_ROW) -> str:
     """Return the text in Unicode's form NFC. Raises a ValueError where it has what can't be stored or takes too long."""
     if "\0" in value:
         raise wrong("characters_not_allowed", "must not contain NUL")
@@ -38,17 +40,45 @@ def clean(value: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise wrong("characters_not_allowed", "must not contain lone surrogates") from None
-    if _longest_run_of_marks(value) > MAX_MARKS_IN_A_ROW:
+    if _may_have_many_marks(value) and _longest_run_of_marks(value) > max_marks:
         raise wrong("too_many_marks", "must not contain more than {max} combining marks in a row", max=MAX_MARKS_IN_A_ROW)
     return unicodedata.normalize("NFC", value)
 
 
+def _may_have_many_marks(text: str) -> bool:
+    """Return whether one of some characters is a mark, of which each long run has one."""
+    some = text[::FEWEST_MARKS_SENT]
+    return any(map(unicodedata.combining, some)) or any(mark in some for mark in MARKS_BY_DECOMPOSITION)
+
+
 def _longest_run_of_marks(text: str) -> int:
+    """Return how many marks stand in a row where the text is taken apart (NFD), so that it is the same in whichever form it is sent."""
     longest = run = 0
     for character in text:
-        run = run + 1 if unicodedata.combining(character) or character in MARKS_BY_DECOMPOSITION else 0
+        marks, are_all = _marks(character)
+        run = run + marks if are_all else marks
         longest = max(longest, run)
     return longest
+
+
+@lru_cache(4096)
+def _marks(character: str) -> tuple[int, bool]:
+    """Return how many marks a character ends with where it is taken apart, and whether it is nothing else."""
+    apart = unicodedata.normalize("NFD", character)
+    marks = sum(map(bool, map(unicodedata.combining, apart)))
+    return marks, marks == len(apart)
+
+
+def is_blank(text: str) -> bool:
+    """Return whether nothing of the text can be seen: it is empty, or of white space and invisible characters alone."""
+    return BLANK.fullmatch(text) is not None
+
+
+def not_blank(value: str) -> str:
+    """Return a text that can be seen. Raises a ValueError for any other."""
+    if is_blank(value):
+        raise wrong("blank", "must not be blank: something in it must be visible")
+    return value
 
 
 def _number(value: object, info: ValidationInfo) -> object:
@@ -119,9 +149,18 @@ class DescribedAs:
 NUL = r"\u0000"
 WIDE = r"\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 SPACE = rf"\u0009-\u000d\u001c-\u0020\u0085\u00a0{WIDE}"
+# Default_Ignorable_Code_Point of DerivedCoreProperties.txt (Unicode 16, with what is reserved for later ones), and Braille's empty pattern.
+# Beyond U+FFFF no way to write a range is read by all of them: for those, and for nothing else, the format stands.
+INVISIBLE = (
+    r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    r"\ufff0-\ufff8"
+)
+BLANK = re.compile(rf"[{SPACE}{INVISIBLE}\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]*")
 CLEAN = {"pattern": rf"^[^{NUL}]*$"}
+VISIBLE = {"pattern": rf"^[^{NUL}]*[^{NUL}{SPACE}{INVISIBLE}][^{NUL}]*$", "format": "visible"}
 
 Text = Annotated[str, AfterValidator(clean), Field(json_schema_extra=CLEAN)]
+StoredText = Annotated[str, AfterValidator(partial(clean, max_marks=MAX_MARKS_STORED)), Field(json_schema_extra=CLEAN)]
 Id = Annotated[int, Field(ge=1, le=MAX_ID, examples=[1])]
 Number = Annotated[Id, BeforeValidator(_number)]
 Natural = Annotated[int, Field(ge=0, le=MAX_ID, examples=[1]), BeforeValidator(_number)]

@@ -9,6 +9,8 @@ from postgres.pages import Key
 from postgres.queries import q
 from tasks.values import STATUSES
 
+FOLDING = 2  # which text_folded of PostgreSQL: with another one a listing by name or by words looks different
+
 
 class Filter(NamedTuple):
     """The SQL type of a filter's parameter, and what it asks of a task."""
@@ -21,7 +23,7 @@ def keys(task: Any) -> dict[str, Key | None]:
     """Return the keys of the orders by name; None: the id, which breaks every tie, is the key."""
     return {
         "id": None,
-        "name": Key("text", fn.replace(fn.lower(task.name.collate("pg_c_utf8")), "ё", "е").collate('"C"')),
+        "name": Key("text", _folded(task.name)),
         "status": Key("int", position(STATUSES, task.status)),
         "completion_at": Key("date", task.completion_at, nullable=True),
         "created_at": Key("timestamptz", task.created_at),
@@ -34,12 +36,16 @@ def position(values: tuple[str, ...], column: ColumnBase) -> ColumnBase:
     return fn.array_position(SQL("ARRAY[" + ", ".join(f"'{value}'" for value in values) + "]"), column)
 
 
-_LOWER_WORDS = SQL("(ARRAY(SELECT lower(w COLLATE pg_c_utf8) FROM unnest(q.q) w))")
+def _folded(text: ColumnBase) -> ColumnBase:
+    return fn.text_folded(text).collate('"C"')
+
+
+_FOLDED_WORDS = SQL("(ARRAY(SELECT text_folded(w) FROM unnest(q.q) w))")
 
 
 def filters(task: Any) -> dict[str, Filter]:
     """Return the filters by name."""
-    text = fn.lower(task.name.concat("\n").concat(task.description).collate("pg_c_utf8"))
+    text = _folded(task.name.concat("\n").concat(task.description))
     return {  # one status and several differ, since the index then gives the order by id
         "status": Filter("text", task.status == q.status),
         "statuses": Filter("text[]", task.status == fn.ANY(q.statuses)),
@@ -49,7 +55,7 @@ def filters(task: Any) -> dict[str, Filter]:
         "completion_to": Filter("date", task.completion_at <= q.completion_to),
         "completed_from": Filter("timestamptz", task.completed_at >= q.completed_from),
         "completed_to": Filter("timestamptz", task.completed_at < q.completed_to),
-        "q": Filter("text[]", Expression(text, "LIKE ALL", _LOWER_WORDS)),
+        "q": Filter("text[]", Expression(text, "LIKE ALL", _FOLDED_WORDS)),
     }
 
 

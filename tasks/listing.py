@@ -16,7 +16,7 @@ from service import Service
 from tasks import filters, queries
 from tasks.errors import HistoryGone, at_revision, refuse_future
 from tasks.queries import PageRow, State
-from tasks.schemas import TaskMatch, TaskQuery
+from tasks.schemas import LOOK, TaskMatch, TaskQuery
 from tasks.store import TaskAsStored, unwrap_task
 
 SURELY_FIT = 32  # even of the longest log entries, with two descriptions of 10,000 characters, each written as six
@@ -35,6 +35,11 @@ class Listing(ABC):
 
     def __init__(self, service: Service, caller: Caller, query: Page) -> None:
         self.service, self.caller, self.query = service, caller, query
+
+    @property
+    def look(self) -> tuple[int, ...]:
+        """How a page of it looks in this version."""
+        return (LOOK,)
 
     @property
     @abstractmethod
@@ -101,6 +106,11 @@ class TaskListing(Listing):
         super().__init__(service, caller, query)
         self._with_uid = with_uid
         self._whole = part_of or query
+
+    @property
+    def look(self) -> tuple[int, ...]:
+        """How a page of it looks in this version: which tasks are in it, and in which order, too."""
+        return (LOOK, filters.FOLDING) if self.query.q or self.query.sort.endswith("name") else (LOOK,)
 
     @property
     def scope(self) -> str:

@@ -72,7 +72,7 @@ class TaskResource(Resource):
         """Return the tag of a page in that state, and let the answer tell the user's revision."""
         self.request[EXTRA_HEADERS][X_REVISION] = str(state.user_revision)
         whose, path, query = self.caller.user_id, self.request.path, asked.query
-        return conditions.digest_tag(LOOK, whose, path, query.listing, query.cursor, state.revision, state.purged, *form)
+        return conditions.digest_tag(*asked.look, whose, path, query.listing, query.cursor, state.revision, state.purged, *form)
 
     def link(self, response: web.StreamResponse, asked: Listing, cursor: str) -> None:
         """Let the answer say where the next page is."""

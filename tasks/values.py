@@ -9,13 +9,13 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from typing_extensions import TypeAliasType
 
 from rest.error_codes import wrong
-from rest.values import CLEAN, NUL, SPACE, DescribedAs, Text, clean, text_schema
+from rest.values import CLEAN, NUL, SPACE, VISIBLE, DescribedAs, StoredText, Text, clean, not_blank, text_schema
 
 Status = TypeAliasType("Status", Literal["new", "planned", "in_work", "completed"])
 STATUSES: tuple[str, ...] = get_args(Status.__value__)
 
 
-def _not_blank(value: str) -> str:
+def _not_only_space(value: str) -> str:
     if not value.strip():
         raise wrong("blank", "must not be blank")
     return value
@@ -59,7 +59,6 @@ def _words(value: object) -> tuple[str, ...]:
     return tuple(sorted(set(clean(value).split()))) if isinstance(value, str) else ()
 
 
-_CLEAN_NOT_BLANK = {"pattern": rf"^[^{NUL}]*[^{NUL}{SPACE}][^{NUL}]*$"}
 _D, _M, _Y = "(0[1-9]|[12][0-9]|3[01])", "(0[1-9]|1[0-2])", "(19|[2-9][0-9])[0-9]{2}"
 _A_DAY = f"{_D}-{_M}-{_Y}|{_Y}-{_M}-{_D}"  # and the format: that the month has it
 Name = Annotated[
@@ -67,11 +66,11 @@ Name = Annotated[
     Field(
         min_length=1,
         max_length=200,
-        description="what is to be done; not only white space",
+        description="what is to be done; something in it must be visible",
         examples=["Buy milk"],
-        json_schema_extra=_CLEAN_NOT_BLANK,
+        json_schema_extra=VISIBLE,
     ),
-    AfterValidator(_not_blank),
+    AfterValidator(not_blank),
 ]
 Description = Annotated[Text, Field(max_length=10_000, description="may be empty", examples=["Two litres, the fresh one"])]
 Uid = Annotated[
@@ -85,6 +84,9 @@ Uid = Annotated[
         json_schema_extra={"pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"},
     ),
 ]
+_NOT_ONLY_SPACE = {"pattern": rf"^[^{NUL}]*[^{NUL}{SPACE}][^{NUL}]*$"}
+StoredName = Annotated[StoredText, Field(min_length=1, max_length=200, json_schema_extra=_NOT_ONLY_SPACE), AfterValidator(_not_only_space)]
+StoredDescription = Annotated[StoredText, Field(max_length=10_000)]
 _A_DAY_IN_WORDS = "a day of the calendar as DD-MM-YYYY or YYYY-MM-DD, in the years 1900 to 9999: text, for no type has both forms"
 Day = TypeAliasType(
     "Day",

@@ -27,6 +27,7 @@ from accounts import codes, passwords, users
 from accounts.values import login_key
 from history import event_stream
 from postgres import housekeeping
+from rest.values import is_blank
 from service import SERVICE
 from tasks import store
 from tasks.schemas import TaskNew
@@ -43,7 +44,7 @@ EXAMPLE = {"login": "alice", "password": "correct horse battery"}  # the documen
 
 
 def _acceptable(login: str) -> bool:
-    return all(
+    return not is_blank(login) and all(
         text and not any(one.isspace() or unicodedata.category(one) in ("Zs", "Zl", "Zp", "Cc", "Cf") for one in text)
         for text in (login, login_key(login))
     )
@@ -55,6 +56,7 @@ DAYS = st.dates(min_value=date(1900, 1, 1)).flatmap(
 FORMATS = {
     "day": DAYS,
     "entity-tags": st.sampled_from(["*", '"7"', '"7", "8"', 'W/"7"', '""']),
+    "visible": st.text(st.characters(codec="utf-8"), min_size=1, max_size=200).filter(lambda text: not is_blank(text)),
     "login": st.text(st.characters(codec="utf-8"), min_size=1, max_size=40).filter(_acceptable),
 }
 

@@ -12,6 +12,7 @@ from icalendar.parser import Contentline
 
 from rest.error_codes import ErrorCode
 from rest.errors import FieldError, InvalidInput
+from rest.values import is_blank
 from transfer.entries import MAX_LINE_BYTES, Entry, Skipped, at_line, moment_text, read_moment
 from transfer.ics_format import OUR_DESCRIPTION, OUR_STATUS, OUR_SUMMARY, STATUSES, shown
 
@@ -87,7 +88,7 @@ class Todo:
     def _entry(self) -> Entry:
         fields = {"uid": self._value("UID"), "description": self._exact_text("DESCRIPTION", OUR_DESCRIPTION)}
         if name := self._exact_text("SUMMARY", OUR_SUMMARY):
-            fields |= {"name": name} if name.strip() else {}
+            fields |= {} if is_blank(name) else {"name": name}
         fields |= {"title": _title(fields["description"])} | self._status() | self._day()
         fields |= self._completed_at(fields.get("status"))
         places = {field: (self._number(name), name) for field, name in NAMED.items()}
@@ -151,8 +152,10 @@ class Todo:
 
 def _title(description: str) -> str:
     """Return what a task is called that has no name."""
-    line = next((line for line in description.split("\n") if line.strip()), NO_TITLE)
-    words = " ".join(line[: 10 * MAX_TITLE].split())
+    line = next((line for line in description.split("\n") if not is_blank(line)), NO_TITLE)
+    words = " ".join(line.lstrip()[: 10 * MAX_TITLE].split())
+    if is_blank(words):
+        return NO_TITLE
     if len(words) <= MAX_TITLE:
         return words
     return (words[: MAX_TITLE + 1].rpartition(" ")[0] or words[: MAX_TITLE - 1]) + "…"

@@ -12,7 +12,7 @@ from rest.errors import FieldError, InvalidInput
 from rest.operation import explain
 from rest.values import Id, Moment, Natural, Strict
 from tasks.schemas import FIELD_TYPES, LOGGED_FIELDS, LoggedField, TaskNew
-from tasks.values import Uid
+from tasks.values import StoredDescription, StoredName, Uid
 from transfer.entries import SkipCode, about, at_line
 from transfer.json_items import Item
 
@@ -37,9 +37,14 @@ class AccountState(Strict):
     changed_at: Moment
 
 
+_STORED: dict[str, Any] = {"name": StoredName, "description": StoredDescription}  # what a version before took stays good
+
+
 class ExportedTask(TaskNew):
     """A task, in the trash or not, with the UID that came with it, if one did."""
 
+    name: StoredName
+    description: StoredDescription
     id: Id
     created_at: Moment
     updated_at: Moment
@@ -51,7 +56,7 @@ class ExportedTask(TaskNew):
 
 
 _VALUES: dict[str, TypeAdapter[Any]] = {
-    name: TypeAdapter(FIELD_TYPES.get(name, Moment | None), config=ConfigDict(strict=True)) for name in LOGGED_FIELDS
+    name: TypeAdapter((FIELD_TYPES | _STORED).get(name, Moment | None), config=ConfigDict(strict=True)) for name in LOGGED_FIELDS
 }
 _A_VALUE: Any = {"type": ["string", "null"]}
 

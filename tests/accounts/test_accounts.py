@@ -20,6 +20,7 @@ from multidict import CIMultiDict
 
 import auth
 from accounts import passwords
+from accounts.values import login_key
 from telemetry import logs
 from tests.conftest import Answer, Person, Start, configured
 from tests.rest.test_bodies import exchange
@@ -207,6 +208,28 @@ async def test_a_login_has_no_white_space_control_or_format_character(stranger: 
                 assert answer.status == 400, (path, ascii(login))
                 assert [error["field"] for error in answer.json["errors"]] == ["login"]
     assert (await enter(stranger, "/register", f"{prefix}ab")).status == 201
+
+
+@pytest.mark.parametrize("login", ["\u2800", "\u3164", "\u115f\u1160\uffa0", "\u034f\ufe0f", "\u17b4", "\U000e0100"])
+async def test_a_new_login_has_something_visible(stranger: Person, login: str) -> None:
+    answer = await enter(stranger, "/register", login)
+    assert (answer.status, [error["field"] for error in answer.json["errors"]]) == (400, ["login"])
+    assert (await enter(stranger, "/register", f"{login}{unique()}")).status == 201
+
+
+async def test_a_login_and_a_password_of_before_still_get_in(stranger: Person, sql: Sql) -> None:
+    """Of an account made when a login could be invisible, and when two marks that are written as one counted as one."""
+    given, login, password = unique(), "\u3164" * 20, "password" + "\u0344" * 30
+    assert (await enter(stranger, "/register", given, PASSWORD)).status == 201
+    stored = passwords.hash_password(unicodedata.normalize("NFC", password), passwords.peppers_of(stranger.service.settings)[0])
+    sql("UPDATE users SET login = %s, login_key = %s, password_hash = %s WHERE login = %s", login, login_key(login), stored, given)
+    answer = await enter(stranger, "/get-token", login, password)
+    assert answer.status == 200
+    headers = {"Authorization": f"Bearer {answer.json['access_token']}"}
+    for new, status in ((password + "2", 400), (PASSWORD, 200)):
+        assert (await stranger.post("/change-password", json={"old": password, "new": new}, headers=headers)).status == status
+    sql("DELETE FROM user_state USING users WHERE user_id = id AND login = %s", login)
+    sql("DELETE FROM users WHERE login = %s", login)
 
 
 # Passwords

@@ -50,9 +50,9 @@ def entry_json(account: Account, entry: Entry) -> Json:
     return {"revision": entry.revision, "changed_at": account.moments[entry.revision], "field": entry.field, "old": old, "new": new}
 
 
-def lower(text: str) -> str:
-    """Return the small letters, character by character: no character becomes two."""
-    return "".join("i" if character == "İ" else character.lower() for character in text)
+def folded(text: str) -> str:
+    """Return what is compared of a text where case doesn't matter."""
+    return text.casefold().replace("i\u0307", "i").replace("ё", "е")
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Query:
             self.day_to is None or (day is not None and day <= self.day_to),
             self.completed_from is None or (moment is not None and moment >= self.completed_from),
             self.completed_to is None or (moment is not None and moment < self.completed_to),
-            all(lower(word) in lower(task.name) or lower(word) in lower(task.description) for word in words),
+            all(folded(word) in folded(task.name) or folded(word) in folded(task.description) for word in words),
         ))  # fmt: skip
 
     def _place(self, account: Account, task: Task) -> "Place":
@@ -109,7 +109,7 @@ class Query:
             case "id":
                 key = task.id
             case "name":
-                key = [ord(character) for character in lower(task.name).replace("ё", "е")]
+                key = [ord(character) for character in folded(task.name)]
             case "status":
                 key = STATUSES.index(task.status)
             case "completion_at":

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import unicodedata
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -919,7 +920,8 @@ async def test_a_long_run_of_combining_marks_is_refused(alice: Person, marks: st
     answer = await send(alice, JSON, body, "POST", "/register")
     message = "must not contain more than 30 combining marks in a row"
     assert answer.json["errors"] == [{"field": "login", "code": "too_many_marks", "message": message, "params": {"max": 30}}]
-    assert (await alice.new_task(name="a" + marks * (30 // len(marks))))["id"] == 1
+    apart = len(unicodedata.normalize("NFD", marks))
+    assert (await alice.new_task(name="q" + marks * (30 // apart)))["id"] == 1
 
 
 async def test_a_content_type_that_no_parser_can_read_is_415(alice: Person) -> None:

@@ -7,6 +7,7 @@ from multidict import CIMultiDict
 
 from postgres.database import Database
 from postgres.queries import Query
+from tasks import filters
 from tests.conftest import Answer, Person
 
 PATHS = ("/task/1", "/task", "/task/1/log")
@@ -131,6 +132,16 @@ async def test_what_is_not_there_is_404_whatever_the_client_has(alice: Person, t
 )
 async def test_the_lists_tag_depends_on_the_query(alice: Person, task: dict[str, Any], query: str) -> None:
     assert await tag(alice, "/task") != await tag(alice, f"/task?{query}")
+
+
+@pytest.mark.parametrize(("query", "differs"), [("q=seen", True), ("sort=-name", True), ("sort=id", False), ("", False)])
+async def test_what_a_version_finds_or_sorts_otherwise_has_another_tag(
+    alice: Person, task: dict[str, Any], monkeypatch: pytest.MonkeyPatch, query: str, differs: bool
+) -> None:
+    before = await tag(alice, f"/task?{query}")
+    monkeypatch.setattr(filters, "FOLDING", filters.FOLDING + 1)
+    assert (await tag(alice, f"/task?{query}") != before) == differs
+    assert (await alice.get(f"/task?{query}", headers={"If-None-Match": before})).status == (200 if differs else 304)
 
 
 async def test_no_two_pages_have_one_tag(alice: Person, task: dict[str, Any]) -> None:

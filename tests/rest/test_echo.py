@@ -60,7 +60,7 @@ async def test_a_call_that_takes_a_password_shows_no_name_that_it_does_not_know(
 
 def test_every_call_that_takes_a_password_is_one_of_them() -> None:
     declared = [operation for route in app.PUBLIC + app.PRIVATE for _, operation in openapi.operations(route) if operation.body]
-    takes = {one.name for one in declared if {"password", "old", "new"} & {*one.body.model_fields}}
+    takes = {one.name for one in declared if {"password", "old", "new", "code", "invitation"} & {*one.body.model_fields}}
     assert takes == {one.name for one in declared if issubclass(one.body, Confidential)}  # type: ignore[arg-type]
     assert len(takes) >= len(OF_PASSWORDS)
 

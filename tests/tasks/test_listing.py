@@ -7,12 +7,15 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import parse_qs, quote
 
+import orjson
 import pytest
 from yarl import URL
 
 import models
 import postgres.pages
+from rest import cursors
 from tasks import queries
+from tasks.schemas import TaskQuery
 from tasks.values import STATUSES
 from tests.conftest import Answer, Person
 
@@ -382,6 +385,47 @@ async def test_q_finds_every_word_in_name_or_description_in_any_case_and_literal
     assert ids(await library.get(f"/task?q={quote(q, safe='')}")) == expected
 
 
+FOLDED = [  # a word, and a name in which it stands
+    ("ΣΚΎΛΟΣ", "σκύλος"),
+    ("σκύλος", "ΣΚΎΛΟΣ"),
+    ("σκυλοσ", "ΣΚΥΛΟς"),
+    ("STRASSE", "Straße"),
+    ("straße", "STRASSE"),
+    ("STRAẞE", "strasse"),
+    ("елку", "Купить ёлку"),
+    ("ЁЛКУ", "Купить елку"),
+    ("Е\u0308лку", "купить елку"),
+    ("istanbul", "İSTANBUL"),
+    ("İstanbul", "istanbul"),
+    ("i\u0307stanbul", "ISTANBUL"),
+    ("office", "oﬃce"),
+    ("OﬃCE", "office"),
+    ("ᾼδησ", "ᾳδης"),
+    ("ǰ", "J\u030c"),
+    ("ſo_\\%", "So_\\%"),
+    ("\u212bNGSTROM", "a\u030angstrom"),
+    ("եվ", "եվ ԵՒ"),
+    ("և", "ԵՒ"),
+    ("ꭰ", "Ꭰ"),
+    ("ჭ", "Ჭ"),
+]
+
+
+@pytest.mark.parametrize(("word", "name"), FOLDED)
+async def test_q_compares_the_full_case_folding_of_both(alice: Person, word: str, name: str) -> None:
+    await new_tasks(alice, {"name": name}, {"name": "-", "description": name}, {"name": "another"})
+    await alice.delete("/task/1")
+    assert ids(await alice.get("/task", params={"q": word})) == [2]
+    assert ids(await alice.get("/task", params={"q": word, "deleted": "true"})) == [1]
+    assert ids(await alice.get("/task", params={"q": word, "revision": "3"})) == [1, 2]
+
+
+@pytest.mark.parametrize(("word", "name"), [("ılık", "ILIK"), ("ss", "ś"), ("е", "э"), ("a_", "ab"), ("s%e", "ße")])
+async def test_q_folds_nothing_else(alice: Person, word: str, name: str) -> None:
+    await new_tasks(alice, {"name": name})
+    assert ids(await alice.get("/task", params={"q": word})) == []
+
+
 async def test_in_an_address_a_plus_separates_words_and_an_escaped_one_is_a_plus(alice: Person) -> None:
     await new_tasks(alice, {"name": "b then a"}, {"name": "a+b"})
     assert ids(await alice.get("/task?q=a+b")) == [1, 2]
@@ -484,6 +528,24 @@ async def test_names_are_in_order_of_small_letters_with_yo_as_ye_then_of_code_po
     await new_tasks(alice, *({"name": name} for name in NAMES))
     assert names(await alice.get("/task?sort=name")) == SORTED_NAMES
     assert names(await alice.get("/task?sort=-name")) == SORTED_NAMES[::-1]
+
+
+async def test_names_are_sorted_as_words_are_compared(alice: Person) -> None:
+    in_order = ["ﬂoß", "ISS", "İst", "istanbul", "STRASSE", "straße", "Strasz", "Λόγοι", "ΛΌΓΟΣ", "λόγος", "λόγοσ", "ΛΌΓΟΣ α"]
+    await new_tasks(alice, *({"name": name} for name in in_order))
+    assert names(await alice.get("/task?sort=name")) == in_order
+    assert [task["name"] for task in joined(await pages(alice, "/task?sort=name&limit=1"))] == in_order
+    assert [task["name"] for task in joined(await pages(alice, "/task?sort=-name&limit=1"))] == in_order[::-1]
+
+
+@pytest.mark.parametrize(("sort", "rest"), [("name", ["strb", "Żar"]), ("-name", ["strasz", "a"])])
+async def test_a_page_goes_on_where_the_version_before_ended_one(alice: Person, sort: str, rest: list[str]) -> None:
+    await new_tasks(alice, *({"name": name} for name in ("strasz", "strb", "Żar", "a")))
+    assert alice.caller
+    scope = f"{alice.caller.user_id} tasks {TaskQuery.model_validate({'sort': sort}).listing}"
+    place = orjson.dumps(["straße", "9"])  # by its small letters it stands behind "strasz"
+    cursor = cursors.seal(alice.service.settings.jwt_secrets[0], scope, place)
+    assert names(await alice.get("/task", params={"sort": sort, "cursor": cursor})) == rest
 
 
 async def test_a_decomposed_yo_is_sorted_as_yo(alice: Person) -> None:

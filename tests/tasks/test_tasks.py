@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tasks.values import STATUSES
-from tests.conftest import Answer, Person
+from tests.conftest import Answer, Person, write_task
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -124,13 +124,17 @@ GOOD = [
     ("name", "x" * 200),
     ("name", "\U0001f95b" * 200),
     ("name", "e\u0301" * 200),  # 200 after NFC
+    ("name", "\u200b\u2800x"),
+    *[(field, "q" + mark * count) for field in ("name", "description") for mark, count in (("\u0301", 30), ("\u0308\u0301", 15))],
     ("description", ""),
-    ("description", " "),
+    *[("description", description) for description in (" ", "\u200b", "\u2800")],
     ("description", "\U0001f95b" * 10_000),
     *[("status", status) for status in STATUSES],
 ]
 BAD = [
     *[("name", name) for name in ("", " ", " \t\n\u3000", "x" * 201, "x\0", "\ud800", None, 1, True, ["x"], {"x": 1})],
+    *[("name", name) for name in ("\u200b", "\u2800 \u2800", "\u3164\u115f", "\ufe0f\u00ad", "\u180b\u034f", "\U000e0020\U0001bca0\t")],
+    *[(field, "a" + mark * count) for field in ("name", "description") for mark, count in (("\u0301", 32), ("\u0344", 16))],
     *[("description", description) for description in ("x" * 10_001, "\0", "\udfff", None, 0, [])],
     *[("status", status) for status in ("", "New", "new ", "done", "new,planned", None, 0, ["new"])],
     *[
@@ -147,6 +151,23 @@ async def test_a_good_value_is_taken(alice: Person, field: str, value: str) -> N
     for answer in (await alice.post("/task", json=NEW | {field: value}), await alice.patch("/task/1", json={field: value})):
         assert answer.status in (200, 201)
         assert answer.json[field] == value.replace("e\u0301", "é")
+
+
+async def test_what_was_read_may_be_sent_back_however_its_marks_were_sent(alice: Person) -> None:
+    task = await alice.new_task(name="q" + "\u0344" * 15, description="\u0958" + "\u0301" * 29)
+    assert task["name"] == "q" + "\u0308\u0301" * 15
+    assert (await alice.patch("/task/1", json=task)).json == task
+
+
+async def test_a_task_named_before_names_had_to_be_visible_can_be_changed(alice: Person, sql: Callable[..., Any]) -> None:
+    assert alice.caller
+    fields = {"name": "\u200b", "description": "q" + "\u0308\u0301" * 30, "status": "new"}
+    write_task(sql, alice.caller, None, fields)
+    assert (await alice.patch("/task/1", json={"status": "planned"})).json["name"] == "\u200b"
+    assert (await alice.patch("/task/1", json={"name": "seen", "description": ""})).status == 200
+    assert blamed(await alice.patch("/task/1", json={"name": "\u200b"})) == ["name"]
+    restored = await alice.post("/task/1/restore", json={"revision": 1})
+    assert {name: restored.json[name] for name in fields} == fields
 
 
 @pytest.mark.parametrize(("field", "value"), BAD)

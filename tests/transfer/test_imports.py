@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.transfer import history
-from tests.conftest import Answer, Person, Server, Start, configured, connection_to
+from tests.conftest import Answer, Person, Server, Start, configured, connection_to, write_task
 from tests.rest.test_bodies import exchange, is_problem, request_of
 from tests.transfer.test_csv_format import NASTY
 from tests.transfer.test_transfer import CALENDAR, CSV, busy, make_tasks, sheet
@@ -59,6 +59,21 @@ def lines_left(sql: Sql, person: Person) -> int:
 
 
 # An export
+
+
+async def test_an_export_of_what_only_an_earlier_version_took_restores_it(alice: Person, newcomer: Newcomer, sql: Sql) -> None:
+    assert alice.caller
+    marks = "q" + "\u0308\u0301" * 30
+    for change in ({"name": "\u200b", "description": marks, "status": "new"}, {"name": marks, "description": ""}, {"name": "\u3164"}):
+        write_task(sql, alice.caller, 1 if "status" not in change else None, change)
+    export = (await alice.get("/export")).text
+    again = await newcomer("alice")
+    assert (await send(again, JSON, export)).json == {"before": 0, "revision": 3, "count": 1}
+    assert (await again.get("/export")).text == export
+    assert faults(await send(alice, CSV, f"{SHEET}\u200b,,new,\r\n{marks},,new,\r\n")) == [
+        ("line 2", "name must not be blank: something in it must be visible"),
+        ("line 3", "name must not contain more than 30 combining marks in a row"),
+    ]
 
 
 async def test_an_export_restores_the_account_exactly(alice: Person, newcomer: Newcomer, sql: Sql) -> None:

@@ -109,7 +109,7 @@ async def test_ours_comes_back_from_the_trash_and_anothers_stays_there(alice: Pe
     await alice.delete("/task/2")
     answer = await send(alice, CALENDAR, taken)
     assert (answer.json["count"], answer.json["skipped_count"]) == (1, 1)
-    assert answer.json["skipped"] == [{"line": 12, "code": "in_trash", "reason": "is of a task that is in the trash, and stays there"}]
+    assert answer.json["skipped"] == [{"line": 13, "code": "in_trash", "reason": "is of a task that is in the trash, and stays there"}]
     assert [task["id"] for task in (await alice.get("/task")).json] == [1]
 
 
