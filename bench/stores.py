@@ -19,9 +19,11 @@ INSERT INTO user_state (user_id, token_generation, revision, last_task_id, chang
 SELECT u, {GENERATION}, {TASKS_PER_USER}, {TASKS_PER_USER}, timestamptz '{FIRST_MOMENT}' + {TASKS_PER_USER} * interval '1 hour'
   FROM generate_series(1, %(users)s) u;
 INSERT INTO task SELECT made.*
-  FROM (SELECT ROW(user_id, id, name, description, status, completion_at, moment, moment, CASE WHEN status = 'completed' THEN moment END,
-                   NULL, id, id, 0, '')::task AS t FROM ({EVERY_TASK}) each) seeded
-       CROSS JOIN LATERAL task_of_user(seeded.t, (seeded.t).user_id) made;
+  FROM ({EVERY_TASK}) each
+       CROSS JOIN LATERAL jsonb_populate_record(NULL::task, task_defaults() || to_jsonb(each) || jsonb_build_object(
+           'created_at', moment, 'updated_at', moment, 'completed_at', CASE WHEN status = 'completed' THEN moment END,
+           'created_revision', id, 'revision', id)) t
+       CROSS JOIN LATERAL task_of_user(t, t.user_id) made;
 """
 
 TWIN_SEED = f"""

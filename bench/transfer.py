@@ -38,10 +38,13 @@ def history(user_id: int, tasks: int, entries: int) -> tuple[str, ...]:
         f"UPDATE user_state SET (revision, last_task_id, changed_at) = ({last}, {tasks}, {_moment(last)}) WHERE user_id = {user_id}",
         f"""
 INSERT INTO task SELECT made.*
-  FROM (SELECT ROW({user_id}, n, 'Подготовить отчёт, часть ' || n, n || '. {DESCRIPTION}', status, date '2026-01-01' + mod(n, 1000),
-                   {_moment("n")}, changed_at, CASE WHEN status = 'completed' THEN changed_at END, NULL, n, {before} + n, 0, '')::task AS t
-          FROM (SELECT n, {statuses}[mod({entries}, 4) + 1] AS status, {_moment(f"{before} + n")} AS changed_at
-                  FROM generate_series(1, {tasks}) n) each) seeded CROSS JOIN LATERAL task_of_user(seeded.t, {user_id}) made""",
+  FROM (SELECT n, {statuses}[mod({entries}, 4) + 1] AS status, {_moment(f"{before} + n")} AS changed_at
+          FROM generate_series(1, {tasks}) n) each
+       CROSS JOIN LATERAL jsonb_populate_record(NULL::task, task_defaults() || jsonb_build_object(
+           'id', n, 'name', 'Подготовить отчёт, часть ' || n, 'description', n || '. {DESCRIPTION}', 'status', status,
+           'completion_at', date '2026-01-01' + mod(n, 1000), 'created_at', {_moment("n")}, 'updated_at', changed_at,
+           'completed_at', CASE WHEN status = 'completed' THEN changed_at END, 'created_revision', n, 'revision', {before} + n)) t
+       CROSS JOIN LATERAL task_of_user(t, {user_id}) made""",
         f"""
 INSERT INTO task_log (user_id, task_id, revision, field, old, new, changed_at)
 SELECT {user_id}, n, {tasks} * e + n, 'status', {statuses}[mod(e - 1, 4) + 1], {statuses}[mod(e, 4) + 1], {_moment(f"{tasks} * e + n")}
