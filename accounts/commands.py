@@ -14,6 +14,7 @@ from accounts import codes
 from accounts.values import login_key
 from postgres import migrate
 from postgres.database import MIGRATIONS, DatabaseConfiguration
+from postgres.errors import explain
 
 ACCOUNTS_AT_ONCE = 1000
 LIST = """
@@ -134,4 +135,4 @@ def _connected(configuration: DatabaseConfiguration) -> Iterator[Any]:
     except (errors.UndefinedTable, errors.UndefinedFunction):
         raise SystemExit("The database doesn't have this version's schema yet: run `python models.py`, or start the service.") from None
     except psycopg2.Error as error:
-        raise SystemExit(f"The database can't be asked: {' '.join(str(error).split())}") from None
+        raise SystemExit(f"The database can't be asked: {explain(error, configuration.parameters)}") from None
