@@ -132,17 +132,14 @@ def _what_is_wanting(connection: Any, directory: Path) -> str | None:
 
 def _connect_or_create(database: str, parameters: dict[str, Any]) -> Any:
     parameters = parameters | {"connect_timeout": SECONDS_TO_CONNECT}
-    try:
+    with suppress(psycopg2.OperationalError):  # without an SQLSTATE, and in the server's language: so one has to look
         return psycopg2.connect(dbname=database, **parameters)
-    except psycopg2.OperationalError as error:
-        refusal = error  # without an SQLSTATE, and in the server's language: so one has to look
     with closing(psycopg2.connect(dbname="postgres", **parameters)) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         cursor.execute("SELECT FROM pg_database WHERE datname = %s", (database,))
-        if cursor.fetchone() is not None:
-            raise refusal
-        with suppress(errors.DuplicateDatabase, errors.UniqueViolation):  # another process was faster, or as fast
-            cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+        if cursor.fetchone() is None:
+            with suppress(errors.DuplicateDatabase, errors.UniqueViolation):  # another process was faster, or as fast
+                cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
     return psycopg2.connect(dbname=database, **parameters)
 
 

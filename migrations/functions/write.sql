@@ -109,11 +109,14 @@ BEGIN
     END IF;
     clock := clock_timestamp();  -- now() would precede the wait
     FOR m IN  -- a statement of its own: it sees what those have done who were waited for
-        SELECT a.n, a.id, a.if_match::bigint[] AS if_match, a.change, s.place, t AS old
+        SELECT a.n, a.id, a.if_match::bigint[] AS if_match, a.change, s.place, t.old
           FROM unnest(p_users, p_generations, p_ids, p_if_match, p_changes) WITH ORDINALITY a (user_id, generation, id, if_match, change, n)
                LEFT JOIN (SELECT u.user_id, u.token_generation, row_number() OVER () AS place FROM unnest(states) u) s
                       ON s.user_id = a.user_id AND s.token_generation = a.generation
-               LEFT JOIN task t ON t.user_id = s.user_id AND t.id = a.id AND (t.deleted_at IS NULL OR p_anywhere OR a.change @> '{"deleted": false}')
+               LEFT JOIN LATERAL (
+                   SELECT o AS old FROM task o
+                    WHERE o.user_id = s.user_id AND o.id = a.id AND (o.deleted_at IS NULL OR p_anywhere OR a.change @> '{"deleted": false}')
+                    LIMIT 1) t ON true  -- kept apart by its LIMIT: in a join, all of a user's tasks may be read for each
          ORDER BY a.n
     LOOP
         n := m.n; refused := NULL; user_revision := NULL; old := m.old;

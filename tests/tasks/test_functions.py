@@ -13,10 +13,11 @@ from aiohttp.test_utils import TestClient
 from psycopg2 import errors
 
 import models
-from postgres.database import Database
+from postgres import migrate
+from postgres.database import MIGRATIONS, Database
 from postgres.queries import Query
 from tasks.queries import task_page
-from tests.conftest import Person, Server, connection_to
+from tests.conftest import Person, Server, connection_parameters, connection_to
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -406,6 +407,22 @@ def pages_read(sql: Sql, statement: str, *parameters: Any) -> int:
     """Run a statement and give how many pages of tables and indexes it looked at."""
     [(found,)] = sql(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF, FORMAT JSON) {statement}", *parameters)
     return int(found[0]["Plan"]["Shared Hit Blocks"] + found[0]["Plan"]["Shared Read Blocks"])
+
+
+def test_tasks_are_looked_up_however_little_the_planner_knows_of_them(server: Server, fresh_name: str) -> None:
+    migrate.upgrade(fresh_name, connection_parameters(), MIGRATIONS)
+    with connection_to(server._replace(ours=fresh_name)) as sql:
+        sql("ALTER TABLE task SET (autovacuum_enabled = off)")
+        account = Account(sql)
+        new = json.dumps({"name": "x", "description": "", "status": "new"})
+        creations = f"(SELECT * FROM task_write(array_fill({account.user_id}::bigint, ARRAY[25]), array_fill({GENERATION}::bigint, ARRAY[25]), '{{}}', '{{}}', array_fill(%s::jsonb, ARRAY[25]), true))"
+        for _ in range(20):  # from the sixth on PostgreSQL may keep one plan for all
+            sql(creations, new)
+        with rolled_back(sql):
+            sql(creations, new)
+            account.update(name="y", task_id=7)
+            [(fetched,)] = sql("SELECT idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'task'")
+        assert fetched <= 10  # and not all hundred for each
 
 
 @pytest.mark.long
