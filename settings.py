@@ -1,6 +1,7 @@
 """The environment, read by whoever starts and checked: what is wrong or missing stops the start with the variable's name."""
 
 import difflib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -165,6 +166,8 @@ def _sentence(variable: str, fault: object) -> str:
 
 # Names that look like settings, and are none
 
+logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # what it can't read of .env it says once for each reading; doubts() say it once
+
 OF_SYSTEMS = {"ADB", "DBX", "GDB"}  # set for other programs, and one slip away from DB; HOME and HOSTNAME are farther from HOST than that
 OF_OTHERS = re.compile(
     r"(COMPOSE|DOCKER|BUILDKIT|PYTHON|LC|MALLOC)_?\w*|PG[A-Z]+|GUNICORN_CMD_ARGS|LANG|TZ|(HTTPS?|NO)_PROXY"
@@ -184,10 +187,13 @@ def _doubts_of_the_file(path: Path, ours: set[str]) -> Iterator[str]:
         return
     with path.open(encoding="utf-8") as file:
         for line in parse_stream(file):
-            if line.key is None:  # a comment, or what python-dotenv complains of by itself
-                continue
             blanks = line.original.string[: -len(line.original.string.lstrip())].count("\n")  # lines before it
-            where, name = f"{path}, line {line.original.line + blanks}", line.key.upper()
+            where = f"{path}, line {line.original.line + blanks}"
+            if line.error:
+                yield f"{where} can't be read, and is ignored."
+            if line.key is None:
+                continue
+            name = line.key.upper()
             if line.value is None:
                 yield f"{where} has no =, and is ignored."
             elif name not in ours and not OF_OTHERS.fullmatch(name):

@@ -59,7 +59,7 @@ def invite(configuration: DatabaseConfiguration, registration: str) -> None:
         [(expires_at,)] = cursor.fetchall()
     words = f"One account can be registered with it (`invitation`) until {_minute(expires_at)} UTC."
     if registration != "invited":
-        words += f" But REGISTRATION is {registration}: only where it is `invited` are invitations asked for."
+        words += f" It is asked for where REGISTRATION is `invited`; here, for this command, it is `{registration}`."
     _hand_out(code, words)
 
 

@@ -15,7 +15,7 @@ ErrorCode = TypeAliasType(
         # how much
         "too_short", "too_long", "too_small", "too_large", "too_many_marks",
         # which
-        "blank", "characters_not_allowed", "too_common", "same_as_login", "wrong_password", "wrong_code", "taken",
+        "blank", "characters_not_allowed", "too_common", "same_as_login", "wrong_password", "wrong_code", "taken", "reserved",
         "mismatch", "not_of_this_list",
         # of a file's lines
         "not_taken", "not_found", "wrong_number_of_cells", "inconsistent",

@@ -81,8 +81,8 @@ class WeakTag(TaskChangedMeanwhile):
     is_explained = True
     detail = (
         "If-Match has a weak tag (W/...), and a weak tag never matches. The service's own are strong: something on the way, such as a "
-        "proxy that compresses, made it weak. Send the task's revision in the body of the change instead, as `revision`, or the tag "
-        "without W/."
+        "proxy that compresses, made it weak. Send it without W/, or, where you change fields (PATCH, POST or PUT of the task), "
+        "the task's `revision` among them."
     )
 
     @classmethod

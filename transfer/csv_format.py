@@ -49,7 +49,7 @@ def _cell(value: str | int | None) -> str:
 
 _COLUMNS = {name.replace("_", ""): name for name in COLUMNS}
 _SPACING = re.compile(r"[\s_-]+")
-_SEPARATOR = re.compile(rb'"?sep=(.)"?[\r\n]*', re.IGNORECASE | re.DOTALL)  # a first line with which spreadsheets are told
+_SEPARATOR = re.compile(rb'"?sep=(.)"?\1*[\r\n]*', re.IGNORECASE | re.DOTALL)  # a first line with which spreadsheets are told
 _QUOTED = re.compile('"[^"]*+"')
 _DOTTED_DAY = re.compile(r"([0-9]{2})\.([0-9]{2})\.([0-9]{4})")
 

@@ -9,6 +9,7 @@ from rest.errors import InvalidInput
 from transfer.entries import MAX_LINE_BYTES, NOT_UTF8, Entry, Line, Skipped, at_line
 from transfer.ics_todo import Todo
 
+NO_PROPERTY = "is not iCalendar: it must be a name, a colon and a value"
 MAX_DEPTH = 10  # components in one another: a time zone's are three
 _NAME = re.compile(rb'([^\x00-\x20\x7f:;"]+)[;:]')
 _COMPONENT = re.compile(rb"(?:BEGIN|END):[ \t]*([A-Za-z0-9_.-]{1,64})[ \t]*", re.IGNORECASE)
@@ -52,7 +53,9 @@ class Todos:
             case None:
                 if not self._is_text:
                     raise self._fault("not_utf_8", NOT_UTF8)
-                raise self._fault("malformed", "is not iCalendar: it must be a name, a colon and a value")
+                if not self._todo:
+                    raise self._fault("malformed", NO_PROPERTY)
+                self._todo.refuse(self._number, "malformed", NO_PROPERTY)
             case _ if not self._open:
                 raise self._fault("malformed", "must stand between BEGIN:VCALENDAR and END:VCALENDAR")
             case other if self._todo and len(self._open) == 2:

@@ -75,6 +75,11 @@ class Todo:
                 self._refuse(number, "too_long", name, "is too long", max=MAX_LINE_BYTES)
             self._values[name] = _Property(number, value, str(parameters.get("TZID", "")))
 
+    def refuse(self, line: int, code: ErrorCode, message: str, **params: Any) -> None:
+        """Say what is wrong with a line of it."""
+        if len(self._faults) < InvalidInput.most:  # nobody reads more
+            self._faults.append(at_line(line, code, message, **params))
+
     def entries(self) -> Iterator[Entry | Skipped]:
         """Return what it says, and what is passed over of it."""
         if self._is_occurrence:  # its series has the same UID
@@ -86,11 +91,13 @@ class Todo:
         yield self._entry()
 
     def _entry(self) -> Entry:
-        fields = {"uid": self._value("UID"), "description": self._exact_text("DESCRIPTION", OUR_DESCRIPTION)}
+        fields: dict[str, Any] = {"uid": self._value("UID"), "description": self._exact_text("DESCRIPTION", OUR_DESCRIPTION)}
         if name := self._exact_text("SUMMARY", OUR_SUMMARY):
             fields |= {} if is_blank(name) else {"name": name}
         fields |= {"title": _title(fields["description"])} | self._status() | self._day()
         fields |= self._completed_at(fields.get("status"))
+        if self._faults:  # two that differ in what is wrong are not the same
+            fields["said"] = {name: taken.value for name, taken in self._values.items()}
         places = {field: (self._number(name), name) for field, name in NAMED.items()}
         return Entry(self._line, fields, places, sorted(self._faults, key=lambda fault: (fault["params"]["line"], fault["message"])))
 
@@ -146,8 +153,7 @@ class Todo:
         return self._values[name].line if name in self._values else self._line
 
     def _refuse(self, line: int, code: ErrorCode, name: str, message: str, **params: Any) -> None:
-        if len(self._faults) < InvalidInput.most:  # nobody reads more
-            self._faults.append(at_line(line, code, f"{name} {message}", name=name, **params))
+        self.refuse(line, code, f"{name} {message}", name=name, **params)
 
 
 def _title(description: str) -> str:

@@ -171,8 +171,10 @@ class _Changes:
         ours = self._ours.fullmatch(uid or "")
         task_id = int(ours[1]) if ours and int(ours[1]) <= MAX_ID else None
         title = None if change.title is MISSING else change.title
-        values = {"uid": uid, "task_id": task_id, "title": title, "alike": fields.get("alike")}
-        whole, said = (values | {"change": orjson.Fragment(json)} for json in (change.model_dump_json(), change.said))
+        named = {"uid": uid, "title": title}
+        known = {"task_id": task_id, "alike": fields.get("alike")}
+        whole = named | known | {"change": orjson.Fragment(change.model_dump_json())}
+        said = (named if uid and task_id is None else {}) | known | {"change": orjson.Fragment(change.said)}
         return Row(entry.line, "change", orjson.dumps(whole).decode(), said=orjson.dumps(said).decode())
 
 

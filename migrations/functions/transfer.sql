@@ -91,11 +91,11 @@ BEGIN
 END $$;
 
 -- What was put aside of a sheet or a calendar: what is to change, or to be created, where that is the first of its UID, and what there is already
--- of the task of that UID: one that came with it, or that its id gives it, which is ours. Inlined by the planner.
+-- of the task of that UID: one that came with it, or that its id gives it (`our_id`). Inlined by the planner.
 CREATE FUNCTION import_changes(p_user_id bigint, p_import_id uuid)
-RETURNS TABLE (line bigint, uid text, is_ours boolean, change jsonb, creation jsonb, alike jsonb, id bigint, status text, completed_at timestamptz,
+RETURNS TABLE (line bigint, uid text, our_id bigint, change jsonb, creation jsonb, alike jsonb, id bigint, status text, completed_at timestamptz,
                deleted_at timestamptz) LANGUAGE sql STABLE AS $$
-    SELECT x.line, x.uid, x.task_id IS NOT NULL, x.change, jsonb_strip_nulls(jsonb_build_object('name', x.title, 'uid', x.uid)) || x.change, x.alike, t.*
+    SELECT x.line, x.uid, x.task_id, x.change, jsonb_strip_nulls(jsonb_build_object('name', x.title, 'uid', x.uid)) || x.change, x.alike, t.*
       FROM import_row i CROSS JOIN LATERAL jsonb_to_recordset(i.content) x (
                line bigint, task_id bigint, uid text, title text, change jsonb, alike jsonb)
            LEFT JOIN LATERAL (
@@ -136,9 +136,11 @@ BEGIN
       FROM (SELECT c.line, c.code, row_number() OVER (PARTITION BY c.code = 'in_trash' ORDER BY c.line) AS number,
                    CASE c.code WHEN 'repeated' THEN 'has the UID of line ' || c.first
                                WHEN 'in_trash' THEN 'is of a task that is in the trash, and stays there'
+                               WHEN 'reserved' THEN 'has the UID that a task of yours is still to have: to create one, leave the UID out'
                                ELSE 'is of a task that is not there: to create it, it needs name, description and status' END AS message
               FROM (SELECT u.line, u.first, CASE WHEN u.line > u.first THEN 'repeated'
-                                                 WHEN u.deleted_at IS NOT NULL AND NOT u.is_ours THEN 'in_trash'
+                                                 WHEN u.deleted_at IS NOT NULL AND u.our_id IS NULL THEN 'in_trash'
+                                                 WHEN u.id IS NULL AND u.our_id > s.last_task_id THEN 'reserved'
                                                  WHEN u.id IS NULL AND NOT u.creation ?& ARRAY['name', 'description', 'status'] THEN 'not_found' END AS code
                       FROM (SELECT x.*, min(x.line) OVER (PARTITION BY x.uid) AS first FROM import_changes(p_user_id, p_import_id) x
                              WHERE x.uid IS NOT NULL) u) c

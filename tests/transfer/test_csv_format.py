@@ -163,6 +163,7 @@ def test_a_sheet_is_utf8_with_bom_and_lines_that_end_in_crlf() -> None:
         b"name,status,\r\nMilk,new\r\n",
         b"name,status\r\nMilk,new,,\r\n",
         b"sep=;\r\nname;status\r\nMilk;new\r\n",
+        b"sep=;;;\r\nname;status;\r\nMilk;new;\r\n",
         b'\xef\xbb\xbf"SEP=;"\nname;status\nMilk;new\n',
         b"sep=\t\r\nname\tstatus\r\nMilk\tnew\r\n",
         b'"name"\t"status"\nMilk\tnew\n',

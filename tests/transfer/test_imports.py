@@ -327,14 +327,14 @@ async def test_a_uid_of_ours_changes_that_task_and_any_other_creates_one(alice: 
     for person in (alice, mallory):
         await person.new_task(name=f"of {person.login}", description="d", completion_at="02-10-2020")
     uids = [sheet(await person.get("/task?format=csv"))[0]["uid"] for person in (alice, mallory)]
-    uids += [uids[1].replace("1-", "2-", 1), uids[1].upper(), f" {uids[1]}", f"0{uids[1]}", "99999999999999999999" + uids[1][1:], "x@y", ""]
+    uids += [uids[1].upper(), f" {uids[1]}", f"0{uids[1]}", "99999999999999999999" + uids[1][1:], "x@y", ""]
     before = stored(alice, sql)
     answer = await send(mallory, CSV, "uid,name,status,description\r\n" + "".join(f"{uid},changed,new,\r\n" for uid in uids))
-    assert answer.json == done(1, 10, 9)
+    assert answer.json == done(1, 9, 8)
     assert stored(alice, sql) == before
     changed, *created = (await mallory.get("/task")).json
     assert (changed["name"], changed["description"], changed["completion_at"]) == ("changed", "", "02-10-2020")
-    assert [task["id"] for task in created] == list(range(2, 10))
+    assert [task["id"] for task in created] == list(range(2, 9))
 
 
 async def test_changes_take_revisions_in_the_order_of_ids_and_one_moment(alice: Person) -> None:

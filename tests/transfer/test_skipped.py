@@ -75,9 +75,10 @@ async def test_rows_that_cannot_be_taken_are_skipped_where_it_is_wished(alice: P
 
 async def test_entries_that_cannot_be_taken_are_skipped_where_it_is_wished(alice: Person) -> None:
     body = todo("SUMMARY:a") + todo("SUMMARY:b", "STATUS:CANCELLED", "DUE:x") + todo("SUMMARY:" + "x" * 201) + todo("SUMMARY:c")
-    assert [line for line, _ in faults(await send(alice, CALENDAR, body))] == ["line 11", "line 12", "line 18"]
+    body += todo("SUMMARY:d", "no colon")
+    assert [line for line, _ in faults(await send(alice, CALENDAR, body))] == ["line 11", "line 12", "line 18", "line 31"]
     answer = await send(alice, CALENDAR, body, SKIP)
-    assert [(line, code) for line, code, _ in told(answer)] == [(9, "not_taken"), (17, "not_taken")]
+    assert [(line, code) for line, code, _ in told(answer)] == [(9, "not_taken"), (17, "not_taken"), (29, "not_taken")]
     assert told(answer)[0][2] == "STATUS must be one of NEEDS-ACTION, IN-PROCESS, COMPLETED; DUE must be a date, or a date and a time"
     assert await names(alice) == ["a", "c"]
 
@@ -142,6 +143,12 @@ async def test_under_a_key_the_same_is_told_again_and_skip_is_part_of_it(alice: 
     ):
         assert (await send(alice, CSV, other, query, **key)).status == 422
     assert await names(alice) == ["a", "c"]
+
+
+async def test_calendars_that_differ_in_what_is_wrong_are_not_the_same(alice: Person) -> None:
+    for day, status in (("x", 200), ("x", 200), ("y", 422)):
+        body = todo("SUMMARY:a", f"DUE:{day}")
+        assert (await send(alice, CALENDAR, body, SKIP, **{"Idempotency-Key": "k"})).status == status
 
 
 async def test_a_task_of_ours_keeps_its_name_where_the_calendar_has_none(alice: Person) -> None:

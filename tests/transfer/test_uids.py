@@ -101,6 +101,18 @@ async def test_a_task_that_is_gone_is_created_anew_once(alice: Person) -> None:
     assert [task["id"] for task in (await alice.get("/task")).json] == [2]
 
 
+async def test_a_uid_that_is_still_to_come_is_not_taken(alice: Person) -> None:
+    await alice.new_task()
+    [mine] = await uids(alice)
+    ours = mine.removeprefix("1-")
+    answer = await send(alice, CALENDAR, calendar(f"3-{ours}") + calendar())
+    assert faults(answer) == [("line 3", "has the UID that a task of yours is still to have: to create one, leave the UID out")]
+    for _ in range(2):
+        await alice.new_task()
+    assert (await send(alice, CALENDAR, calendar(f"3-{ours}"))).json["count"] == 1
+    assert await uids(alice) == [mine, f"2-{ours}", f"3-{ours}"]
+
+
 async def test_ours_comes_back_from_the_trash_and_anothers_stays_there(alice: Person) -> None:
     await alice.new_task()
     await send(alice, CALENDAR, calendar("a"))
