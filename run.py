@@ -67,6 +67,7 @@ def join() -> None:
     if "DB_HOST" not in configured and (host := host_of(directory)):
         try:
             _use(directory, host, configured)
+            os.environ["DB"] = configured.get("DB", "postgres")  # that of the service, or a copy of it
         except OSError as error:
             raise SystemExit(f"What `make run` keeps can't be read: {error}.") from None
 

@@ -151,6 +151,8 @@ def load() -> Settings:
     """Read the settings; exit with a sentence for each variable that is missing or wrong."""
     try:
         return Settings()  # type: ignore[call-arg]  # its values come from the environment
+    except UnicodeDecodeError:
+        raise SystemExit(f"{Settings.model_config['env_file']} can't be read: it isn't UTF-8.") from None
     except ValidationError as error:
         sentences = [_sentence(str(fault["loc"][0]).upper(), fault) for fault in error.errors()]
         raise SystemExit("\n".join([*sentences, *doubts()])) from None
@@ -185,7 +187,7 @@ def doubts() -> list[str]:
 def _doubts_of_the_file(path: Path, ours: set[str]) -> Iterator[str]:
     if not path.is_file():
         return
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in parse_stream(file):
             blanks = line.original.string[: -len(line.original.string.lstrip())].count("\n")  # lines before it
             where = f"{path}, line {line.original.line + blanks}"

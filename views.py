@@ -62,14 +62,14 @@ class TaskList(TaskResource):
 
         Sent again with the same Idempotency-Key within 24 hours, it creates nothing more and gets the same answer.
         """
-        await self.refuse_known()
+        await self._refuse_known()
         created = await store.create_task(self.service, self.caller, task, idempotency.key(self.request))
         response = self.task_answer(created, HTTPStatus.CREATED)
         response.headers[hdrs.LOCATION] = f"{self.service.settings.public_path}/task/{created.id}"
         return response
 
-    async def refuse_known(self) -> None:
-        """Raise ListUnchanged where If-None-Match names the list, which a creation changes. No lock: none becomes again what it was."""
+    async def _refuse_known(self) -> None:
+        """Raise ListUnchanged where If-None-Match names the list as it is. No lock: none that changed has its old tag again."""
         if hdrs.IF_NONE_MATCH in self.request.headers:
             asked = TaskListing(self.service, self.caller, TaskQuery.model_validate({}))
             if conditions.is_known(self.request, self.page_tag(asked, await asked.state())):

@@ -20,7 +20,7 @@ from tasks.filters import position
 from tasks.listing import Listed, Listing
 from tasks.queries import PageRow, SourceName, State
 from tasks.schemas import LOGGED_FIELDS
-from tasks.store import TaskAsStored, Written, as_json, unwrap_change
+from tasks.store import TaskAsStored, Written, unless_json, unwrap_change
 
 
 class NotAsExpected(Conflict):
@@ -108,7 +108,7 @@ async def restore_task(service: Service, caller: Caller, task_id: int, restorati
     Raises InvalidInput, NotFound, TaskChangedMeanwhile, TaskUnchanged.
     """
     revision = await _resolve(service, caller, restoration.revision, restoration.at)
-    rows = await service.database.ask(_RESTORE, *caller, task_id, condition.if_match, as_json(condition.unless), revision)
+    rows = await service.database.ask(_RESTORE, *caller, task_id, condition.if_match, unless_json(condition.unless), revision)
     return await unwrap_change(service, caller, rows, task_id, condition, in_trash=True)
 
 

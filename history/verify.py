@@ -21,15 +21,18 @@ SELECT u.user_id,
 
 
 def verify(configuration: DatabaseConfiguration) -> None:
-    """Check all users' tasks and logs, and say how many. Exits with the first thing that is wrong."""
+    """Check all users' tasks and logs, say of each user what is wrong first, and how much was checked. Exits where anything is wrong."""
     try:
-        print(_check(configuration), "Every log leads to its task.")
+        broken = _check(configuration)
     except psycopg2.Error as error:
         raise SystemExit(f"The database can't be checked: {explain(error, configuration.parameters)}") from None
+    if broken:
+        raise SystemExit(f"{broken:,} user(s) are broken.")
 
 
-def _check(configuration: DatabaseConfiguration) -> str:
-    users = tasks = entries = last = 0
+def _check(configuration: DatabaseConfiguration) -> int:
+    """Return of how many users something is wrong."""
+    users = tasks = entries = broken = last = 0
     options = f"-c search_path={migrate.search_path(MIGRATIONS)} -c enable_seqscan=off"
     reached = psycopg2.connect(dbname=configuration.name, options=options, **configuration.parameters)
     with closing(reached) as connection, connection.cursor() as cursor:
@@ -40,12 +43,11 @@ def _check(configuration: DatabaseConfiguration) -> str:
             for last, n_tasks, n_entries, task_id, revision, fault in checked:
                 users, tasks, entries = users + 1, tasks + n_tasks, entries + n_entries
                 if fault:
+                    broken += 1
                     where = f"user {last}" + (f", task {task_id}" if task_id else "") + (f", revision {revision}" if revision else "")
-                    print(_sum(users, tasks, entries))
-                    raise SystemExit(f"Broken at {where}: {fault}.")
+                    print(f"Broken at {where}: {fault}.")
             if len(checked) < USERS_AT_ONCE:
-                return _sum(users, tasks, entries)
-
-
-def _sum(users: int, tasks: int, entries: int) -> str:
-    return f"Checked: {users:,} user(s), {tasks:,} task(s), {entries:,} log entries."
+                break
+    words = "" if broken else " Every log leads to its task."
+    print(f"Checked: {users:,} user(s), {tasks:,} task(s), {entries:,} log entries.{words}")
+    return broken

@@ -82,4 +82,5 @@ HINTS = {  # what libpq says of a connection that can't be made, as far as it sa
 def explain(error: psycopg2.Error, parameters: dict[str, Any]) -> str:
     """Return what is wrong between us and the database with these parameters, and what helps; else what PostgreSQL says of it."""
     said = " ".join(f"{error}".split())
-    return next((hint.format(**parameters) for words, hint in HINTS.items() if re.search(words, said)), said)
+    hints = {} if error.pgcode else HINTS  # a server that answers has a code
+    return next((hint.format(**parameters) for words, hint in hints.items() if re.search(words, said)), said)

@@ -61,7 +61,7 @@ class Preconditions(NamedTuple):
 NO_CONDITION = Preconditions()
 
 
-def preconditions(request: web.Request, look: int = 1) -> Preconditions:
+def preconditions(request: web.Request, look: int) -> Preconditions:
     """Return the condition of a change. Raises InvalidInput where a field is malformed.
 
     For If-Match a tag of another look stands for its revision, which is what a change depends on; If-None-Match speaks of what there is.

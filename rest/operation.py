@@ -111,13 +111,13 @@ def validate(model: type[Model], fields: Fields, context: Any = None) -> Model:
     if len(values) < len(named):
         times = Counter(name for name, _ in named if name != UNNAMED)
         errors = [FieldError(name, "repeated", "must not be sent more than once") for name, n in times.items() if n > 1]
-    files = [name for name in model.model_fields if name in fields.files] if fields.files else []
-    errors += [FieldError(name, "not_text", "must be sent as text, not as a file") for name in files]
+    files = {name for name in model.model_fields if name in fields.files} if fields.files else set()
+    errors += [FieldError(name, "not_text", "must be sent as text, not as a file") for name in sorted(files)]
     try:
         made = model.model_validate(values, context={"textual": fields.textual, "app": context})
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False)
-        errors += [explain(fault, fields.place) for fault in faults if not {*files}.intersection(fault["loc"][:1])]
+        errors += [explain(fault, fields.place) for fault in faults if not (fault["loc"] and fault["loc"][0] in files)]
     if errors:
         raise InvalidInput(*errors)
     return made
@@ -151,7 +151,7 @@ _WORDS = {
     "less_than_equal": _Words("too_large", "must be less than or equal to {max}", {"le": "max"}),
     "literal_error": _Words("not_one_of", "must be {values}", {"expected": "values"}),
 }
-_OTHER = _Words("malformed", "is not what there may be")
+_OTHER = _Words("malformed", "isn't what may stand here")
 
 
 def explain(fault: Any, place: str = "body") -> FieldError:

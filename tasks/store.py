@@ -89,7 +89,7 @@ async def delete_task(service: Service, caller: Caller, task_id: int, condition:
     """Put a task into the trash; `forever`: erase it, be it there already or not. Raises NotFound, TaskChangedMeanwhile, TaskUnchanged."""
     if not forever:
         return await _write(service, caller, task_id, condition, DELETION)
-    rows = await service.database.ask(_ERASE, *caller, task_id, condition.if_match, as_json(condition.unless))
+    rows = await service.database.ask(_ERASE, *caller, task_id, condition.if_match, unless_json(condition.unless))
     return await unwrap_change(service, caller, rows, task_id, condition, in_trash=True)
 
 
@@ -100,7 +100,7 @@ async def _write(service: Service, caller: Caller, task_id: int, condition: Prec
     return await unwrap_change(service, caller, rows, task_id, condition)
 
 
-def as_json(unless: list[int] | bool | None) -> str | None:
+def unless_json(unless: list[int] | bool | None) -> str | None:
     """Return what PostgreSQL takes for the revisions at which a change is not wanted."""
     return None if unless is None else orjson.dumps(unless).decode()
 

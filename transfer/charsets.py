@@ -4,19 +4,23 @@ import codecs
 from encodings import normalize_encoding
 from encodings.aliases import aliases
 
-from rest.errors import FieldError, InvalidInput, UnsupportedMediaType
+from rest.errors import FieldError, InvalidInput
 
-UTF8 = {"utf_8", "ascii"}
+UTF8 = {"utf_8", "utf_8_sig", "ascii"}
 # Only what is in this list is looked up: Python keeps each name that it was ever asked for, and has codecs that are no charsets.
-ENCODINGS = {name for name in aliases.values() if not name.endswith("_codec")} - {"mbcs", "rot_13", "utf_7"} | {"cp874", "koi8_u"}
+ENCODINGS = {name for name in aliases.values() if not name.endswith("_codec")} - {"mbcs", "rot_13", "utf_7"} | {
+    "cp874",
+    "koi8_u",
+    "utf_8_sig",
+}
 
 
 def find_encoding(charset: str | None) -> str | None:
-    """Return the name that Python has for a charset; None where it is UTF-8, or none is named. Raises UnsupportedMediaType."""
+    """Return the name that Python has for a charset; None where it is UTF-8, or none is named. Raises LookupError where it has none."""
     name = normalize_encoding(charset or "utf-8").lower()
     encoding = aliases.get(name, name)
     if encoding not in ENCODINGS:
-        raise UnsupportedMediaType("A file of this charset can't be read: send it as UTF-8.")
+        raise LookupError(charset)
     return None if encoding in UTF8 else encoding
 
 

@@ -121,6 +121,8 @@ class Rows:
                 code: ErrorCode = "repeated" if name in _COLUMNS else "unknown_field"
                 raise self._fault(code, f"must name columns, each once, of these: {', '.join(COLUMNS)}")
         named = [_COLUMNS.get(name, "") for name in plain]
+        if not any(named):
+            raise self._fault("missing", "must name the columns")
         while not named[-1]:  # rows need no cells there
             named.pop()
         return named

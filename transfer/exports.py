@@ -49,7 +49,7 @@ def form_of(query: TaskQuery, preferred: Callable[[tuple[str, ...]], str]) -> Fo
     form = FORMS.get(query.format or "json") if is_said else _BY_MEDIA_TYPE.get(preferred(_OFFERED))
     if "separator" not in query.model_fields_set:
         return form
-    if form != FORMS["csv"]:
+    if form is not FORMS["csv"]:
         raise InvalidInput(FieldError("separator", "not_together", "goes with CSV alone: add format=csv"))
     return _sheet(query.separator)
 

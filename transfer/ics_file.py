@@ -7,7 +7,7 @@ from rest.bodies import may_be_shown
 from rest.error_codes import ErrorCode
 from rest.errors import InvalidInput
 from transfer.entries import MAX_LINE_BYTES, NOT_UTF8, Entry, Line, Skipped, at_line
-from transfer.ics_todo import Todo
+from transfer.ics_todo import TAKEN, Todo
 
 NO_PROPERTY = "is not iCalendar: it must be a name, a colon and a value"
 MAX_DEPTH = 10  # components in one another: a time zone's are three
@@ -50,17 +50,15 @@ class Todos:
                 yield from self._end(self._component())
             case _ if self._is_passed_over:
                 return
-            case None:
-                if not self._is_text:
-                    raise self._fault("not_utf_8", NOT_UTF8)
-                if not self._todo:
-                    raise self._fault("malformed", NO_PROPERTY)
+            case None if self._todo and self._is_text:
                 self._todo.refuse(self._number, "malformed", NO_PROPERTY)
+            case None:
+                raise self._fault("malformed", NO_PROPERTY) if self._is_text else self._fault("not_utf_8", NOT_UTF8)
             case _ if not self._open:
                 raise self._fault("malformed", "must stand between BEGIN:VCALENDAR and END:VCALENDAR")
-            case other if self._todo and len(self._open) == 2:
-                if self._todo.wants(other) and not self._is_text:
-                    raise self._fault("not_utf_8", NOT_UTF8)
+            case other if other in TAKEN and self._todo and not self._is_text:
+                raise self._fault("not_utf_8", NOT_UTF8)
+            case other if self._todo:
                 self._todo.take(self._number, other, bytes(self._text))
 
     @property

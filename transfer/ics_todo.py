@@ -49,10 +49,6 @@ class Todo:
         self._faults: list[FieldError] = []
         self._recurs = self._is_occurrence = 0  # the line that says so
 
-    def wants(self, name: str) -> bool:
-        """Whether a property is one that is taken."""
-        return name in TAKEN
-
     def take(self, number: int, name: str, text: bytes) -> None:
         """Take a property, or say what is wrong with it, or pass it over."""
         if name in RECURRING:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import MISSING, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
+from pydantic import MISSING, ConfigDict, Field, TypeAdapter, ValidationError, ValidationInfo, field_validator
 
 from rest.bodies import may_be_shown
 from rest.error_codes import wrong
@@ -13,7 +13,7 @@ from rest.operation import explain
 from rest.values import Id, Moment, Natural, Strict
 from tasks.schemas import FIELD_TYPES, LOGGED_FIELDS, LoggedField, TaskNew
 from tasks.values import StoredDescription, StoredName, Uid
-from transfer.entries import SkipCode, about, at_line
+from transfer.entries import about, at_line
 from transfer.json_items import Item
 
 HEAD, BETWEEN, END = (
@@ -226,21 +226,3 @@ def _read(model: type[Strict], line: int, text: bytes) -> tuple[Any, list[FieldE
             for fault in explained
         ]
     return made, []
-
-
-class SkippedShown(BaseModel):
-    """What an import passed over."""
-
-    line: int = Field(description="where it stands in the file", examples=[12])
-    code: SkipCode
-    reason: str = Field(examples=["begins a VEVENT: only a VTODO is a task"])
-
-
-class Imported(BaseModel):
-    """What an import did, and what it passed over."""
-
-    before: int = Field(description="the user's revision before it: undo since this to take the import back", examples=[9])
-    revision: int = Field(description="the user's revision after it", examples=[10])
-    count: int = Field(description="how many tasks it created or altered", examples=[1])
-    skipped: list[SkippedShown] = Field(description="what it passed over, by line: the first hundred")
-    skipped_count: int = Field(description="how much it passed over", examples=[1])

@@ -1,7 +1,6 @@
 """HTTP for whole accounts on their way out, and files on their way in."""
 
 from aiohttp import hdrs, web
-from pydantic import Field
 
 from auth import Resource
 from rest import bodies, conditions, idempotency, streamed_response
@@ -9,7 +8,6 @@ from rest.bodies import JSON
 from rest.errors import EXTRA_HEADERS, FieldError, InvalidInput
 from rest.idempotency import KeyReused
 from rest.operation import Answer, operation
-from rest.values import Flag, Strict
 from server import responses
 from tasks.errors import X_REVISION
 from tasks.resource import SHOWN
@@ -19,7 +17,7 @@ from transfer.charsets import find_encoding
 from transfer.entries import read_pieces
 from transfer.imports import AccountInUse, TooManyImports
 from transfer.json_format import Export as ExportShown
-from transfer.json_format import Imported
+from transfer.schemas import Imported, ImportQuery
 
 EXPORT = Answer(ExportShown, headers=SHOWN, sometimes=("Content-Disposition",))
 IMPORTED = Answer(Imported, headers=("X-Revision",))
@@ -50,12 +48,6 @@ class Export(Resource):
         )
 
 
-class ImportQuery(Strict):
-    """How a file is to be imported."""
-
-    skip: Flag = Field(False, description="true: without the rows and entries that can't be taken, told of in the answer; not with JSON")
-
-
 class Import(Resource):
     """Files that come in."""
 
@@ -74,8 +66,14 @@ class Import(Resource):
             raise InvalidInput(
                 FieldError("skip", "not_together", "doesn't go together with an export as JSON, which is restored as a whole")
             )
-        encoding = None if media_type == JSON else find_encoding(self.request.charset)
+        encoding = None if media_type == JSON else self._encoding()
         pieces = read_pieces(self.request, self.service.settings.import_max_bytes, encoding)
         under_way = self.request.app[imports.IMPORTS]
         imported = await imports.import_file(self.service, under_way, self.caller, media_type, pieces, key, skip=query.skip)
         return web.Response(text=f"{imported.json}\n", content_type=JSON, headers={X_REVISION: str(imported.user_revision)})
+
+    def _encoding(self) -> str | None:
+        try:
+            return find_encoding(self.request.charset)
+        except LookupError:
+            raise bodies.unsupported(self.request, "A file of this charset can't be read: send it as UTF-8.", FILES) from None

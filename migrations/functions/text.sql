@@ -26,6 +26,6 @@ END $$;
 
 -- Of a text in NFC, as all are that are stored or asked for: its full case folding, with İ as i (which folds to i and a dot above) and ё as е.
 -- Whatever the database's collation is, it is the same. It isn't normalised once more, which would make it ten times as dear: that would
--- matter to several marks on one of the few letters that have no capital (ǰ ẖ ẗ ẘ ẙ). Inlined by the planner (a test reads the plan).
+-- matter to several marks on one of the few letters that have no capital (ǰ ẖ ẗ ẘ ẙ), and to ΐ and ΰ beside capitals with the accent. Inlined by the planner (a test reads the plan).
 CREATE FUNCTION text_folded(t text) RETURNS text LANGUAGE sql IMMUTABLE
 RETURN replace(replace(text_casefolded(t) COLLATE "C", E'i\u0307', 'i'), 'ё', 'е');

@@ -232,11 +232,11 @@ EXCEPTION
         answer := NULL;  -- nothing has happened
     WHEN unique_violation THEN  -- of UIDs: the ids ascend
         SELECT jsonb_agg(jsonb_build_object('line', d.line, 'code', 'repeated', 'message', 'has the uid of line ' || d.first) ORDER BY d.line) INTO faults
-          FROM (SELECT x.line, min(x.line) OVER (PARTITION BY x.uid) AS first
-                  FROM import_row i CROSS JOIN LATERAL jsonb_to_recordset(i.content) x (line bigint, uid text)
-                 WHERE i.user_id = p_user_id AND i.import_id = p_import_id AND i.kind = 'task' AND x.uid IS NOT NULL
-                 ORDER BY 1) d
-         WHERE d.line > d.first;
+          FROM (SELECT u.line, u.first
+                  FROM (SELECT x.line, min(x.line) OVER (PARTITION BY x.uid) AS first
+                          FROM import_row i CROSS JOIN LATERAL jsonb_to_recordset(i.content) x (line bigint, uid text)
+                         WHERE i.user_id = p_user_id AND i.import_id = p_import_id AND i.kind = 'task' AND x.uid IS NOT NULL) u
+                 WHERE u.line > u.first ORDER BY u.line LIMIT 100) d;
 END $$;
 
 CREATE FUNCTION import_entries(p_user_id bigint, p_import_id uuid)

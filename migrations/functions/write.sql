@@ -158,13 +158,14 @@ BEGIN
                         changed[earlier].is_last := false;
                         touched[earlier] := '';
                     END IF;
-                    status_at := CASE old.status WHEN after.status THEN changed[earlier].status_at ELSE moment END;
-                    IF after.completed_at IS NOT DISTINCT FROM old.completed_at THEN
-                        says_when := false;
-                    ELSIF after.status = 'completed' THEN
-                        says_when := old.status = 'completed' OR after.completed_at <> moment;
+                    status_at := CASE WHEN earlier IS NOT NULL THEN changed[earlier].status_at END;
+                    IF old.status = 'completed' AND after.status <> 'completed' THEN
+                        says_when := old.completed_at <> coalesce(status_at, completed_by_rule(old));
                     ELSE
-                        says_when := old.completed_at <> coalesce(changed[earlier].status_at, completed_by_rule(old));
+                        says_when := old.status = 'completed' OR after.completed_at <> moment;  -- of moments that differ one isn't the rule's
+                    END IF;
+                    IF after.status <> old.status THEN
+                        status_at := moment;
                     END IF;
                     changed := changed || ROW(old, after, true, status_at, says_when)::task_change;
                     touched := touched || key;

@@ -193,14 +193,17 @@ def test_it_says_what_it_has_checked(of_its_own: Sql, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == "Checked: 5 user(s), 10 task(s), 20 log entries. Every log leads to its task.\n"
 
 
-def test_it_ends_at_the_first_break_and_says_where(of_its_own: Sql, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_says_of_each_user_what_breaks_first(of_its_own: Sql, capsys: pytest.CaptureFixture[str]) -> None:
     people = [with_tasks(of_its_own, 3) for _ in range(4)]
     for person, task_id in ((people[2], 3), (people[1], 3), (people[1], 2)):
         of_its_own("UPDATE task SET revision = 1 WHERE user_id = %s AND id = %s", person.user_id, task_id)
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit, match=r"^2 user\(s\) are broken\.$"):
         check(of_its_own)
-    assert ended.value.code == f"Broken at user {people[1].user_id}, task 2, revision 1: its revision is not that of its last change."
-    assert capsys.readouterr().out == "Checked: 2 user(s), 6 task(s), 12 log entries.\n"
+    assert capsys.readouterr().out.splitlines() == [
+        f"Broken at user {people[1].user_id}, task 2, revision 1: its revision is not that of its last change.",
+        f"Broken at user {people[2].user_id}, task 3, revision 1: its revision is not that of its last change.",
+        "Checked: 4 user(s), 12 task(s), 24 log entries.",
+    ]
 
 
 def test_a_closed_account_is_not_looked_at(of_its_own: Sql, capsys: pytest.CaptureFixture[str]) -> None:

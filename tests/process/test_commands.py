@@ -94,7 +94,7 @@ def test_an_invitation_is_printed_and_good_once(alice: Alice) -> None:
 
 def test_an_invitation_that_nobody_asks_for_says_so(database: str) -> None:
     for registration in ("open", "closed"):
-        assert f"But REGISTRATION is {registration}:" in run("invite", DB=database, REGISTRATION=registration).stderr
+        assert f"here, for this command, it is `{registration}`." in run("invite", DB=database, REGISTRATION=registration).stderr
 
 
 def test_a_forgotten_password_is_set_again_by_the_last_code(alice: Alice) -> None:
@@ -176,7 +176,9 @@ def test_what_cannot_be_done_is_said_in_a_sentence(server: Server, database: str
         assert "There is no account with the login" in refusal("reset-password", login, DB=database)
     assert refusal("close", "nobody", DB=database) == "There is no account with the login 'nobody'.\n"
     there = {"DB_HOST": "127.0.0.1", "DB_PORT": str(unused_tcp_port)}
-    assert refusal("accounts", **there).startswith("The database can't be asked: connection to server")
+    assert refusal("accounts", **there).startswith(
+        f"The database can't be asked: no PostgreSQL listens at 127.0.0.1, port {unused_tcp_port}"
+    )
     assert "does not exist" in refusal("invite", DB=fresh_name)
     assert "JWT_SECRET" in refusal("close", "nobody", DB=database, JWT_SECRET="short")
     with closing(psycopg2.connect(dbname=server.ours, **connection_parameters())) as connection:

@@ -155,7 +155,6 @@ BREAKS = [
     (LOG.format("new = NULL", 4), (1, 4, "its completed_at is not as its status is")),
     (LOG.format("new = '2019-01-01 00:00:00+00'", 5), (1, 5, "its completed_at is not as its status is")),
     (LOG.format("new = 'infinity'", 4), (1, 4, "the entry has a completed_at that no task can have")),
-    (GONE.format(5), (1, 5, "the entry of its completed_at is missing")),
     (ENTRY.format("'2019-01-01 00:00:00+00'", 3), (1, 4, "the old completed_at is not what it was")),
     (ENTRY.format("changed_at::text", 3), (1, 3, "its entry of completed_at says nothing new")),
     ("UPDATE task SET completed_at = now() WHERE user_id = %(user)s AND id = 2", (2, 7, "its completed_at is not when it was completed")),
@@ -179,6 +178,49 @@ async def test_a_break_is_found_and_named(alice: Person, sql: Sql, statement: st
         sql("SET LOCAL session_replication_role = replica")
         sql(statement.replace("%(user)s", str(alice.caller.user_id)))
         assert expected in broken(sql, alice)
+
+
+async def test_what_the_version_before_has_reopened_is_no_break(alice: Person, sql: Sql) -> None:
+    assert alice.caller
+    await alice.patch("/task/1", json={"status": "new"})
+    with rolled_back(sql):
+        sql(GONE.format(2).replace("%(user)s", str(alice.caller.user_id)))
+        assert broken(sql, alice) == []
+
+
+def forged(*log: tuple[int, str, str | None, str | None], status: str = "new") -> str:
+    """Return an export of one task with this log: revisions, fields, what they were and became."""
+    first, *moments = [f"2026-11-24T09:30:{second:02}.000000Z" for second in range(9)]
+    last = max(revision for revision, *_ in log)
+    account = {"revision": last, "last_task_id": 1, "kept_from": 0, "kept_from_at": first, "purged": 0, "changed_at": moments[last]}
+    task = {"id": 1, "name": "x", "description": "", "status": status, "created_at": moments[1], "updated_at": moments[last]}
+    task |= {"completed_at": None, "deleted_at": None, "revision": last, "created_revision": 1}
+    entries = [
+        {"task_id": 1, "revision": revision, "changed_at": moments[revision], "field": field, "old": old, "new": new}
+        for revision, field, old, new in log
+    ]
+    return json.dumps({"account": account, "tasks": [task], "log": entries})
+
+
+@pytest.mark.parametrize(
+    ("log", "fault"),
+    [
+        ([(2, "completed_at", SAID, LATER)], "task 1, revision 2: its completed_at is not as its status is"),
+        ([(2, "completed_at", SAID, None)], "task 1, revision 2: its completed_at is not as its status is"),
+        (
+            [
+                (2, "completed_at", SAID, LATER),
+                (3, "status", "new", "completed"),
+                (4, "completed_at", None, None),
+                (4, "status", "completed", "new"),
+            ],
+            "task 1, revision 2: its completed_at is not as its status is",
+        ),
+    ],
+)
+async def test_a_forged_moment_is_refused(newcomer: Newcomer, log: list[Any], fault: str) -> None:
+    answer = await send(await newcomer("alice"), JSON, forged(*log))
+    assert fault in [error["message"] for error in answer.json["errors"]]
 
 
 async def test_an_export_brings_it_back(alice: Person, newcomer: Newcomer, sql: Sql) -> None:
