@@ -44,6 +44,19 @@ def _directory(configured: dict[str, str]) -> Path:
     return Path(configured.get("DATA_DIR", settings.Settings.model_fields["data_dir"].default))
 
 
+def _refuse_another_salt(directory: Path, configured: dict[str, str]) -> None:
+    kept = directory / "PASS_SALT"
+    if (
+        kept.is_file()
+        and "PASS_SALT" in configured
+        and kept.read_text() not in (configured["PASS_SALT"], configured.get("PASS_SALT_PREVIOUS"))
+    ):
+        raise SystemExit(
+            f"PASS_SALT isn't the one with which the passwords in {directory} were stored, so none would work: leave it out,"
+            f" or set PASS_SALT_PREVIOUS to what {kept} holds."
+        )
+
+
 def _use(directory: Path, host: str, configured: dict[str, str]) -> None:
     os.environ |= {"DB_HOST": host, "DB_PORT": "5432", "DB": "postgres", "DB_USER": "postgres", "DB_PASSWORD": ""}
     os.environ |= {name: _kept_secret(directory / name) for name in ("JWT_SECRET", "PASS_SALT") if name not in configured}
@@ -55,6 +68,7 @@ def main() -> None:
     if "DB_HOST" in configured:
         _become_gunicorn()
     directory = _directory(configured)
+    _refuse_another_salt(directory, configured)
     with server(directory) as host:
         _use(directory, host, configured)
         _become_gunicorn()
@@ -64,7 +78,14 @@ def join() -> None:
     """Take the settings of the service that `make run` has started here, for a command beside it; none where DB_HOST is set."""
     configured = _configured()
     directory = _directory(configured)
-    if "DB_HOST" not in configured and (host := host_of(directory)):
+    if "DB_HOST" in configured:
+        return
+    host = host_of(directory)
+    if not host and (directory / "postgresql").is_dir():
+        raise SystemExit(
+            "`make run` isn't running here: start it, since this command uses its PostgreSQL, or set DB_HOST to that of another."
+        )
+    if host:
         try:
             _use(directory, host, configured)
             os.environ["DB"] = configured.get("DB", "postgres")  # that of the service, or a copy of it

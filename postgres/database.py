@@ -14,7 +14,7 @@ from peewee_async.databases import FetchResults, fetchall
 
 from postgres import aiopg_fixes, migrate, start
 from postgres.batches import Batches, Environment
-from postgres.errors import TROUBLE, WAITED_TOO_LONG, DatabaseUnavailable, may_be_repeated
+from postgres.errors import TROUBLE, WAITED_TOO_LONG, DatabaseUnavailable, explain, may_be_repeated
 from postgres.pool import Pool
 from postgres.queries import AsyncPostgresql, Query, Row, Statement
 from rest import overload
@@ -193,7 +193,7 @@ class Database(AsyncPostgresql):
         try:
             yield
         except TROUBLE as error:
-            log.warning("the database is in trouble: %s", str(error).strip() or type(error).__name__)
+            log.warning("the database is in trouble: %s", explain(error, self.configuration.parameters) or type(error).__name__)
             raise DatabaseUnavailable() from error
 
 

@@ -67,7 +67,7 @@ def _is_of_connection(code: str) -> bool:
 
 HINTS = {  # what libpq says of a connection that can't be made, as far as it says so in English
     "could not translate host name": 'there is no host "{host}" here (DB_HOST). Was .env made for docker compose? Then start the service'
-    " by docker compose, or leave DB_HOST out: `make run` brings a PostgreSQL along",
+    " by docker compose, or leave DB_HOST, JWT_SECRET and PASS_SALT out: `make run` brings a PostgreSQL along, and secrets",
     "Connection refused|No such file or directory": "no PostgreSQL listens at {host}, port {port}: start it, or set DB_HOST and DB_PORT to"
     " where it is",
     "timeout expired|No route to host|Network is unreachable": "nothing answers at {host}, port {port}: set DB_HOST and DB_PORT to where"
@@ -79,8 +79,8 @@ HINTS = {  # what libpq says of a connection that can't be made, as far as it sa
 }
 
 
-def explain(error: psycopg2.Error, parameters: dict[str, Any]) -> str:
+def explain(error: BaseException, parameters: dict[str, Any]) -> str:
     """Return what is wrong between us and the database with these parameters, and what helps; else what PostgreSQL says of it."""
     said = " ".join(f"{error}".split())
-    hints = {} if error.pgcode else HINTS  # a server that answers has a code
+    hints = {} if _code(error) else HINTS  # a server that answers has a code
     return next((hint.format(**parameters) for words, hint in hints.items() if re.search(words, said)), said)

@@ -53,7 +53,7 @@ class QuotaExceeded(TooManyRequests):
     def __init__(self, quota: Quota, seconds: float) -> None:
         wait = ceil(seconds)
         super().__init__(
-            f"{quota.words}: more than {quota.most} in {quota.seconds} seconds. Try again in {wait}.", retry_after_seconds=wait
+            f"{quota.words}: more than {quota.most} in {quota.seconds} seconds. Try again in {wait} s.", retry_after_seconds=wait
         )
         self.headers |= headers([quota], [quota.left(0, wait)])
         self.quota = quota

@@ -51,7 +51,7 @@ _COLUMNS = {name.replace("_", ""): name for name in COLUMNS}
 _SPACING = re.compile(r"[\s_-]+")
 _SEPARATOR = re.compile(rb'"?sep=(.)"?\1*[\r\n]*', re.IGNORECASE | re.DOTALL)  # a first line with which spreadsheets are told
 _QUOTED = re.compile('"[^"]*+"')
-_DOTTED_DAY = re.compile(r"([0-9]{2})\.([0-9]{2})\.([0-9]{4})")
+_DOTTED_DAY = re.compile(r"([0-9]{1,2})\.([0-9]{1,2})\.([0-9]{4})")
 
 
 class Rows:
@@ -116,10 +116,12 @@ class Rows:
 
     def _named(self, cells: list[str]) -> list[str]:
         plain = [_SPACING.sub("", cell).casefold() for cell in cells]
-        for name in filter(None, plain):
-            if name not in _COLUMNS or plain.count(name) > 1:
+        for number, name in enumerate(plain, start=1):
+            if name and (name not in _COLUMNS or plain.count(name) > 1):
                 code: ErrorCode = "repeated" if name in _COLUMNS else "unknown_field"
-                raise self._fault(code, f"must name columns, each once, of these: {', '.join(COLUMNS)}")
+                raise self._fault(
+                    code, f"must name columns, each once, of these: {', '.join(COLUMNS)}; column {number} is none, or another one again"
+                )
         named = [_COLUMNS.get(name, "") for name in plain]
         if not any(named):
             raise self._fault("missing", "must name the columns")
@@ -137,7 +139,7 @@ class Rows:
         elif any(cell.strip() for number, cell in enumerate(cells) if number >= len(self._columns) or not self._columns[number]):
             wrong = [at_line(self._first, "wrong_number_of_cells", "has a value for which the first line names no column")]
         if day := _DOTTED_DAY.fullmatch(fields.get("completion_at", "")):
-            fields["completion_at"] = "-".join(day.groups())
+            fields["completion_at"] = "-".join(part.zfill(2) for part in day.groups())
         completed_at = fields.pop("completed_at", "")
         if completed_at and fields.get("status", "completed") == "completed":
             try:

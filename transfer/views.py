@@ -61,7 +61,9 @@ class Import(Resource):
         key, media_type = idempotency.key(self.request), bodies.media_type(self.request)
         bodies.refuse_coding(self.request)
         if media_type not in FILES:
-            raise bodies.unsupported(self.request, f"A file must be of type {', '.join(FILES)}.", FILES)
+            raise bodies.unsupported(
+                self.request, f"A file must be of type {', '.join(FILES)}, and be the body itself (curl: --data-binary @file).", FILES
+            )
         if query.skip and media_type == JSON:
             raise InvalidInput(
                 FieldError("skip", "not_together", "doesn't go together with an export as JSON, which is restored as a whole")

@@ -91,7 +91,7 @@ def violated(answer: Answer) -> list[str]:
     wait = int(answer.headers["Retry-After"])
     [name] = answer.json["violated-policies"]
     assert answer.json["type"] == "/docs/problems#quota-exceeded"
-    assert answer.json["detail"].endswith(f"Try again in {wait}.")
+    assert answer.json["detail"].endswith(f"Try again in {wait} s.")
     assert answer.headers["RateLimit"] == f'"{name}";r=0;t={wait}'
     most, seconds = re.fullmatch(rf'"{name}";q=(\d+);w=(\d+)', answer.headers["RateLimit-Policy"]).groups()
     assert 0 < wait <= int(seconds)

@@ -379,6 +379,13 @@ def test_secrets_that_are_configured_are_left_alone(house: House) -> None:
     assert not (house.data / "JWT_SECRET").exists()
 
 
+def test_another_salt_than_that_of_the_passwords_is_refused(house: House) -> None:
+    first = house.start()
+    house.ctrl_c()
+    assert "PASS_SALT isn't the one with which the passwords" in house.refusal(PASS_SALT="s" * 40)
+    assert house.start(PASS_SALT="s" * 40, PASS_SALT_PREVIOUS=first["PASS_SALT"])["PASS_SALT"] == "s" * 40
+
+
 def test_a_configured_server_is_used_and_none_is_started(house: House) -> None:
     (house.place / ".env").write_text("DB_HOST=db.example\n")
     house.start(JWT_SECRET="j" * 40, PASS_SALT="s" * 40)

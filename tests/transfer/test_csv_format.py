@@ -187,7 +187,7 @@ def test_a_separator_within_a_quoted_heading_is_none() -> None:
 
 @pytest.mark.parametrize(
     ("sent", "taken"),
-    [("02.10.2020", "02-10-2020"), (" 2020-10-02 ", "2020-10-02"), ("2.10.2020", "2.10.2020"), ("", ""), ("02.10.20", "02.10.20")],
+    [("02.10.2020", "02-10-2020"), (" 2020-10-02 ", "2020-10-02"), ("2.10.2020", "02-10-2020"), ("", ""), ("02.10.20", "02.10.20")],
 )
 def test_a_day_may_have_dots(sent: str, taken: str) -> None:
     assert fields(f"name,completion_at\r\nMilk,{sent}\r\n") == [{"name": "Milk", "completion_at": taken}]
@@ -261,6 +261,7 @@ def test_a_cell_of_many_lines_is_not_copied_for_each_of_them() -> None:
         (b"", 1, "must name the columns"),
         (b"\xef\xbb\xbf", 1, "must name"),
         (b"name,priority\r\n", 1, "must name columns, each once"),
+        *[(heading + b"\r\nMilk\r\n", 1, "must name the columns") for heading in (b"---", b"_,-", b'" - "')],
         (b"name,name\r\n", 1, "must name columns, each once"),
         (b"Milk\r\n", 1, "must name columns, each once"),
         (b"name\r\nMilk\r\n\xff\r\n", 3, "is not UTF-8"),
