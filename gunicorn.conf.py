@@ -1,9 +1,13 @@
 """How gunicorn runs the service: https://gunicorn.org/reference/settings/."""
 
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # until gunicorn sets its own
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the start, without a traceback of where it was
+
 import logging
 import math
 import os
-import signal
 from typing import Any
 
 from gunicorn.glogging import Logger
@@ -11,9 +15,6 @@ from gunicorn.glogging import Logger
 import settings
 from server.worker import Worker
 from telemetry import logs, metrics
-
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # until gunicorn sets its own
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the start, without a traceback of where it was
 
 _settings = settings.load()
 logs.log_to_stdout(_settings.log_level)  # before the workers are made, so that they have it too

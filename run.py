@@ -1,5 +1,10 @@
 """Run the service with a PostgreSQL of its own, where none is named. `make run` is `python run.py`."""
 
+# ruff: noqa: E402
+import signal
+
+_handle = signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the loading of modules without a traceback of where it was
+
 import os
 import secrets
 import socket
@@ -10,6 +15,8 @@ from dotenv import dotenv_values
 
 import settings
 from postgres.embedded import give_to_owner_of, host_of, server
+
+signal.signal(signal.SIGINT, _handle)
 
 
 def _kept_secret(path: Path) -> str:
