@@ -77,10 +77,10 @@ class TaskList(TaskResource):
 
     async def _answer_in_form(self, asked: TaskListing, form: Form) -> web.StreamResponse:
         whole = "limit" not in asked.query.model_fields_set
-        if known := await self.known_answer(asked, form.media_type, whole):
+        if known := await self.known_answer(asked, form.media_type, form.look, whole):
             return known
         first, body = await exports.list_in_form(asked, form, whole=whole)
-        tag = self.page_tag(asked, first.state, form.media_type, whole)
+        tag = self.page_tag(asked, first.state, form.media_type, form.look, whole)
         if conditions.is_known(self.request, tag):
             return with_purged(conditions.not_modified(tag), first.state)
         response = web.StreamResponse(

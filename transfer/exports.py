@@ -22,9 +22,13 @@ from transfer import csv_format, ics_format, json_format
 
 
 class Form(NamedTuple):
-    """Another form of a listing than JSON: how it begins, what it says of some tasks, each with its `uid`, and how it ends."""
+    """Another form of a listing than JSON: how it begins, what it says of some tasks, each with its `uid`, and how it ends.
+
+    A version in which it says the same otherwise gives it the next number for its `look`.
+    """
 
     media_type: str
+    look: int
     file_name: str
     head: bytes
     tasks: Callable[[Iterable[dict[str, Any]]], bytes]
@@ -32,10 +36,10 @@ class Form(NamedTuple):
 
 
 def _sheet(separator: str) -> Form:
-    return Form("text/csv", "tasks.csv", csv_format.head(separator), partial(csv_format.rows, separator=separator), b"")
+    return Form("text/csv", 2, "tasks.csv", csv_format.head(separator), partial(csv_format.rows, separator=separator), b"")
 
 
-FORMS = {"csv": _sheet(","), "ics": Form("text/calendar", "tasks.ics", ics_format.HEAD, ics_format.todos, ics_format.END)}
+FORMS = {"csv": _sheet(","), "ics": Form("text/calendar", 1, "tasks.ics", ics_format.HEAD, ics_format.todos, ics_format.END)}
 _BY_MEDIA_TYPE = {form.media_type: form for form in FORMS.values()}
 _OFFERED = (JSON, *_BY_MEDIA_TYPE)
 
