@@ -103,7 +103,7 @@ class TaskQuery(Page, TaskMatch):
     format: ListFormat | None = Field(
         None, description="as JSON, CSV or iCalendar, whatever Accept says; these two as a whole where no limit is sent", examples=["csv"]
     )
-    separator: Separator = Field(",", description="between the cells of CSV, and only there: some spreadsheets expect ;")
+    separator: Separator | None = Field(None, description="between the cells of CSV, and only there: some spreadsheets expect ;")
     since: Natural | None = Field(
         None, description="what was changed after this revision, in the trash or not, by revision; only with limit and cursor"
     )

@@ -101,7 +101,7 @@ def _bomb(coding: str) -> bytes:
     return b""
 
 
-CODINGS = ["gzip", "deflate", "br", "zstd", "identity", "x", "", "gzip, gzip", "chunked", "*"]
+CODINGS = ["gzip", "deflate", "br", "zstd", "x", "identity, gzip", "gzip, gzip", "chunked", "*"]
 
 
 def bad_encoding(mallory: Mallory, choose: random.Random) -> Made:

@@ -105,7 +105,7 @@ def _fault(attack: Attack, answers: list[wire.Response]) -> str | None:
         return f"{len(answers)} answers"
     [answer] = answers
     is_of_the_parser = "x-request-id" not in answer.headers  # which refuses what is no HTTP before any code of ours
-    if answer.status not in attack.statuses and not (is_of_the_parser and answer.status == 400):
+    if answer.status not in attack.statuses and not (is_of_the_parser and answer.status in (400, 505)):
         return f"{answer.status}"
     if LEAKS.search(answer.body):
         return "it says too much"

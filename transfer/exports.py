@@ -51,7 +51,7 @@ def form_of(query: TaskQuery, preferred: Callable[[tuple[str, ...]], str]) -> Fo
     """
     is_said = query.format or query.since is not None
     form = FORMS.get(query.format or "json") if is_said else _BY_MEDIA_TYPE.get(preferred(_OFFERED))
-    if "separator" not in query.model_fields_set:
+    if query.separator is None:
         return form
     if form is not FORMS["csv"]:
         raise InvalidInput(FieldError("separator", "not_together", "goes with CSV alone: add format=csv"))

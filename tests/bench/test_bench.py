@@ -18,6 +18,8 @@ from bench.goals import Goal
 from bench.jobs import JOBS, Answer
 from bench.load import Cost, Refused, Run, Seen
 
+pytestmark = pytest.mark.long  # it is of tools for developers
+
 WRK = """Running 1s test @ http://127.0.0.1:8080
   2 threads and 32 connections
   12345 requests in 1.00s, 4.20MB read

@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,11 @@ CHROMIUM_ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync",
 ]  # fmt: skip
+
+
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a shell that runs tests in the background has them ignore it, and what they start
 
 
 @pytest.fixture(scope="session")

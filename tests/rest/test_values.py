@@ -57,6 +57,7 @@ def is_taken(text: str, most: int) -> bool:
     return True
 
 
+@pytest.mark.long
 def test_marks_are_counted_in_the_text_taken_apart() -> None:
     chance = random.Random(1)
     marks = ["\u0301", "\u0316", "\u0345", "\u0344", "\u0f73", "\u0f75", "\u0f81", "\u05b0", "\U0001d165"]

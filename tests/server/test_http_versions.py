@@ -187,6 +187,7 @@ async def long() -> AsyncGenerator[bytes]:
     yield bytes(LONG)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("body", [broken_off, endless, long], ids=["it failed", "the service stopped", "the client read too slowly"])
 async def test_a_part_of_an_answer_never_looks_whole(monkeypatch: pytest.MonkeyPatch, body: Any, version: str) -> None:

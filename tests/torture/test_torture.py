@@ -11,6 +11,8 @@ from torture import answers, figures, journal, past, soak, verdict
 from torture.faults import Fault
 from torture.journal import Journal, Request, condensed, digest
 
+pytestmark = pytest.mark.long  # it is of tools for developers
+
 Sql = Callable[..., list[tuple[Any, ...]]]
 
 

@@ -209,7 +209,7 @@ async def test_cells_are_separated_as_one_wishes(alice: Person, query: str) -> N
     again = await alice.get(f"/task?{query}separator=%3B", headers=headers | {"If-None-Match": answer.headers["ETag"]})
     assert again.status == 304
     comma = await alice.get(f"/task?{query}separator=,", headers=headers)
-    assert (comma.text, comma.headers["ETag"]) == (plain.text, plain.headers["ETag"])
+    assert comma.text == plain.text
     assert (await alice.post("/import", data=answer.text.encode(), headers={"Content-Type": CSV})).json["count"] == 0
     path, found = f"/task?{query}separator=;&limit=2", []
     for _ in range(2):
