@@ -107,10 +107,10 @@ def middlewares(given: Settings, under_way: overload.UnderWay) -> list[Middlewar
 
 
 @cache
-def document(public_url: str = "", public_path: str = "") -> bytes:
+def document(public_url: str = "") -> bytes:
     """Return the OpenAPI document."""
     public = [route for route in PUBLIC if route not in docs_pages.PAGES]
-    particulars = PARTICULARS._replace(public_url=public_url, public_path=public_path)
+    particulars = PARTICULARS._replace(public_url=public_url)
     return orjson.dumps(openapi.make(INFO, public, PRIVATE, OPERATORS, particulars), option=orjson.OPT_APPEND_NEWLINE)
 
 
@@ -134,7 +134,7 @@ async def create_app(given: Settings | None = None) -> web.Application:
     app[connections.LIMITS] = connection_limits(given)
     app[connections.REFUSAL] = overload.refusal()
     app[errors.PUBLIC_PATH] = given.public_path
-    app[docs_pages.DOCUMENT] = document(given.public_url, given.public_path)
+    app[docs_pages.DOCUMENT] = document(given.public_url)
     if given.metrics_token:
         app.add_routes(OPERATORS)
         app.cleanup_ctx.append(metrics.writing)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from dotenv.parser import parse_stream
 from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, ValidationError
@@ -139,7 +140,7 @@ class Settings(BaseSettings):
     @cached_property
     def public_path(self) -> str:
         """The path that a proxy strips, and that is put before ours where clients are told of them."""
-        return re.sub("^https?://[^/]+", "", self.public_url)
+        return urlsplit(self.public_url).path
 
     @property
     def address(self) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
@@ -54,7 +55,6 @@ class Particulars(NamedTuple):
     of_a_snapshot: Collection[str]  # of them: what a refusal carries, too, if a snapshot was read for it
     operator: str  # what an operator's token is
     public_url: str = ""  # where clients find the service; nothing: where they find the document
-    public_path: str = ""  # of that
 
 
 class Info(NamedTuple):
@@ -74,7 +74,7 @@ def make(
     particulars: Particulars,
 ) -> dict[str, Any]:
     """Make the document of the routes that need no token, a user's, and the operator's."""
-    components = Components(particulars.headers, particulars.public_path)
+    components = Components(particulars.headers, urlsplit(particulars.public_url).path)
     paths: dict[str, dict[str, Any]] = {}
     guards = {"token": list(private), "operator": list(operators)}
     for route in [*public, *guards["token"], *guards["operator"]]:

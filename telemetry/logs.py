@@ -216,8 +216,12 @@ def log_to_stdout(level: str) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.addFilter(_WithRequestId())
     handler.addFilter(_Sparing())
-    handler.setFormatter(readable.Formatter(_told) if are_read_by_people() else _json_formatter())
-    ENDED.line_of = _readable_line if are_read_by_people() else _json_line
+    if are_read_by_people():
+        handler.setFormatter(readable.Formatter(_told))
+        ENDED.line_of = _readable_line
+    else:
+        handler.setFormatter(_json_formatter())
+        ENDED.line_of = _json_line
     for server in ("aiohttp.server", "gunicorn.error"):
         logging.getLogger(server).addFilter(_NoBadHttp())
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken form

@@ -41,6 +41,15 @@ async def alice(alice: Person) -> Person:
     return alice
 
 
+def faults_after(sql: Sql, person: Person, statement: str) -> list[tuple[Any, ...]]:
+    """Return what is wrong once something else has written this, which is taken back."""
+    assert person.caller
+    with rolled_back(sql):
+        sql("SET LOCAL session_replication_role = replica")  # so that no foreign key keeps it from happening
+        sql(statement.replace("%(user)s", str(person.caller.user_id)))
+        return faults(sql, person)
+
+
 # What the service writes
 
 
@@ -150,10 +159,7 @@ BREAKS = [
 
 @pytest.mark.parametrize(("statement", "expected"), BREAKS)
 async def test_a_break_is_found_and_named(alice: Person, sql: Sql, statement: str, expected: tuple[Any, ...]) -> None:
-    with rolled_back(sql):
-        sql("SET LOCAL session_replication_role = replica")  # so that no foreign key keeps it from happening
-        sql(statement.replace("%(user)s", str(alice.caller.user_id)))
-        assert expected in faults(sql, alice)
+    assert expected in faults_after(sql, alice, statement)
     assert faults(sql, alice) == []
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Person
 from tests.history.test_verify import faults as broken
-from tests.tasks.test_functions import rolled_back
+from tests.history.test_verify import faults_after
 from tests.transfer.test_imports import JSON, Newcomer, send, stored, todo
 from tests.transfer.test_imports import done as answered
 from tests.transfer.test_transfer import CALENDAR, CSV
@@ -164,7 +164,6 @@ BREAKS = [
 
 @pytest.mark.parametrize(("statement", "expected"), BREAKS)
 async def test_a_break_is_found_and_named(alice: Person, sql: Sql, statement: str, expected: tuple[Any, ...]) -> None:
-    assert alice.caller
     await alice.patch("/task/1", json={"status": "new"})
     await alice.patch("/task/1", json={"status": "completed"})
     await send(alice, CALENDAR, done("20190101T000000Z"))
@@ -174,18 +173,12 @@ async def test_a_break_is_found_and_named(alice: Person, sql: Sql, statement: st
     await alice.new_task()  # 8
     await alice.patch("/task/3", json={"status": "completed"})  # 9
     assert broken(sql, alice) == []
-    with rolled_back(sql):
-        sql("SET LOCAL session_replication_role = replica")
-        sql(statement.replace("%(user)s", str(alice.caller.user_id)))
-        assert expected in broken(sql, alice)
+    assert expected in faults_after(sql, alice, statement)
 
 
 async def test_what_the_version_before_has_reopened_is_no_break(alice: Person, sql: Sql) -> None:
-    assert alice.caller
     await alice.patch("/task/1", json={"status": "new"})
-    with rolled_back(sql):
-        sql(GONE.format(2).replace("%(user)s", str(alice.caller.user_id)))
-        assert broken(sql, alice) == []
+    assert faults_after(sql, alice, GONE.format(2)) == []
 
 
 def forged(*log: tuple[int, str, str | None, str | None], status: str = "new") -> str:
