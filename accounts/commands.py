@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,8 +12,7 @@ from psycopg2 import errors
 
 from accounts import codes
 from accounts.values import login_key
-from postgres import migrate
-from postgres.database import MIGRATIONS, DatabaseConfiguration
+from postgres.database import DatabaseConfiguration, cursor_of
 from postgres.errors import explain
 
 ACCOUNTS_AT_ONCE = 1000
@@ -124,13 +123,8 @@ def _minute(moment: datetime | None) -> str:
 @contextmanager
 def _connected(configuration: DatabaseConfiguration) -> Iterator[Any]:
     """Give a cursor. Exits with a sentence where the database can't be asked."""
-    parameters = configuration.parameters | {
-        "options": f"-c search_path={migrate.search_path(MIGRATIONS)}",
-        "connect_timeout": migrate.SECONDS_TO_CONNECT,
-    }
     try:
-        with closing(psycopg2.connect(dbname=configuration.name, **parameters)) as connection, connection.cursor() as cursor:
-            connection.autocommit = True
+        with cursor_of(configuration) as cursor:
             yield cursor
     except (errors.UndefinedTable, errors.UndefinedFunction):
         raise SystemExit("The database doesn't have this version's schema yet: run `python models.py`, or start the service.") from None

@@ -1,11 +1,8 @@
 """Check what is stored: the log of every task leads from its creation to the task as it is. `python models.py verify` runs it."""
 
-from contextlib import closing
-
 import psycopg2
 
-from postgres import migrate
-from postgres.database import MIGRATIONS, DatabaseConfiguration
+from postgres.database import DatabaseConfiguration, cursor_of
 from postgres.errors import explain
 
 USERS_AT_ONCE = 100
@@ -33,10 +30,7 @@ def verify(configuration: DatabaseConfiguration) -> None:
 def _check(configuration: DatabaseConfiguration) -> int:
     """Return of how many users something is wrong."""
     users = tasks = entries = broken = last = 0
-    options = f"-c search_path={migrate.search_path(MIGRATIONS)} -c enable_seqscan=off"
-    reached = psycopg2.connect(dbname=configuration.name, options=options, **configuration.parameters)
-    with closing(reached) as connection, connection.cursor() as cursor:
-        connection.autocommit = True
+    with cursor_of(configuration, "-c enable_seqscan=off") as cursor:
         while True:
             cursor.execute(CHECK, (last, USERS_AT_ONCE))
             checked = cursor.fetchall()

@@ -3,12 +3,13 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import peewee
+import psycopg2
 from aiohttp import web
 from peewee_async.databases import FetchResults, fetchall
 
@@ -51,6 +52,16 @@ class DatabaseConfiguration(NamedTuple):
     def parameters(self) -> dict[str, Any]:
         """What libpq needs to find the server."""
         return {"host": self.host, "port": self.port, "user": self.user, "password": self.password, "client_encoding": "UTF8"}
+
+
+@contextmanager
+def cursor_of(configuration: DatabaseConfiguration, options: str = "") -> Iterator[Any]:
+    """Give a command a cursor that finds this version's functions; each statement is a transaction. Raises psycopg2.Error."""
+    given = {"options": f"-c search_path={migrate.search_path(MIGRATIONS)} {options}", "connect_timeout": migrate.SECONDS_TO_CONNECT}
+    reached = psycopg2.connect(dbname=configuration.name, **configuration.parameters | given)
+    with closing(reached) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        yield cursor
 
 
 class Database(AsyncPostgresql):
