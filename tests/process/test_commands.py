@@ -4,8 +4,10 @@ import os
 import pty
 import re
 import secrets
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +21,7 @@ from postgres.database import MIGRATIONS
 from tests.conftest import Server, another_database, connection_parameters
 from tests.process.service import HOUSE, Service, running
 from tests.process.test_embedded import house_in
+from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.long
 
@@ -162,11 +165,14 @@ def test_on_a_terminal_the_login_is_asked_for_once_more(alice: Alice, typed: str
         said = b""
         while b"type its login: " not in said:
             said += os.read(ours, 1000)
-        if typed == "\x03":
-            process.send_signal(2)
-        else:
+        try:
             os.write(ours, typed.format(login=alice.login).encode())
-        assert (process.wait(60) == 0) == is_done
+            while typed == "\x03" and process.poll() is None:  # Python misses the first where it comes just before it reads
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.1)
+            assert (process.wait(PATIENCE_SECONDS) == 0) == is_done
+        finally:
+            process.kill()
     os.close(ours)
     assert alice.is_let_in() != is_done
 

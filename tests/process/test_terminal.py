@@ -145,5 +145,8 @@ def test_without_a_terminal_it_is_that_of_all_lines_too(unused_tcp_port: int, le
             wait_until_ready(f"http://127.0.0.1:{unused_tcp_port}")
         finally:
             os.killpg(process.pid, 2)  # as a terminal does: to all of them
-            written = process.communicate(timeout=PATIENCE_SECONDS)[0]
+            try:
+                written = process.communicate(timeout=PATIENCE_SECONDS)[0]
+            finally:
+                process.kill()
     assert (process.returncode, written) == (0, b"")
