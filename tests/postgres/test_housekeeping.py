@@ -228,14 +228,14 @@ async def test_a_closed_account_that_is_held_is_left_for_the_next_time(alice: Pe
 
 
 async def test_leftovers_go_when_their_time_is_over(alice: Person, sql: Sql) -> None:
-    user = alice.caller.user_id
-    for key, hours in (("young", 23.9), ("old", 24.1)):
+    user = alice.caller.user_id  # none of the young gets old before the next test
+    for key, hours in (("young", 20), ("old", 24.1)):
         sql("INSERT INTO idempotency_key VALUES (%s, %s, '', 1, NULL, now() - %s * interval '1 hour')", user, key, hours)
-    for line, minutes in ((1, 59), (2, 61)):
+    for line, minutes in ((1, 30), (2, 61)):
         sql("INSERT INTO import_row VALUES (%s, %s::uuid, %s, '', '{}', now() - %s * interval '1 minute')", user, "0" * 32, line, minutes)
-    for slot, minutes in ((1, -1), (2, 1), (3, 61)):
+    for slot, minutes in ((1, -30), (2, 30), (3, 61)):
         sql("INSERT INTO event_stream VALUES (%s, %s, now() - %s * interval '1 minute')", user, slot, minutes)
-    for code, minutes in ((b"young", 1), (b"old", -1)):
+    for code, minutes in ((b"young", 30), (b"old", -1)):
         sql("INSERT INTO one_time_code VALUES (%s, NULL, now() + %s * interval '1 minute')", code, minutes)
     assert await sweep(alice.service) == 4
     assert sql("SELECT digest = 'young' FROM one_time_code WHERE digest IN ('young', 'old')") == [(True,)]
