@@ -17,8 +17,8 @@ from history import event_watcher
 from history import views as history_views
 from postgres.housekeeping import Chore, keep_house
 from rest import cors, docs_pages, errors, openapi, operation, overload, values
-from server import aiohttp_fixes, connections
-from server.connections import ConnectionLimits
+from server import aiohttp_fixes, runner
+from server.connection import ConnectionLimits
 from service import SERVICE, make_service
 from settings import Settings
 from telemetry import logs, metrics
@@ -131,8 +131,8 @@ async def create_app(given: Settings | None = None) -> web.Application:
     app[SERVICE] = service
     app[overload.UNDER_WAY] = under_way
     app[operation.CONTEXT] = AccountLimits(given.password_min_length, given.token_lifetime_max_seconds, given.registration == "invited")
-    app[connections.LIMITS] = connection_limits(given)
-    app[connections.REFUSAL] = overload.refusal()
+    app[runner.LIMITS] = connection_limits(given)
+    app[runner.REFUSAL] = overload.refusal()
     app[errors.PUBLIC_PATH] = given.public_path
     app[docs_pages.DOCUMENT] = document(given.public_url)
     if given.metrics_token:

@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from rest.errors import HEADERS, PROBLEM, REFUSALS, Failure, Overloaded, RequestTimeout, Unavailable
-from server.connections import Refusal
+from server.connection import Refusal
 from telemetry import metrics
 
 AT_WORK = metrics.Gauge("http_requests_at_work", "Requests that are being answered.")

@@ -8,7 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from aiohttp import HttpVersion11, web
 
 from rest import errors, overload
-from server import connections
+from server import connection
 from telemetry import logs
 
 log = logging.getLogger(__name__)
@@ -36,11 +36,11 @@ async def answering(request: web.Request, response: web.StreamResponse) -> Async
     if request.version < HttpVersion11:
         response.force_close()
     await response.prepare(request)
-    connections.close_by(transport, connections.RESET)
+    connection.close_by(transport, connection.RESET)
     try:
         yield
         if not transport.is_closing():
-            connections.close_by(transport, connections.FINISH)
+            connection.close_by(transport, connection.FINISH)
     except ConnectionError:
         pass
     except (errors.Failure, TimeoutError) as error:
@@ -58,7 +58,7 @@ async def send(request: web.Request, response: web.StreamResponse, body: AsyncGe
     async with answering(request, response), aclosing(body):
         if request.method != "HEAD":
             async for part in body:
-                for piece in connections.pieces(request.protocol, part):
+                for piece in connection.pieces(request.protocol, part):
                     async with asyncio.timeout(IDLE_SECONDS):
                         await response.write(piece)
                 del part  # it may be some MiB, and the next one is still to be made

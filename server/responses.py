@@ -8,7 +8,7 @@ from aiohttp import HttpVersion11, hdrs, web, web_response
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_writer import _serialize_headers
 
-from server.connections import pieces
+from server.connection import pieces
 
 LONG_BYTES = 64 * 1024
 CONTENT_TYPE = "application/json; charset=utf-8"

@@ -4,7 +4,7 @@ from typing import Any
 
 from aiohttp.worker import GunicornUVLoopWebWorker
 
-from server.connections import Runner
+from server.runner import Runner
 
 
 class Worker(GunicornUVLoopWebWorker):

@@ -4,7 +4,7 @@ from aiohttp import web
 
 import settings
 from app import connection_limits
-from server.connections import LIMITS
+from server.runner import LIMITS
 
 BODY = b'{"text": "' + 188 * b"x" + b'"}'
 

@@ -12,9 +12,10 @@ from aiohttp import web
 
 from rest import overload, streamed_response
 from rest.errors import EXTRA_HEADERS, HEADERS
-from server import connections
-from server.connections import Runner
+from server import connections, runner
+from server.connection import ConnectionLimits
 from server.responses import LongResponse, ShortResponse
+from server.runner import Runner
 from tests.waiting import PATIENCE_SECONDS, until
 
 HEAD = b"GET /here HTTP/1.1\r\nHost: us\r\n"
@@ -71,7 +72,7 @@ class House:
                 await wire.writer.wait_closed()
 
 
-USUAL = connections.ConnectionLimits(request_timeout_seconds=10, keepalive_seconds=75, max_connections=800, max_header_bytes=8190)
+USUAL = ConnectionLimits(request_timeout_seconds=10, keepalive_seconds=75, max_connections=800, max_header_bytes=8190)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Open = Callable[..., Any]
 
@@ -87,8 +88,8 @@ def opened() -> Open:
     @asynccontextmanager
     async def run(handler: Handler = at_once, kind: Any = Runner, on_shutdown: Any = None, **limits: Any) -> AsyncIterator[House]:
         application = web.Application()
-        application[connections.REFUSAL] = overload.refusal()
-        application[connections.LIMITS] = USUAL._replace(**limits)
+        application[runner.REFUSAL] = overload.refusal()
+        application[runner.LIMITS] = USUAL._replace(**limits)
         application.router.add_route("*", "/here", handler)
         application.on_shutdown.extend([on_shutdown] if on_shutdown else [])
         house = House(kind(application))
@@ -460,8 +461,8 @@ async def test_where_none_is_idle_a_new_connection_is_told_so(opened: Open) -> N
 
 @pytest.mark.parametrize(("kind", "is_ours"), [(Runner, True), (web.AppRunner, False)], ids=["ours", "aiohttp's"])
 async def test_a_runner_that_ends_answers_every_request(opened: Open, kind: Any, is_ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "SECONDS_FOR_SUCCESSORS", 0.1)
-    monkeypatch.setattr(connections, "SECONDS_FOR_A_LAST_REQUEST", 0.3)
+    monkeypatch.setattr(runner, "SECONDS_FOR_SUCCESSORS", 0.1)
+    monkeypatch.setattr(runner, "SECONDS_FOR_A_LAST_REQUEST", 0.3)
 
     async def slowly(request: web.Request) -> web.Response:
         text = await request.text()
@@ -517,7 +518,7 @@ async def test_an_application_is_told_once_and_before_its_requests_have_ended(op
 
 
 async def test_until_others_take_them_connections_are_taken(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "SECONDS_FOR_SUCCESSORS", 0.2)
+    monkeypatch.setattr(runner, "SECONDS_FOR_SUCCESSORS", 0.2)
     async with opened() as house:
         await house.call()
         address = house.runner.addresses[0]
@@ -534,7 +535,7 @@ async def test_until_others_take_them_connections_are_taken(opened: Open, monkey
 
 
 async def test_whom_the_system_has_taken_when_the_listener_closes_is_answered(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "SECONDS_FOR_SUCCESSORS", 0)
+    monkeypatch.setattr(runner, "SECONDS_FOR_SUCCESSORS", 0)
     async with opened() as house:
         ended = connections.Server.wait_until_ended
         with ExitStack() as late:
@@ -554,8 +555,8 @@ async def test_whom_the_system_has_taken_when_the_listener_closes_is_answered(op
 
 
 async def test_what_goes_on_for_ever_is_broken_off(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "SECONDS_FOR_SUCCESSORS", 0.1)
-    monkeypatch.setattr(connections, "SECONDS_TO_BREAK_OFF", 0.1)
+    monkeypatch.setattr(runner, "SECONDS_FOR_SUCCESSORS", 0.1)
+    monkeypatch.setattr(runner, "SECONDS_TO_BREAK_OFF", 0.1)
 
     async def for_ever(request: web.Request) -> web.Response:
         await asyncio.sleep(60)

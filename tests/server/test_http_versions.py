@@ -11,8 +11,8 @@ from aiohttp import web
 import app
 from rest import streamed_response
 from rest.errors import EXTRA_HEADERS, Gone
-from server import connections
-from server.connections import Runner
+from server import runner
+from server.runner import Runner
 from tests.conftest import Person, configured
 from tests.server.test_connections import LONG, USUAL, House, slow_reader
 from tests.waiting import PATIENCE_SECONDS, until
@@ -191,8 +191,8 @@ async def long() -> AsyncGenerator[bytes]:
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("body", [broken_off, endless, long], ids=["it failed", "the service stopped", "the client read too slowly"])
 async def test_a_part_of_an_answer_never_looks_whole(monkeypatch: pytest.MonkeyPatch, body: Any, version: str) -> None:
-    monkeypatch.setattr("server.connections.SECONDS_FOR_SUCCESSORS", 0.1)
-    monkeypatch.setattr("server.connections.SECONDS_TO_BREAK_OFF", 0.1)
+    monkeypatch.setattr("server.runner.SECONDS_FOR_SUCCESSORS", 0.1)
+    monkeypatch.setattr("server.runner.SECONDS_TO_BREAK_OFF", 0.1)
     HAS_COME.clear()
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -200,7 +200,7 @@ async def test_a_part_of_an_answer_never_looks_whole(monkeypatch: pytest.MonkeyP
         return await streamed_response.send(request, web.StreamResponse(), body())
 
     application = web.Application()
-    application[connections.LIMITS] = USUAL._replace(request_timeout_seconds=1)
+    application[runner.LIMITS] = USUAL._replace(request_timeout_seconds=1)
     application.router.add_get("/here", handler)
     house = House(Runner(application))
     await house.runner.setup()
