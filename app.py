@@ -159,4 +159,5 @@ if __name__ == "__main__":
     logs.log_to_stdout(environment.log_level)
     for doubt in settings.doubts():
         logging.getLogger("settings").warning(doubt)
-    web.run_app(create_app(environment), host=environment.host, port=environment.port, access_log=None)
+    say = logging.getLogger("server").info  # as all else, so that nothing waits for who reads it
+    web.run_app(create_app(environment), host=environment.host, port=environment.port, access_log=None, print=say)

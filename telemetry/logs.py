@@ -21,6 +21,7 @@ from multidict import istr
 from pythonjsonlogger.json import JsonFormatter
 
 from telemetry import metrics, readable
+from telemetry.log_writer import WRITER
 
 log = logging.getLogger("access")
 
@@ -66,9 +67,6 @@ DURATIONS = metrics.Histogram(
     bounds=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 
-LOST = metrics.Counter("access_lines_lost_total", "Lines of the log that could not be written.")
-LOST.count(amount=0)
-
 Note = tuple[str, AbstractResource | None, int, float, str, int | None, float]
 
 
@@ -100,14 +98,8 @@ class Ended:
             DURATIONS.observe(seconds, what)
         if log.isEnabledFor(logging.INFO):  # and past logging's handlers, which format and write each by itself
             for first in range(0, len(notes), LINES_AT_ONCE):
-                self._write(notes[first : first + LINES_AT_ONCE])
-
-    def _write(self, notes: list[Note]) -> None:
-        try:
-            sys.stdout.write("".join(map(self.line_of, notes)))
-            sys.stdout.flush()
-        except OSError:  # the disk is full, or nobody reads: requests and metrics go on
-            LOST.count(amount=len(notes))
+                lines = notes[first : first + LINES_AT_ONCE]
+                WRITER.put("".join(map(self.line_of, lines)), len(lines))
 
 
 def _route(resource: AbstractResource | None) -> str | None:
@@ -181,6 +173,14 @@ class _Sparing(logging.Filter):
         return True
 
 
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            WRITER.put(f"{self.format(record)}\n")
+        except Exception:  # noqa: BLE001 - as logging's own handlers do: nothing fails since it is told of
+            self.handleError(record)
+
+
 class _Formatter(JsonFormatter):
     """Make JSON of a record. Of an error it has the places in the code and few words: the rest may be what a client sent."""
 
@@ -213,7 +213,7 @@ def are_read_by_people() -> bool:
 
 def log_to_stdout(level: str) -> None:
     """Write log records to stdout: as lines of JSON with the id of the request that they belong to, or as words on a terminal."""
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _Handler()
     handler.addFilter(_WithRequestId())
     handler.addFilter(_Sparing())
     if are_read_by_people():

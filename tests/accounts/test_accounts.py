@@ -22,6 +22,7 @@ import auth
 from accounts import passwords
 from accounts.values import login_key
 from telemetry import logs
+from telemetry.log_writer import WRITER
 from tests.conftest import Answer, Person, Start, configured
 from tests.rest.test_bodies import exchange
 from tests.waiting import PATIENCE_SECONDS
@@ -324,15 +325,17 @@ async def test_a_password_is_worth_nothing_without_the_services_salt(stranger: P
 
 
 @pytest.fixture
-def logged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
+def logged(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Callable[[], str]:
     """Return a function that gives all that has been logged, access lines too."""
     logs.ENDED.tell()
-    capsys.readouterr()
+    WRITER.drain()
+    capfd.readouterr()
     caplog.set_level(logging.DEBUG)
 
     def everything() -> str:
         logs.ENDED.tell()
-        return capsys.readouterr().out + "\n".join(str(vars(record)) for record in caplog.records)
+        WRITER.drain()
+        return capfd.readouterr().out + "\n".join(str(vars(record)) for record in caplog.records)
 
     return everything
 

@@ -1,16 +1,24 @@
 """What the service writes while it is used and attacked: lines of JSON, few, and nothing of what clients sent."""
 
+import fcntl
 import json
+import os
 import secrets
+import signal
 import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import jwt
 import pytest
 import requests
 
-from tests.process.service import Service, register, running
+from tests.process.service import HOUSE, Service, register, running
+from tests.waiting import PATIENCE_SECONDS, until_then
 
 pytestmark = pytest.mark.long
 
@@ -151,3 +159,75 @@ def test_what_gunicorn_says_is_json_too(service: Service) -> None:
     for expected in ("Starting gunicorn", f"Listening on {service.url}", "Booting worker", "Handling signal: term", "Shutting down"):
         assert expected in words
     assert "Bad file descriptor" not in words
+
+
+class Unread(Service):
+    """A service whose log nobody reads, until the test wants it."""
+
+    def __init__(self, port: int, **environment: str) -> None:
+        self.is_read = threading.Event()
+        super().__init__(port, **environment)
+        assert self.process.stdout
+        fcntl.fcntl(self.process.stdout, fcntl.F_SETPIPE_SZ, 4096)  # some twenty lines
+
+    def _read(self) -> None:
+        self.is_read.wait()
+        super()._read()
+
+
+@pytest.fixture
+def unread(unused_tcp_port: int) -> Iterator[Unread]:
+    service = Unread(unused_tcp_port)
+    try:
+        service.wait_until_ready()
+        yield service
+    finally:
+        service.is_read.set()
+        service.stop()
+
+
+def ask_often(url: str) -> None:
+    """Fill many pipes with lines."""
+    with requests.Session() as session:
+        for _ in range(400):
+            assert session.get(f"{url}/health/live", timeout=PATIENCE_SECONDS).status_code == 200
+
+
+def test_whoever_reads_late_gets_every_line(unread: Unread) -> None:
+    ask_often(unread.url)
+    unread.is_read.set()
+    assert len([line for line in lines(unread) if line.get("route") == "/health/live"]) == 400
+
+
+def test_a_log_that_nobody_reads_stops_neither_the_workers_nor_who_watches_them(unread: Unread) -> None:
+    ask_often(unread.url)
+    killed = unread.workers()
+    for worker in killed:
+        os.kill(worker, signal.SIGKILL)  # gunicorn has a word to say of each, and then makes others
+    until_then(lambda: len(set(unread.workers()) - set(killed)) == 2)
+    unread.wait_until_ready()
+    ask_often(unread.url)
+    unread.process.send_signal(signal.SIGTERM)
+    assert unread.process.wait(PATIENCE_SECONDS) == 0
+
+
+def test_one_process_alone_has_such_a_log_too(unused_tcp_port: int) -> None:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    environment = os.environ | {"PORT": f"{unused_tcp_port}", "HOST": "127.0.0.1"}
+    with subprocess.Popen([sys.executable, "app.py"], cwd=HOUSE, env=environment, stdout=writing, stderr=writing) as process:
+        try:
+            until_then(lambda: process.poll() is not None or is_up(f"http://127.0.0.1:{unused_tcp_port}"))
+            ask_often(f"http://127.0.0.1:{unused_tcp_port}")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_SECONDS) == 0
+        finally:
+            process.kill()
+            os.close(reading)
+            os.close(writing)
+
+
+def is_up(url: str) -> bool:
+    with suppress(requests.ConnectionError):
+        return requests.get(f"{url}/health/live", timeout=PATIENCE_SECONDS).ok
+    return False

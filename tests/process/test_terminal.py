@@ -15,11 +15,11 @@ import pytest
 import requests
 
 from tests.process.service import HOUSE
-from tests.waiting import PATIENCE_SECONDS
+from tests.waiting import PATIENCE_SECONDS, until_then
 
 pytestmark = pytest.mark.long
 
-CTRL_C = b"\x03"
+CTRL_C, CTRL_S, CTRL_Q = b"\x03", b"\x13", b"\x11"
 LINE = re.compile(r"\d\d:\d\d:\d\d (INFO|WARNING|ERROR) +\S.*")
 PATIENCE = int(PATIENCE_SECONDS * 20)  # looks, a twentieth of a second apart
 
@@ -120,6 +120,19 @@ def test_log_level_is_that_of_all_lines(unused_tcp_port: int) -> None:
         wait_until_ready(f"http://127.0.0.1:{unused_tcp_port}")
         assert shown.press(CTRL_C) == 0
     assert [line for line in shown.lines if line] == []
+
+
+def test_ctrl_s_stops_what_is_shown_and_nothing_else(unused_tcp_port: int) -> None:
+    url = f"http://127.0.0.1:{unused_tcp_port}"
+    with terminal("-m", "gunicorn", "app:create_app", PORT=f"{unused_tcp_port}") as shown:
+        wait_until_ready(url)
+        os.write(shown._keyboard, CTRL_S)
+        with requests.Session() as session:
+            for _ in range(400):
+                assert session.get(f"{url}/task/7", timeout=PATIENCE_SECONDS).status_code == 401
+        os.write(shown._keyboard, CTRL_Q)
+        until_then(lambda: shown._shown.decode().count("/task/{id}") == 400)
+        assert shown.press(CTRL_C) == 0
 
 
 def test_ctrl_c_ends_the_start_too_without_a_traceback(tmp_path: Path) -> None:

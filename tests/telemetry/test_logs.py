@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import psycopg2
@@ -15,21 +16,27 @@ import pytest
 from aiohttp.web_urldispatcher import PlainResource
 from pydantic import BaseModel
 
-from telemetry import logs
+from telemetry import log_writer, logs
+from telemetry.log_writer import WRITER
 from tests import document
 from tests.conftest import Person, Start
-from tests.waiting import PATIENCE_SECONDS
+from tests.waiting import PATIENCE_SECONDS, until_then
 
 Lines = Callable[[], list[dict[str, Any]]]
 
 
 @pytest.fixture
-def lines(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Lines:
+def lines(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Lines:
     """Return a function that gives the access lines written since."""
+
+    def written() -> list[dict[str, Any]]:
+        WRITER.drain()
+        return [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+
     logs.ENDED.tell()
-    capsys.readouterr()
+    written()
     caplog.set_level(logging.INFO)
-    return lambda: [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return written
 
 
 async def test_each_request_has_its_line(alice: Person, stranger: Person, lines: Lines) -> None:
@@ -66,20 +73,98 @@ async def test_many_lines_are_written_without_a_wait(stranger: Person, lines: Li
     assert 3 <= len(lines()) <= 4
 
 
+@pytest.fixture
+def lost(monkeypatch: pytest.MonkeyPatch) -> Callable[[], float]:
+    """Return a function that gives how many lines were counted as lost since."""
+    WRITER.count_lost()
+    amounts: list[float] = []
+    monkeypatch.setattr(log_writer.LOST, "count", lambda **counted: amounts.append(counted["amount"]))
+
+    def number() -> float:
+        WRITER.count_lost()
+        return sum(amounts)
+
+    return number
+
+
 async def test_a_log_that_cannot_be_written_is_no_matter_to_requests_and_metrics(
-    stranger: Person, lines: Lines, monkeypatch: pytest.MonkeyPatch
+    stranger: Person, lines: Lines, lost: Callable[[], float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logs, "MAX_NOTES", 1)
-    lost: list[float] = []
-    monkeypatch.setattr(logs.LOST, "count", lambda **counted: lost.append(counted["amount"]))
-    full = open("/dev/full", "w")  # noqa: PTH123, ASYNC230, SIM115 - it doesn't end well
-    with monkeypatch.context() as patched:
-        patched.setattr(sys, "stdout", full)
+    assert lines() == []
+    with open("/dev/full", "wb") as full:  # noqa: PTH123, ASYNC230
+        monkeypatch.setattr(WRITER, "_descriptor", full.fileno())
         assert [(await stranger.get("/health/live")).status for _ in range(2)] == [200, 200]
         logs.ENDED.tell()
-    assert sum(lost) == 2
-    with pytest.raises(OSError, match="No space left"):
-        full.close()
+        WRITER.drain()
+    assert lost() == 2
+
+
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Return the end of a pipe that nobody reads, and which is full; the log goes into it."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"." * 4096)
+    os.set_blocking(writing, True)
+    WRITER.drain()
+    monkeypatch.setattr(WRITER, "_descriptor", writing)
+    yield reading
+    os.close(reading)  # which ends the thread's wait
+    until_then(lambda: not WRITER._bytes_waiting)
+    os.close(writing)
+
+
+async def test_a_log_that_nobody_reads_is_no_matter_to_requests(
+    stranger: Person, unread: int, lost: Callable[[], float], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(log_writer, "MAX_BYTES_WAITING", 3000)
+    assert [(await stranger.get("/health/live")).status for _ in range(50)] == [200] * 50
+    logs.ENDED.tell()
+    for _ in range(50):
+        WRITER.put("a record of others\n")
+    assert 0 < WRITER._bytes_waiting <= 3000
+    lost_before = lost()
+    assert lost_before > 50
+    kept = b""
+    os.set_blocking(unread, False)
+
+    def reads_on() -> bool:
+        nonlocal kept
+        with suppress(BlockingIOError):
+            kept += os.read(unread, 4096)
+        return not WRITER._bytes_waiting and kept.endswith(b"\n")
+
+    until_then(reads_on)
+    WRITER.put("the last\n")
+    until_then(lambda: reads_on() and b"last" in kept)
+    assert kept.endswith(b"a record of others\nthe last\n")  # what was taken is there, in its order
+    assert lost() == lost_before
+
+
+@pytest.mark.usefixtures("unread")
+def test_a_log_that_nobody_reads_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_writer, "SECONDS_AT_THE_END", 0)
+    WRITER.put("one line\n")
+    WRITER.drain()
+    assert WRITER._bytes_waiting
+
+
+FORKING = """
+import os
+from telemetry.log_writer import WRITER
+for _ in range(1000):
+    WRITER.put("the parent's\\n")
+if not os.fork():
+    WRITER.put("the child's\\n")
+"""
+
+
+def test_a_process_that_is_forked_writes_its_own_lines_and_no_others_before_it_ends() -> None:
+    made = subprocess.run([sys.executable, "-c", FORKING], stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": "."}, check=True)
+    assert sorted(made.stdout.splitlines()) == [b"the child's"] + [b"the parent's"] * 1000
 
 
 async def test_a_stopping_service_writes_what_it_has(start: Start, lines: Lines) -> None:
@@ -116,7 +201,7 @@ Logged = Callable[[BaseException], str]
 
 
 @pytest.fixture
-def logged(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Logged:
+def logged(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Logged:
     """Return a function that lets an error be logged, and gives what was written."""
 
     def log(error: BaseException) -> str:
@@ -129,7 +214,8 @@ def logged(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         except BaseException:
             logging.getLogger("rest.errors").exception("unexpected failure")
         monkeypatch.undo()
-        [line] = capsys.readouterr().out.splitlines()
+        WRITER.drain()
+        [line] = capfd.readouterr().out.splitlines()
         record = json.loads(line)
         assert (record["message"], record["level"], record["logger"]) == ("unexpected failure", "ERROR", "rest.errors")
         return record["exc_info"]
@@ -205,11 +291,13 @@ def test_an_error_of_our_own_is_told_as_it_is(logged: Logged) -> None:
 
 SPLICING = """
 from aiohttp.web_urldispatcher import PlainResource
-from telemetry import logs
+from telemetry import log_writer, logs
+from telemetry.log_writer import WRITER
 logs.log.setLevel("INFO")
 for _ in range(100):
     logs.ENDED.notes += [("GET", PlainResource("/task"), 200, 0.001, "0" * 64, None, 0.0)] * 80
     logs.ENDED.tell()
+    logs.WRITER.drain()
 """
 
 
