@@ -14,16 +14,16 @@ from aiohttp.typedefs import Handler, Middleware
 from cachetools import FIFOCache, LRUCache
 
 from accounts.values import login_key
+from auth import ACCESS
 from postgres.queries import Statement
 from rest import addresses, overload
 from rest.errors import EXTRA_HEADERS, InvalidToken, Overloaded, Unavailable
 from rest.quotas import USERS, Quota, QuotaExceeded, headers
 from service import SERVICE, Service
-from telemetry.logs import USER_ID
 
 log = logging.getLogger(__name__)
 
-MAX_REMEMBERED = 10_000  # users, and refused keys, per worker
+MAX_REMEMBERED = 10_000  # callers, users, and refused keys, per worker
 MAX_AT_ONCE = 2  # of a worker's connections: a flood of attempts leaves the others to those who are in
 DIGEST_BYTES = 16
 
@@ -156,7 +156,7 @@ async def count_address(request: web.Request) -> None:
 
 
 class _Minute:
-    """A minute of a user's, and the requests in it."""
+    """A minute, and the requests in it."""
 
     __slots__ = ("ends_at", "requests")
 
@@ -164,32 +164,57 @@ class _Minute:
         self.requests, self.ends_at = 0, ends_at
 
 
-def middleware(remedies: Collection[Any], max_per_minute: int) -> Middleware:
-    """Make the middleware that counts the requests of whoever auth has let in, in minutes that begin with a user's first request.
+class _Minutes:
+    """Whose minutes there are: they begin with the first request. Whoever is forgotten, for want of room, begins anew."""
 
-    Of the handlers `remedies`, which end a stolen token, there may be as many again: who has that token isn't to use up the owner's.
+    def __init__(self, quota: Quota) -> None:
+        self._quota = quota
+        self._minutes: FIFOCache[object, _Minute] = FIFOCache(MAX_REMEMBERED)
+
+    def present(self, whose: object, now: float) -> _Minute:
+        """Return the present one. Raises QuotaExceeded where it is used up."""
+        try:
+            minute = self._minutes[whose]
+        except KeyError:
+            minute = _Minute(now)
+        if minute.ends_at <= now:
+            minute = self._minutes[whose] = _Minute(now + self._quota.seconds)
+        if minute.requests >= self._quota.most:
+            raise QuotaExceeded(self._quota, minute.ends_at - now)
+        return minute
+
+
+def middleware(remedies: Collection[Any], max_per_minute: int) -> Middleware:
+    """Make the middleware that counts the requests of whoever auth has let in, in minutes that begin with the first of them.
+
+    What a token asks counts for it and the others of its generation, as the next statement may find that it is of the past: so it uses up
+    nothing of who has revoked it. What succeeded is the user's, too, whom another generation gives no more. Each of the handlers
+    `remedies`, which end a stolen token, has room of its own, that only success uses up: whoever has the token, and not the password,
+    leaves the owner the remedy that needs it.
     """
     quota = USERS._replace(most=max_per_minute)
-    minutes: FIFOCache[int, _Minute] = FIFOCache(MAX_REMEMBERED)
+    of_callers, of_users = _Minutes(quota), _Minutes(quota)
+    of_remedies = {remedy: _Minutes(quota) for remedy in remedies}
 
     @web.middleware
     async def limit(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if user_id := request.get(USER_ID):
-            now = time.monotonic()
-            try:
-                minute = minutes[user_id]
-            except KeyError:
-                minute = _Minute(now)
-            if minute.ends_at <= now:
-                minute = minutes[user_id] = _Minute(now + quota.seconds)
-            if minute.requests >= quota.most and (minute.requests >= 2 * quota.most or request.match_info.handler not in remedies):
-                raise QuotaExceeded(quota, minute.ends_at - now)
-            minute.requests += 1
-            try:
-                return await handler(request)
-            except (InvalidToken, QuotaExceeded):  # a token of the past isn't the user's doing, and what a quota refuses doesn't count
-                minute.requests -= 1
-                raise
-        return await handler(request)
+        access = request.get(ACCESS)
+        if not access:
+            return await handler(request)
+        caller, now = access.caller, time.monotonic()
+        if of_remedy := of_remedies.get(request.match_info.handler):
+            used = of_remedy.present(caller.user_id, now)
+            response = await handler(request)
+            used.requests += 1
+            return response
+        of_caller, of_user = of_callers.present(caller, now), of_users.present(caller.user_id, now)
+        of_caller.requests += 1
+        try:
+            response = await handler(request)
+        except (InvalidToken, QuotaExceeded):  # a token of the past is to hear just that, and what a quota refuses doesn't count
+            of_caller.requests -= 1
+            raise
+        of_user.requests += 1
+        return response
 
     return limit

@@ -63,20 +63,20 @@ class Imports:
 
     def __init__(self) -> None:
         self.turns = asyncio.Semaphore(MAX_IMPORTS_AT_ONCE)  # to do what has come, which takes a connection for long
-        self._by_user: Counter[int] = Counter()
+        self._by_caller: Counter[Caller] = Counter()
 
     @contextmanager
-    def count(self, user_id: int) -> Iterator[None]:
-        """Count one of a user's. Raises TooManyImports."""
-        if self._by_user[user_id] >= MAX_IMPORTS_PER_USER:
+    def count(self, caller: Caller) -> Iterator[None]:
+        """Count one of a user's, by generation: a token of the past takes no place. Raises TooManyImports."""
+        if self._by_caller[caller] >= MAX_IMPORTS_PER_USER:
             raise TooManyImports()
-        self._by_user[user_id] += 1
+        self._by_caller[caller] += 1
         try:
             yield
         finally:
-            self._by_user[user_id] -= 1
-            if not self._by_user[user_id]:
-                del self._by_user[user_id]
+            self._by_caller[caller] -= 1
+            if not self._by_caller[caller]:
+                del self._by_caller[caller]
 
 
 IMPORTS = web.AppKey("imports", Imports)
@@ -95,7 +95,7 @@ async def import_file(
 
     Raises InvalidInput that names lines, AccountInUse, KeyReused, TooManyImports, and what `pieces` raises.
     """
-    with imports.count(caller.user_id):
+    with imports.count(caller):
         aside = Aside(service, caller, skip=skip)
         try:
             if media_type == JSON:

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from settings import Settings
 from tests import conftest
 from tests.conftest import Answer, Person, Server, Start, configured, connection_to
 from tests.postgres.test_housekeeping import sweep
+from transfer import imports
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -384,13 +386,40 @@ async def test_who_is_not_let_in_uses_up_nothing(alice: Person, mallory: Person)
     assert (await alice.get("/task")).status == 200
 
 
+REFUSED_EARLY: list[tuple[str, str, dict[str, Any]]] = [
+    ("GET", "/task?bogus=1", {}),
+    ("POST", "/task", {"data": "{", "headers": {"Content-Type": "application/json"}}),
+]
+
+
 async def test_a_token_of_the_past_uses_up_nothing(alice: Person) -> None:
-    stolen = alice.token
+    thief = Person(alice.client)
+    thief.token, alice.token = alice.token, (await alice.post("/revoke-tokens")).json["access_token"]
+    assert {(await thief.get("/task")).status for _ in range(REQUESTS + 2)} == {401}
+    for method, path, sent in REFUSED_EARLY:  # before anybody knows that it is of the past
+        answers = [await thief(method, path, **sent) for _ in range(REQUESTS)]
+    assert [answer.status for answer in answers] == [429] * REQUESTS  # which is its own affair
+    answers = [await alice.get("/task") for _ in range(REQUESTS + 1)]
+    assert [answer.status for answer in answers] == [200] * REQUESTS + [429]
+
+
+async def test_a_token_of_the_past_takes_no_place_of_an_import(alice: Person) -> None:
+    assert alice.caller
+    past, under_way = alice.caller, alice.client.app[imports.IMPORTS]
     alice.token = (await alice.post("/revoke-tokens")).json["access_token"]
-    thief = {"Authorization": f"Bearer {stolen}"}
-    assert {(await alice.get("/task", headers=thief)).status for _ in range(REQUESTS + 2)} == {401}
-    answers = [await alice.get("/task") for _ in range(REQUESTS)]
-    assert [answer.status for answer in answers] == [200] * (REQUESTS - 1) + [429]  # to revoke was one
+    with ExitStack() as places:
+        for _ in range(imports.MAX_IMPORTS_PER_USER):
+            places.enter_context(under_way.count(past))
+        sheet = "name,description,status\nhers,,new\n"
+        assert (await alice.post("/import", data=sheet, headers={"Content-Type": "text/csv"})).status == 200
+
+
+async def test_another_generation_gives_no_more_requests(alice: Person) -> None:
+    assert [(await alice.get("/task")).status for _ in range(REQUESTS // 2)] == [200] * (REQUESTS // 2)
+    alice.token = (await alice.post("/revoke-tokens")).json["access_token"]
+    answers = [await alice.get("/task") for _ in range(REQUESTS // 2 + 1)]
+    assert [answer.status for answer in answers] == [200] * (REQUESTS // 2) + [429]
+    assert violated(answers[-1]) == ["user"]
 
 
 async def test_whoever_floods_with_a_stolen_token_does_not_keep_its_owner_from_ending_it(alice: Person) -> None:
@@ -400,18 +429,23 @@ async def test_whoever_floods_with_a_stolen_token_does_not_keep_its_owner_from_e
         assert [(await alice.get("/task")).status for _ in range(REQUESTS + 1)][-1] == 429
         for _ in range(REQUESTS + 2):  # its own quotas refuse most of these
             await alice.post("/change-password", json=wrong, headers={"X-Forwarded-For": thief})
+        for refused in ("/revoke-tokens?x=1", "/change-password?x=1"):
+            assert {(await alice.post(refused)).status for _ in range(2 * REQUESTS)} == {400}
         answer = await alice.post(path, json=body, headers={"X-Forwarded-For": somewhere()})
         assert answer.status == 200
         alice.token = answer.json["access_token"]
 
 
-async def test_to_end_ones_tokens_has_a_limit_too(alice: Person) -> None:
+async def test_whoever_revokes_all_the_time_leaves_the_remedy_that_needs_the_password(alice: Person) -> None:
     answers = []
-    for _ in range(2 * REQUESTS + 1):
+    for _ in range(REQUESTS + 1):
         answers.append(await alice.post("/revoke-tokens"))
         alice.token = answers[-1].json.get("access_token", alice.token)
-    assert [answer.status for answer in answers] == [200] * 2 * REQUESTS + [429]
+    assert [answer.status for answer in answers] == [200] * REQUESTS + [429]
     assert violated(answers[-1]) == ["user"]
+    changed = await alice.post("/change-password", json={"old": conftest.PASSWORD, "new": "another horse"})
+    assert changed.status == 200
+    assert (await alice.get("/task")).status == 401
 
 
 async def test_as_many_users_are_remembered_as_there_is_room_for(

@@ -501,21 +501,20 @@ async def test_a_client_that_goes_away_leaves_nothing(alice: Person, sql: Sql, m
 
 async def test_a_user_has_two_imports_at_once_and_the_third_waits(alice: Person, mallory: Person) -> None:
     assert alice.caller
-    user_id = alice.caller.user_id
-    under_way = alice.client.app[imports.IMPORTS]._by_user
+    under_way = alice.client.app[imports.IMPORTS]._by_caller
     async with connected(alice.client) as (_, first):
         async with connected(alice.client) as (_, second):
             for writer in (first, second):
                 writer.write(head(alice, 10_000) + SHEET.encode())
-            await until(lambda: under_way[user_id] == 2)
+            await until(lambda: under_way[alice.caller] == 2)
             refused = await send(alice, CSV, SHEET + "a,,new,\r\n")
             is_problem(refused, 429)
             assert refused.headers["Retry-After"] == "15"
             assert (await send(mallory, CSV, SHEET + "a,,new,\r\n")).status == 200
-        await until(lambda: under_way[user_id] == 1)
+        await until(lambda: under_way[alice.caller] == 1)
         assert (await send(alice, CSV, SHEET + "a,,new,\r\n")).json["count"] == 1
-    await until(lambda: under_way[user_id] == 0)
-    assert user_id not in under_way
+    await until(lambda: under_way[alice.caller] == 0)
+    assert alice.caller not in under_way
 
 
 async def test_what_was_swept_meanwhile_is_not_taken_for_the_whole(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
