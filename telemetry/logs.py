@@ -165,7 +165,7 @@ class _Sparing(logging.Filter):
         if record.levelno != logging.WARNING:
             return True
         heard_at, left_out = self._heard.get((record.name, record.msg), (0.0, 0))
-        if record.created < heard_at + SECONDS_BETWEEN_LIKES:
+        if heard_at <= record.created < heard_at + SECONDS_BETWEEN_LIKES:  # and not as long as the clock has stepped back
             self._heard[record.name, record.msg] = heard_at, left_out + 1
             return False
         self._heard[record.name, record.msg] = record.created, 0

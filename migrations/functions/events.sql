@@ -60,7 +60,8 @@ BEGIN
 END $$;
 
 -- Take a place for a stream, and say where its user's changes are. A place whose holder didn't come back is free: it gets a new holder, so that
--- the old one, where it comes back late, neither keeps nor frees what is another's.
+-- the old one, where it comes back late, neither keeps nor frees what is another's. None is held for longer than p_held: where it seems so, the
+-- clock has stepped back.
 CREATE FUNCTION event_place_take(p_user_id bigint, p_generation bigint, p_places int, p_held interval, OUT refused text, OUT place int,
                                             OUT holder uuid, OUT user_revision bigint, OUT kept_from bigint) LANGUAGE plpgsql AS $$
 BEGIN
@@ -72,7 +73,8 @@ BEGIN
     END IF;
     FOR n IN 1..p_places LOOP
         INSERT INTO event_stream AS e (user_id, slot, held_until) VALUES (p_user_id, n, clock_timestamp() + p_held)
-        ON CONFLICT (user_id, slot) DO UPDATE SET held_until = excluded.held_until, holder = excluded.holder WHERE e.held_until < clock_timestamp()
+        ON CONFLICT (user_id, slot) DO UPDATE SET held_until = excluded.held_until, holder = excluded.holder
+         WHERE e.held_until NOT BETWEEN clock_timestamp() AND clock_timestamp() + p_held
         RETURNING e.holder INTO holder;
         IF FOUND THEN
             place := n;

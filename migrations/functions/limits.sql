@@ -1,5 +1,11 @@
 -- Exact over all workers and hosts: who wants to count under a key waits for its row, and all go by this server's clock.
 
+-- Those of these moments that there have been, in order. Where the clock has stepped back, others lie ahead: they count for nothing, as it isn't
+-- known when they were, and who waited for them would wait for as long as the step.
+CREATE FUNCTION moments_past(p_moments timestamptz[]) RETURNS timestamptz[] LANGUAGE sql AS $$
+    SELECT coalesce(array_agg(moment ORDER BY moment), '{}') FROM unnest(p_moments) moment WHERE moment <= clock_timestamp()
+$$;
+
 -- Count one more under a key, if fewer than p_most were within the last p_seconds, whenever one looks: give the last p_most moments, this one
 -- at their end. NULL where there were as many; the row is locked then, too. What is older than those decides nothing, so it isn't kept.
 CREATE FUNCTION rate_limit_hit(p_key bytea, p_most bigint, p_seconds double precision) RETURNS timestamptz[] LANGUAGE plpgsql AS $$
@@ -9,8 +15,9 @@ DECLARE
 BEGIN
     INSERT INTO rate_limit AS r (key, hits, ends_at) VALUES (p_key, ARRAY[clock_timestamp()], clock_timestamp() + span)
     ON CONFLICT (key) DO UPDATE
-       SET hits = (r.hits || clock_timestamp())[greatest(cardinality(r.hits) + 2 - p_most, 1):], ends_at = clock_timestamp() + span
-     WHERE coalesce(r.hits[cardinality(r.hits) + 1 - p_most] <= clock_timestamp() - span, true)
+       SET hits = (SELECT (past || clock_timestamp())[greatest(cardinality(past) + 2 - p_most, 1):] FROM moments_past(r.hits) past),
+           ends_at = clock_timestamp() + span
+     WHERE (SELECT coalesce(past[cardinality(past) + 1 - p_most] <= clock_timestamp() - span, true) FROM moments_past(r.hits) past)
     RETURNING r.hits INTO counted;
     RETURN counted;
 END $$;
@@ -31,8 +38,8 @@ BEGIN
         counted := rate_limit_hit(p_keys[n], p_most[n], p_seconds[n]);
         IF counted IS NULL THEN
             UPDATE rate_limit r SET hits = r.hits[:cardinality(r.hits) - 1] WHERE r.key = ANY (p_keys[:n - 1]);
-            SELECT 0, extract(epoch FROM r.hits[cardinality(r.hits) + 1 - p_most[n]] + span - clock_timestamp()), NULL
-              INTO remaining, seconds, moment FROM rate_limit r WHERE r.key = p_keys[n];
+            SELECT 0, extract(epoch FROM past[cardinality(past) + 1 - p_most[n]] + span - clock_timestamp()), NULL
+              INTO remaining, seconds, moment FROM rate_limit r, moments_past(r.hits) past WHERE r.key = p_keys[n];
             RETURN NEXT;
             RETURN;
         END IF;

@@ -303,6 +303,22 @@ async def test_what_was_refused_is_allowed_when_its_time_is_over(visitor: Visito
     assert (allowed.status, left(allowed)) == (401, {"address": 9, "login": 4})
 
 
+async def test_a_clock_that_steps_back_keeps_nobody_out(visitor: Visitor, sql: Sql, client: TestClient[Any, Any]) -> None:
+    address = somewhere()
+    assert [(await visitor.guess(address)).status for _ in range(6)] == [401] * 5 + [429]
+    for elsewhere in [somewhere() for _ in range(FAILURES - 5)]:
+        assert (await visitor.guess(elsewhere)).status == 401
+    assert violated(await visitor.guess(somewhere())) == ["failures"]
+    sql("UPDATE rate_limit SET hits = ARRAY(SELECT hit + interval '1 hour' FROM unnest(hits) hit), ends_at = ends_at + interval '1 hour'")
+    client.app[rate_limits.ATTEMPTS]._refused.clear()
+    answers = [await visitor.guess(address) for _ in range(6)]
+    assert [(answer.status, *violated(answer)) for answer in answers] == [(401,)] * 5 + [(429, "login")]
+    assert left(answers[0]) == {"address": 9, "login": 4}
+    for elsewhere in [somewhere() for _ in range(FAILURES - 5)]:
+        assert (await visitor.guess(elsewhere)).status == 401
+    assert violated(await visitor.guess(somewhere())) == ["failures"]  # what came after it counts as ever
+
+
 # The functions alone
 
 

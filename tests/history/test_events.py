@@ -430,7 +430,7 @@ async def test_places_are_held_for_longer_and_those_of_a_crash_get_free(alice: P
     assert alice.caller
     monkeypatch.setattr(event_watcher, "SECONDS_BETWEEN_HOLDS", 0.1)
     insert = "INSERT INTO event_stream SELECT %s, n, now() + %s FROM generate_series(1, 10) n"
-    sql(insert, alice.caller.user_id, "1 minute")
+    sql(insert, alice.caller.user_id, "45 seconds")
     assert (await alice.get("/task/events")).status == 429
     sql("UPDATE event_stream SET held_until = now() - interval '1 second' WHERE user_id = %s AND slot = 3", alice.caller.user_id)
     held = "SELECT held_until - now() > interval '40 seconds' FROM event_stream WHERE user_id = %s AND slot = 3"
@@ -440,6 +440,15 @@ async def test_places_are_held_for_longer_and_those_of_a_crash_get_free(alice: P
         sql("DELETE FROM event_stream WHERE user_id = %s", alice.caller.user_id)  # a crash of the server empties the table
         await until(lambda: sql(held, alice.caller.user_id) == [(True,)])
     await until(lambda: places(sql, alice) == [])
+
+
+async def test_a_clock_that_steps_back_keeps_nobody_out(alice: Person, sql: Sql) -> None:
+    assert alice.caller
+    sql("INSERT INTO event_stream SELECT %s, n, now() + interval '1 hour 45 seconds' FROM generate_series(1, 10) n", alice.caller.user_id)
+    async with followed(alice):
+        assert sql(
+            "SELECT slot FROM event_stream WHERE user_id = %s AND held_until < now() + interval '1 minute'", alice.caller.user_id
+        ) == [(1,)]
 
 
 async def test_a_place_that_another_has_taken_is_neither_held_nor_freed(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
