@@ -27,7 +27,7 @@ MAX_REMEMBERED = 10_000  # callers, users, and refused keys, per worker
 MAX_AT_ONCE = 2  # of a worker's connections: a flood of attempts leaves the others to those who are in
 DIGEST_BYTES = 16
 
-_BEGIN = Statement("SELECT * FROM attempt_begin(%s::bytea[], %s::bigint[], %s::float8[], %s::bytea, %s::float8)", 5)
+_BEGIN = Statement("SELECT * FROM attempt_begin(%s::bytea[], %s::bigint[], %s::float8[], %s::bytea, %s::text, %s::float8)", 6)
 _SUCCEEDED = Statement("SELECT attempt_succeeded(%s::bytea, %s::bytea, %s::timestamptz)", 3)
 
 
@@ -73,7 +73,7 @@ class Attempts:
         """Return what any attempt from there counts for."""
         return Count(self.address, self.key("address", site))
 
-    async def begin(self, counts: Sequence[Count], pair: bytes) -> list[Counted]:
+    async def begin(self, counts: Sequence[Count], pair: bytes = b"", login: str = "") -> list[Counted]:
         """Count an attempt. Raises QuotaExceeded where it is one too many, and then it isn't counted."""
         now = asyncio.get_running_loop().time()
         for count in counts:
@@ -81,7 +81,7 @@ class Attempts:
                 raise QuotaExceeded(refused[0], refused[1] - now)
         keys, quotas = [count.key for count in counts], [count.quota for count in counts]
         limits = [quota.most for quota in quotas], [quota.seconds for quota in quotas]
-        rows = [Counted(*row) for row in await self._ask(_BEGIN, keys, *limits, pair, self._settings.known_address_seconds)]
+        rows = [Counted(*row) for row in await self._ask(_BEGIN, keys, *limits, pair, login, self._settings.known_address_seconds)]
         last = rows[-1]
         if last.moment is None:
             quota, key = counts[last.number - 1]
@@ -134,7 +134,7 @@ async def attempt(request: web.Request, login: str, *, registers: bool = False, 
     ]
     failures = Count(attempts.failures, attempts.key("failures", login))
     counts = own if registers else [*own, failures]  # to register isn't to guess
-    rows = await attempts.begin(counts, pair)
+    rows = await attempts.begin(counts, pair, login)
     told = zip(own, rows, strict=False)  # how often others have failed with this login is their business
     left = (quota.left(row.remaining, row.seconds) for (quota, _), row in told)
     request[EXTRA_HEADERS].update(headers([count.quota for count in counts], left))
@@ -150,7 +150,7 @@ async def count_address(request: web.Request) -> None:
     """Count an attempt from the request's address, with a code that names no login. Raises QuotaExceeded, Unavailable."""
     if ATTEMPTS in request.app:
         attempts = request.app[ATTEMPTS]
-        [row] = await attempts.begin([attempts.from_address(attempts.site(request))], b"")
+        [row] = await attempts.begin([attempts.from_address(attempts.site(request))])
         quota = attempts.address
         request[EXTRA_HEADERS].update(headers([quota], [quota.left(row.remaining, row.seconds)]))
 

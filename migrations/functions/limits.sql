@@ -22,9 +22,11 @@ BEGIN
     RETURN counted;
 END $$;
 
--- Begin an attempt: count it under each of the keys, or under none. The third is the login's: not where p_pair, of login and address, is known.
+-- Begin an attempt: count it under each of the keys, or under none. The third is the login's: not where p_pair, of login and address, is known,
+-- that is, where the account that has the login now (p_login_key) has been got into from there.
 -- A row for each key under which it counts now, with what is left and for how long; last, where a key refuses it, a row without a moment.
-CREATE FUNCTION attempt_begin(p_keys bytea[], p_most bigint[], p_seconds double precision[], p_pair bytea, p_known_seconds double precision)
+CREATE FUNCTION attempt_begin(p_keys bytea[], p_most bigint[], p_seconds double precision[], p_pair bytea, p_login_key text,
+                              p_known_seconds double precision)
 RETURNS TABLE (place int, remaining bigint, seconds double precision, moment timestamptz) LANGUAGE plpgsql AS $$
 DECLARE
     counted timestamptz[];
@@ -32,7 +34,8 @@ DECLARE
 BEGIN
     FOR n IN 1 .. cardinality(p_keys) LOOP  -- address, pair, login: always in this order, so that no two wait for each other
         EXIT WHEN n = 3 AND EXISTS (
-            SELECT FROM known_address k WHERE k.key = p_pair AND k.succeeded_at > clock_timestamp() - make_interval(secs => p_known_seconds));
+            SELECT FROM known_address k JOIN users u ON u.login_key = p_login_key AND (u.created_at <= k.succeeded_at OR u.created_at > clock_timestamp())
+             WHERE k.key = p_pair AND k.succeeded_at > clock_timestamp() - make_interval(secs => p_known_seconds));
         place := n;
         span := make_interval(secs => p_seconds[n]);
         counted := rate_limit_hit(p_keys[n], p_most[n], p_seconds[n]);

@@ -228,10 +228,22 @@ async def test_an_account_that_is_deleted_leaves_no_address_behind(visitor: Visi
     assert (answer.status, sql("SELECT * FROM known_address ORDER BY key")) == (204, before)
 
 
+async def test_an_address_is_known_for_the_account_that_has_the_login_now(visitor: Visitor) -> None:
+    former, present = somewhere(), somewhere()
+    visitor.person.token = (await visitor.register(former)).json["access_token"]
+    closed = await visitor.person.post("/delete-account", json={"password": PASSWORD}, headers={"X-Forwarded-For": former})
+    assert (closed.status, (await visitor.register(present)).status) == (204, 201)
+    for _ in range(FAILURES):
+        await visitor.guess(somewhere())
+    assert violated(await visitor.guess(former)) == ["failures"]
+    assert (await visitor.log_in(present)).status == 200
+
+
 async def test_an_address_is_known_for_its_time_only(visitor: Visitor, sql: Sql) -> None:
     home, door = somewhere(), visitor.person.client.app[rate_limits.ATTEMPTS]
     await visitor.register(home)
     pair = door.key("login", bytes(map(int, home.split("."))).hex(), visitor.login)
+    sql("UPDATE users SET created_at = now() - interval '1 year' WHERE login = %s", visitor.login)
     sql("UPDATE known_address SET succeeded_at = now() - interval '29 days 23 hours' WHERE key = %s", pair)
     for _ in range(FAILURES):
         await visitor.guess(somewhere())
