@@ -59,6 +59,8 @@ class UserState(Stored):
     changed_at = DateTimeTZField(constraints=[SQL("DEFAULT 'epoch'")])
     kept_from_at = DateTimeTZField(constraints=[SQL("DEFAULT 'epoch'")])
     purged = BigIntegerField(default=0)
+    log_entries = BigIntegerField(default=0)  # of the revisions up to log_counted
+    log_counted = BigIntegerField(default=0)
 
     class Meta:
         table_name = "user_state"

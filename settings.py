@@ -125,6 +125,13 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(128 * 1024, ge=1024, le=64 * 1024 * 1024, description="the largest request body")
     import_max_bytes: int = Field(512 * 1024 * 1024, ge=1024, le=64 * 1024**3, description="the largest file that can be imported")
     max_header_bytes: int = Field(8190, ge=1024, le=1024 * 1024, description="the longest line of a request's head")
+    max_tasks: int = Field(100_000, ge=1, le=1_000_000_000, description="tasks of one account, those in the trash included, at most")
+    max_log_entries: int = Field(
+        10_000_000,
+        ge=1,
+        le=100_000_000_000,
+        description="entries in one account's log, at most; deletions, restorations and undo may go beyond",
+    )
     undo_max_tasks: int = Field(10_000, ge=1, le=20_000, description="the most tasks that one undo alters")
     metrics_token: Annotated[SecretStr, _secret(16)] | None = Field(
         None, description="what Prometheus sends to read `/metrics`; at least 16 bytes; without it there is no such address"

@@ -16,7 +16,7 @@ from rest.idempotency import KeyReused
 from rest.operation import Answer, operation
 from server.responses import json_answer
 from tasks import listing, store
-from tasks.errors import X_REVISION, HistoryGone, ListUnchanged, TaskPurged
+from tasks.errors import X_REVISION, AccountFull, HistoryGone, ListUnchanged, TaskPurged
 from tasks.listing import TaskListing
 from tasks.resource import CHANGE_REFUSED, PAGED, SHOWN, TASK, TaskResource, with_purged
 from tasks.schemas import Erasure, Task, TaskChange, TaskMatch, TaskNew, TaskQuery
@@ -56,7 +56,7 @@ class TaskList(TaskResource):
             return await self._answer_in_form(asked, form)
         return await self.page_answer(asked)
 
-    @operation("create_task", CREATED_TASK, KeyReused, TaskPurged, ListUnchanged, tag="Tasks", takes=(idempotency.HEADER,))
+    @operation("create_task", CREATED_TASK, AccountFull, KeyReused, TaskPurged, ListUnchanged, tag="Tasks", takes=(idempotency.HEADER,))
     async def post(self, task: TaskNew) -> web.Response:
         """Create a task.
 
@@ -104,7 +104,7 @@ class TaskItem(TaskResource):
         query = await listing.resolve_moment(self.service, self.caller, query)
         return self.task_answer(await listing.find_task(self.service, self.caller, self.task_id, query))
 
-    @operation("update_task", TASK, *CHANGE_REFUSED, tag="Tasks")
+    @operation("update_task", TASK, AccountFull, *CHANGE_REFUSED, tag="Tasks")
     async def patch(self, change: TaskChange) -> web.Response:
         """Change the fields that are sent; the others stay as they are.
 
@@ -113,7 +113,7 @@ class TaskItem(TaskResource):
         """
         return await self._change(change)
 
-    @operation("update_task_by_post", TASK, *CHANGE_REFUSED, tag="Tasks")
+    @operation("update_task_by_post", TASK, AccountFull, *CHANGE_REFUSED, tag="Tasks")
     async def post(self, change: TaskChange) -> web.Response:
         """Change the fields that are sent, by POST.
 
@@ -121,7 +121,7 @@ class TaskItem(TaskResource):
         """
         return await self._change(change)
 
-    @operation("update_task_by_put", CHANGED_TASK, *CHANGE_REFUSED, tag="Tasks")
+    @operation("update_task_by_put", CHANGED_TASK, AccountFull, *CHANGE_REFUSED, tag="Tasks")
     async def put(self, change: TaskChange) -> web.Response:
         """Change the fields that are sent, by PUT.
 

@@ -48,7 +48,7 @@ def _statement(job: str, turn: str) -> str:
 
 def _write(task: str, turn: str) -> str:
     whose = f"ARRAY[:user_id]::bigint[], ARRAY[{GENERATION}]"
-    return f"SELECT * FROM task_write({whose}, ARRAY[{task}]::bigint[], '{{}}', ARRAY[:body{turn}]::jsonb[], true)"
+    return f"SELECT * FROM task_write({whose}, ARRAY[{task}]::bigint[], '{{}}', ARRAY[:body{turn}]::jsonb[], '{{}}', true)"
 
 
 def _as_sent(query: Query[Any], *values: Any) -> str:

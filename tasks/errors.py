@@ -1,12 +1,12 @@
 """The failures that a client meets with tasks."""
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import orjson
 from multidict import istr
 from pydantic import MISSING, Field
 
-from rest.errors import ChangedMeanwhile, FieldError, Gone, InvalidInput, Problem, Unchanged
+from rest.errors import ChangedMeanwhile, Conflict, FieldError, Gone, InvalidInput, Problem, Unchanged
 from tasks.schemas import EXAMPLE_TASK
 from tasks.schemas import Task as TaskShown
 
@@ -113,6 +113,23 @@ class ListUnchanged(Unchanged):
     kind = "list-unchanged"
     is_explained = True
     detail = "The list still is what If-None-Match says that it must not be, so nothing was created: send the creation without that header."
+
+
+class AccountFull(Conflict):
+    """The account has as many tasks, or as many log entries, as one may have (MAX_TASKS, MAX_LOG_ENTRIES); nothing was done.
+
+    What is there stays, and can be deleted, restored, undone and erased.
+    """
+
+    kind = "account-full"
+    is_explained = True
+    details: ClassVar[dict[str, str]] = {
+        "too_many_tasks": "An account may have no more tasks, those in the trash included: to make room, delete some with forever=true.",
+        "too_many_entries": "An account's log may have no more entries: to make room, delete often changed tasks with forever=true.",
+    }
+
+    def __init__(self, refused: str = "too_many_tasks", revision: int | None = None) -> None:
+        super().__init__(self.details[refused], headers=at_revision(revision))
 
 
 class TaskPurged(Gone):

@@ -14,7 +14,7 @@ from rest.conditions import NO_CONDITION, Preconditions
 from rest.errors import Failure, FieldError, InvalidInput, InvalidToken, NotFound
 from rest.idempotency import KeyReused, digest
 from service import Service
-from tasks.errors import TaskChangedMeanwhile, TaskPurged, TaskUnchanged, WeakTag, at_revision, refuse_future
+from tasks.errors import AccountFull, TaskChangedMeanwhile, TaskPurged, TaskUnchanged, WeakTag, at_revision, refuse_future
 from tasks.schemas import TaskChange, TaskNew
 
 
@@ -45,11 +45,11 @@ class _Conflict(NamedTuple):
     changed: str | None
 
 
-_WRITE = SetQuery(Written, "task_write", CALLER_TYPES | {"id": "bigint", "if_match": "text", "change": "jsonb"})
+_WRITE = SetQuery(Written, "task_write", CALLER_TYPES | {"id": "bigint", "if_match": "text", "change": "jsonb", "most": "bigint"})
 _CREATE_ONCE = Query(
     Written,
-    fn.task_create_once(q.user_id, q.generation, q.wait, q.new, q.key, q.digest),
-    CALLER_TYPES | {"new": "jsonb", "key": "text", "digest": "text"},
+    fn.task_create_once(q.user_id, q.generation, q.wait, q.new, q.most, q.key, q.digest),
+    CALLER_TYPES | {"new": "jsonb", "most": "bigint", "key": "text", "digest": "text"},
 )
 _ERASE = Query(
     Written,
@@ -68,21 +68,27 @@ DELETION = '{"deleted": true}'
 
 
 async def create_task(service: Service, caller: Caller, task: TaskNew, key: str | None = None) -> TaskAsStored:
-    """Make a task; its creation is its first revision and has no log entry. Under a key it is made once. Raises KeyReused, TaskPurged."""
-    new = task.model_dump_json()
+    """Make a task; its creation is its first revision and has no log entry. Under a key it is made once.
+
+    Raises AccountFull, KeyReused, TaskPurged.
+    """
+    new, most = task.model_dump_json(), service.settings.max_tasks
     if key is None:
-        return await unwrap_change(service, caller, await service.database.ask(_WRITE, *caller, None, None, new))
-    rows = await service.database.ask(_CREATE_ONCE, *caller, new, key, digest("POST /task", task.said))
+        return await unwrap_change(service, caller, await service.database.ask(_WRITE, *caller, None, None, new, most))
+    rows = await service.database.ask(_CREATE_ONCE, *caller, new, most, key, digest("POST /task", task.said))
     return await unwrap_change(service, caller, rows)
 
 
 async def update_task(service: Service, caller: Caller, task_id: int, change: TaskChange, condition: Preconditions) -> TaskAsStored:
-    """Change the fields that were sent and log each that differs. Raises InvalidInput, NotFound, TaskChangedMeanwhile, TaskUnchanged."""
+    """Change the fields that were sent and log each that differs.
+
+    Raises AccountFull, InvalidInput, NotFound, TaskChangedMeanwhile, TaskUnchanged.
+    """
     if change.id is not MISSING and change.id != task_id:
         raise InvalidInput(FieldError("id", "mismatch", "must be the one in the address, or not be sent"))
     if change.revision is not MISSING:
         condition = condition._replace(revision=change.revision)
-    return await _write(service, caller, task_id, condition, change.model_dump_json())
+    return await _write(service, caller, task_id, condition, change.model_dump_json(), service.settings.max_log_entries)
 
 
 async def delete_task(service: Service, caller: Caller, task_id: int, condition: Preconditions, *, forever: bool = False) -> TaskAsStored:
@@ -93,10 +99,12 @@ async def delete_task(service: Service, caller: Caller, task_id: int, condition:
     return await unwrap_change(service, caller, rows, task_id, condition, in_trash=True)
 
 
-async def _write(service: Service, caller: Caller, task_id: int, condition: Preconditions, change: str) -> TaskAsStored:
+async def _write(
+    service: Service, caller: Caller, task_id: int, condition: Preconditions, change: str, most: int | None = None
+) -> TaskAsStored:
     if condition.unless is not None:
         change = orjson.dumps(orjson.loads(change) | {"unless": condition.unless}).decode()
-    rows = await service.database.ask(_WRITE, *caller, task_id, _array(condition.allowed), change)
+    rows = await service.database.ask(_WRITE, *caller, task_id, _array(condition.allowed), change, most)
     return await unwrap_change(service, caller, rows, task_id, condition)
 
 
@@ -148,6 +156,8 @@ async def unwrap_change(
             raise InvalidToken()
         case "to_come":
             raise refuse_future("revision", task.user_revision)
+        case "too_many_tasks" | "too_many_entries":
+            raise AccountFull(written.refused, task.user_revision)
     raise AssertionError(written.refused)
 
 

@@ -173,7 +173,7 @@ def create_tasks(sql: Callable[..., list[tuple[Any, ...]]], caller: models.Calle
     sql(
         "SELECT count(*) FROM (SELECT array_agg(jsonb_build_object('name', 'task ' || n, 'description', %s::text, 'status', 'new')) AS changes"
         "                        FROM generate_series(1, %s) n) c,"
-        " LATERAL task_write(array_fill(%s::bigint, ARRAY[%s]), array_fill(%s::bigint, ARRAY[%s]), '{}', '{}', c.changes, true)",
+        " LATERAL task_write(array_fill(%s::bigint, ARRAY[%s]), array_fill(%s::bigint, ARRAY[%s]), '{}', '{}', c.changes, '{}', true)",
         *(description, count, caller.user_id, count, caller.generation, count),
     )
 
@@ -192,7 +192,7 @@ def hand_out(sql: Callable[..., list[tuple[Any, ...]]], code: str, whose: "Perso
 
 def write_task(sql: Callable[..., list[tuple[Any, ...]]], caller: models.Caller, task_id: int | None, change: dict[str, Any]) -> int:
     """Change a task, or create one (None), past the service, as another process does; return the revision."""
-    statement = "SELECT refused, revision FROM task_write(ARRAY[%s], ARRAY[%s], ARRAY[%s]::bigint[], '{}', ARRAY[%s]::jsonb[], true)"
+    statement = "SELECT refused, revision FROM task_write(ARRAY[%s], ARRAY[%s], ARRAY[%s]::bigint[], '{}', ARRAY[%s]::jsonb[], '{}', true)"
     [(refused, revision)] = sql(statement, caller.user_id, caller.generation, task_id, json.dumps(change))
     assert refused is None
     return int(revision)

@@ -49,6 +49,17 @@ every nine, which must succeed.
 
 `make torture ARGS="--soak --seconds 3600"` goes on for long: the same clients, a fault a minute that ends no worker, and in the end the same judge; beside that no worker's memory may have grown by more than {growth:.0%}, and there may be no more connections than the
 pools have places.
+
+## What `verify` can't see
+
+`python models.py verify` finds what contradicts something else that is stored; `tests/history/test_verify.py` breaks each of it. What stands in one place alone it takes as it is:
+
+- of a task what it was created with, if nothing has altered it since, and its UID; of a field the value before its first entry; that a revision of several entries lacks one at the end of its field's chain;
+- moments, as long as they stay between their neighbours', or before the first, and those of an account that has no history to compare them with;
+- of an account its login with the `login_key` that belongs to it, its password, its tokens' generation and the moment of its creation; whose revisions and tasks the purged ones were;
+- what was kept under an Idempotency-Key, but for a task that there never was; codes, counts of attempts, and files on their way in;
+- the text in which a task of an older look is kept: it is made anew before anybody sees it;
+- what PostgreSQL's own constraints keep out (two tasks with one id, a task or an entry of nobody, an unsound one), and pages that the disk has spoilt: `pg_amcheck` looks for those. The rows of closed accounts, which are on their way out.
 """
 HEAD = "| what went wrong | times | requests meanwhile | 503 | answers lost | recovery, s: median | most |\n|---|---|---|---|---|---|---|\n"
 EXPLAINED = """

@@ -19,7 +19,7 @@ from rest.idempotency import KeyReused
 from rest.operation import validate
 from rest.values import MAX_ID, Moment, Strict
 from service import Service
-from tasks.errors import at_revision
+from tasks.errors import AccountFull, at_revision
 from tasks.schemas import TaskChange, TaskNew
 from tasks.values import Name, Uid
 from transfer import csv_format, exports, ics_file
@@ -93,7 +93,7 @@ async def import_file(
 ) -> ImportOutcome:
     """Do what the file says that comes in pieces; under a key, once. Where it is to `skip`, without what can't be taken.
 
-    Raises InvalidInput that names lines, AccountInUse, KeyReused, TooManyImports, and what `pieces` raises.
+    Raises InvalidInput that names lines, AccountFull, AccountInUse, KeyReused, TooManyImports, and what `pieces` raises.
     """
     with imports.count(caller):
         aside = Aside(service, caller, skip=skip)
@@ -184,7 +184,8 @@ def _placed(entry: Entry, fault: FieldError) -> FieldError:
 
 
 async def _do(service: Service, aside: Aside, statement: str, key: str | None, *skipped: object) -> ImportOutcome:
-    values = *aside.caller, aside.import_id, aside.parts, key, aside.digest, *skipped
+    most = service.settings.max_tasks, service.settings.max_log_entries
+    values = *aside.caller, aside.import_id, aside.parts, key, aside.digest, *most, *skipped
     [(refused, answer, user_revision, faults)] = await service.database.run_long(statement, values, SECONDS_TO_DO_IT)
     match refused:
         case "unauthorized":
@@ -193,6 +194,8 @@ async def _do(service: Service, aside: Aside, statement: str, key: str | None, *
             raise KeyReused(headers=at_revision(user_revision))
         case "in_use":
             raise AccountInUse(headers=at_revision(user_revision))
+        case "too_many_tasks" | "too_many_entries":
+            raise AccountFull(refused, user_revision)
         case "swept":
             raise RequestTimeout("The file took longer than an hour to come: send it again.")
     if faults:
@@ -200,5 +203,5 @@ async def _do(service: Service, aside: Aside, statement: str, key: str | None, *
     return ImportOutcome(answer, user_revision)
 
 
-_IMPORT_ACCOUNT = "SELECT * FROM import_account(%s, %s, %s::uuid, %s, %s, %s)"
-_IMPORT_TASKS = "SELECT * FROM import_tasks(%s, %s, %s::uuid, %s, %s, %s, %s, %s::jsonb, %s)"
+_IMPORT_ACCOUNT = "SELECT * FROM import_account(%s, %s, %s::uuid, %s, %s, %s, %s, %s)"
+_IMPORT_TASKS = "SELECT * FROM import_tasks(%s, %s, %s::uuid, %s, %s, %s, %s, %s, %s, %s::jsonb, %s)"

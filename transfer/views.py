@@ -9,7 +9,7 @@ from rest.errors import EXTRA_HEADERS, FieldError, InvalidInput
 from rest.idempotency import KeyReused
 from rest.operation import Answer, operation
 from server import responses
-from tasks.errors import X_REVISION
+from tasks.errors import X_REVISION, AccountFull
 from tasks.resource import SHOWN
 from tasks.schemas import LOOK
 from transfer import exports, imports
@@ -51,7 +51,17 @@ class Export(Resource):
 class Import(Resource):
     """Files that come in."""
 
-    @operation("import_file", IMPORTED, AccountInUse, KeyReused, TooManyImports, tag="Transfer", takes=(idempotency.HEADER,), files=FILES)
+    @operation(
+        "import_file",
+        IMPORTED,
+        AccountFull,
+        AccountInUse,
+        KeyReused,
+        TooManyImports,
+        tag="Transfer",
+        takes=(idempotency.HEADER,),
+        files=FILES,
+    )
     async def post(self, query: ImportQuery) -> web.Response:
         """Restore an export in a new account, or create and change tasks as a sheet or a calendar says: all of it or nothing.
 

@@ -166,7 +166,7 @@ BEGIN
                   FROM task t LEFT JOIN fields_at(p_user_id, p_since, part.ids[1], part.ids[cardinality(part.ids)]) p ON p.id = t.id
                  WHERE t.user_id = p_user_id AND t.id = ANY (part.ids)) c,
                LATERAL task_write(array_fill(p_user_id, ARRAY[cardinality(part.ids)]), array_fill(p_generation, ARRAY[cardinality(part.ids)]),
-                                  part.ids, '{}', c.changes, true, moment, true) w
+                                  part.ids, '{}', c.changes, '{}', true, moment, true) w
          WHERE w.revision > s.revision;
         CONTINUE WHEN altered IS NULL;
         s.revision := user_revision;

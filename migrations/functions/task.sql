@@ -2,7 +2,7 @@
 
 -- Create a task, unless the same was asked for under this key already: then answer what was answered. p_digest tells the same from another
 -- request. It runs under the user's lock, so of two at once the second sees what the first did.
-CREATE FUNCTION task_create_once(p_user_id bigint, p_generation bigint, p_wait boolean, p_new jsonb, p_key text, p_digest text,
+CREATE FUNCTION task_create_once(p_user_id bigint, p_generation bigint, p_wait boolean, p_new jsonb, p_most bigint, p_key text, p_digest text,
                                  OUT refused text, OUT id bigint, OUT revision bigint, OUT body text, OUT user_revision bigint) LANGUAGE plpgsql AS $$
 DECLARE
     s user_state := state_lock(p_user_id, p_generation, p_wait);
@@ -16,7 +16,7 @@ BEGIN
     SELECT * INTO known FROM idempotency_key k WHERE k.user_id = s.user_id AND k.key = p_key;
     IF known.key IS NULL THEN
         SELECT w.refused, w.id, w.revision, w.body, w.user_revision INTO refused, id, revision, body, user_revision
-          FROM task_write(ARRAY[p_user_id], ARRAY[p_generation], '{}', '{}', ARRAY[p_new], p_wait) w;
+          FROM task_write(ARRAY[p_user_id], ARRAY[p_generation], '{}', '{}', ARRAY[p_new], ARRAY[p_most], p_wait) w;
         IF refused IS NULL THEN
             INSERT INTO idempotency_key (user_id, key, digest, task_id, created_at) VALUES (s.user_id, p_key, p_digest, id, now());
         END IF;
@@ -45,5 +45,5 @@ BEGIN
     SELECT w.refused, w.id, w.revision, w.body, w.user_revision INTO refused, id, revision, body, user_revision
       FROM task_write(ARRAY[p_user_id], ARRAY[p_generation], ARRAY[p_id], ARRAY[p_if_match::text], ARRAY[
                '{"deleted": false}' || coalesce((SELECT p.fields - 'deleted_at' FROM fields_at(p_user_id, p_revision, p_id, p_id) p), '{}')
-               || CASE WHEN p_unless IS NULL THEN '{}' ELSE jsonb_build_object('unless', p_unless) END], p_wait) w;
+               || CASE WHEN p_unless IS NULL THEN '{}' ELSE jsonb_build_object('unless', p_unless) END], '{}', p_wait) w;
 END $$;

@@ -111,6 +111,7 @@ $$;
 -- completion to the second, which is all that calendars say. `faults` are lines that can't be done, and why: then nothing is, or, where p_skip is
 -- true, what stands on the others. `p_skipped` has been skipped already.
 CREATE FUNCTION import_tasks(p_user_id bigint, p_generation bigint, p_import_id uuid, p_kept bigint, p_key text, p_digest text,
+                                        p_max_tasks bigint, p_max_log_entries bigint,
                                         p_skip boolean, p_skipped jsonb, p_skipped_count bigint,
                                         OUT refused text, OUT answer text, OUT user_revision bigint, OUT faults jsonb) LANGUAGE plpgsql AS $$
 DECLARE
@@ -150,7 +151,8 @@ BEGIN
     END IF;
     faults := NULL;
     FOR part IN  -- of few, since a loop reads some parts ahead, and a change may be long
-        SELECT array_agg(c.id ORDER BY c.place) AS ids, array_agg(c.change ORDER BY c.place) AS changes
+        SELECT array_agg(c.id ORDER BY c.place) AS ids, array_agg(c.change ORDER BY c.place) AS changes,
+               array_agg(CASE WHEN c.id IS NULL THEN p_max_tasks ELSE p_max_log_entries END ORDER BY c.place) AS most
           FROM (SELECT x.id, row_number() OVER by_id_then_line AS place, (row_number() OVER by_id_then_line - 1) / 25 AS number,
                        CASE WHEN x.id IS NULL THEN x.creation
                             ELSE x.change - array_remove(ARRAY[CASE WHEN x.alike ? x.status THEN 'status' END, CASE
@@ -161,16 +163,20 @@ BEGIN
                 WINDOW by_id_then_line AS (ORDER BY x.id NULLS LAST, x.line)) c
          GROUP BY c.number ORDER BY c.number
     LOOP
-        SELECT count(*), max(w.user_revision) INTO altered, user_revision
+        SELECT count(*) FILTER (WHERE w.revision > s.revision), max(w.user_revision), max(w.refused) INTO altered, user_revision, refused
           FROM task_write(array_fill(p_user_id, ARRAY[cardinality(part.ids)]), array_fill(p_generation, ARRAY[cardinality(part.ids)]),
-                          part.ids, '{}', part.changes, true, moment, true) w
-         WHERE w.revision > s.revision;
+                          part.ids, '{}', part.changes, part.most, true, moment, true) w;
+        IF refused IS NOT NULL THEN
+            RAISE SQLSTATE 'IMPRT';
+        END IF;
         count := count + altered;
-        s.revision := coalesce(user_revision, s.revision);
+        s.revision := user_revision;
     END LOOP;
     answer := import_close(p_user_id, (opened.s).revision, s.revision, count, p_key, p_digest,
                            p_skipped, p_skipped_count + coalesce(cardinality(left_out), 0));
     user_revision := s.revision;
+EXCEPTION WHEN SQLSTATE 'IMPRT' THEN
+    user_revision := (opened.s).revision;  -- nothing has happened
 END $$;
 
 -- A task as an export has it, for a user to have.
@@ -185,12 +191,14 @@ END $$;
 -- Restore an account that never had a task to what was put aside of an export. It is verified as a whole; where anything is wrong with it,
 -- `faults` says with which lines, and all is rolled back.
 CREATE FUNCTION import_account(p_user_id bigint, p_generation bigint, p_import_id uuid, p_kept bigint, p_key text, p_digest text,
+                                          p_max_tasks bigint, p_max_log_entries bigint,
                                           OUT refused text, OUT answer text, OUT user_revision bigint, OUT faults jsonb) LANGUAGE plpgsql AS $$
 DECLARE
     opened record;
     s user_state;
     part record;
     count bigint := 0;
+    entries bigint;
 BEGIN
     SELECT * INTO opened FROM import_open(p_user_id, p_generation, p_import_id, p_kept, p_key, p_digest);
     s := jsonb_populate_record(opened.s, (
@@ -207,6 +215,10 @@ BEGIN
     LOOP
         PERFORM task_insert(part.tasks);
         count := count + cardinality(part.tasks);
+        IF count > p_max_tasks THEN
+            refused := 'too_many_tasks';
+            RAISE SQLSTATE 'IMPRT';
+        END IF;
     END LOOP;
     SELECT jsonb_agg(jsonb_build_object('line', f.line, 'code', 'not_found', 'message', 'is of a task that there isn''t') ORDER BY f.line) INTO faults
       FROM (SELECT x.line FROM import_entries(p_user_id, p_import_id) x
@@ -216,9 +228,14 @@ BEGIN
         SELECT p_user_id, l.revision, l.field, l.task_id, l.changed_at, log_value_kept(l.field, l.old), log_value_kept(l.field, l.new)
           FROM import_row i CROSS JOIN LATERAL jsonb_populate_recordset(NULL::task_log, i.content) l
          WHERE i.user_id = p_user_id AND i.import_id = p_import_id AND i.kind = 'entry' ORDER BY i.part;
+        GET DIAGNOSTICS entries = ROW_COUNT;
+        IF entries > p_max_log_entries THEN
+            refused := 'too_many_entries';
+            RAISE SQLSTATE 'IMPRT';
+        END IF;
         UPDATE user_state u
-           SET (revision, last_task_id, kept_from, kept_from_at, purged, changed_at)
-             = ROW (s.revision, s.last_task_id, s.kept_from, s.kept_from_at, s.purged, s.changed_at)
+           SET (revision, last_task_id, kept_from, kept_from_at, purged, changed_at, log_entries, log_counted)
+             = ROW (s.revision, s.last_task_id, s.kept_from, s.kept_from_at, s.purged, s.changed_at, entries, s.revision)
          WHERE u.user_id = p_user_id;
         answer := import_close(p_user_id, user_revision, s.revision, count, p_key, p_digest);
         faults := import_faults(p_user_id, p_import_id, clock_timestamp());
@@ -256,7 +273,7 @@ BEGIN
     END IF;
     RETURN (SELECT jsonb_agg(jsonb_build_object('line', w.line, 'code', 'inconsistent', 'message', w.message) ORDER BY w.line)
               FROM (SELECT DISTINCT coalesce(e.line, t.line, 1) AS line,
-                           concat_ws(', ', 'task ' || f.task_id, 'revision ' || f.revision) || ': ' || f.fault AS message
+                           concat_ws(': ', nullif(concat_ws(', ', 'task ' || f.task_id, 'revision ' || f.revision), ''), f.fault) AS message
                       FROM account_faults(p_user_id) f
                            LEFT JOIN import_entries(p_user_id, p_import_id) e ON e.task_id = f.task_id AND e.revision = f.revision
                            LEFT JOIN (SELECT x.* FROM import_row i CROSS JOIN LATERAL jsonb_to_recordset(i.content) x (line bigint, id bigint)

@@ -31,7 +31,7 @@ BEGIN
     id := t.id; revision := t.revision; body := task_shown(t); user_revision := s.revision;
     IF refused IS NULL THEN
         SELECT w.id, w.revision, w.body, w.user_revision INTO id, revision, body, user_revision
-          FROM task_write(ARRAY[p_user_id], ARRAY[p_generation], ARRAY[p_id], '{}', ARRAY['{"deleted": true}'::jsonb], p_wait, p_anywhere => true) w;
+          FROM task_write(ARRAY[p_user_id], ARRAY[p_generation], ARRAY[p_id], '{}', ARRAY['{"deleted": true}'::jsonb], '{}', p_wait, p_anywhere => true) w;
         PERFORM task_purge(p_user_id, ARRAY[p_id]);
     END IF;
 END $$;

@@ -26,10 +26,11 @@ BEGIN
                         WHEN e.revision IS NULL THEN NULL  -- the table's own constraints see to the present values
                         WHEN NOT log_value_fits(e.field, e.old) OR NOT log_value_fits(e.field, e.new)
                         THEN 'the entry has a ' || e.field || ' that no task can have'
+                        WHEN e.field = 'deleted_at' AND e.new <> e.moment THEN 'it goes to the trash at another moment than its entry has'
                         WHEN e.old IS NOT DISTINCT FROM e.new THEN 'the entry alters nothing' END AS fault
-              FROM (SELECT l.task_id, l.revision, l.field, l.old, l.new FROM task_log l WHERE l.user_id = p_user_id
+              FROM (SELECT l.task_id, l.revision, l.field, l.old, l.new, l.changed_at::text AS moment FROM task_log l WHERE l.user_id = p_user_id
                      UNION ALL
-                    SELECT t.id, NULL, f.field, f.value, NULL
+                    SELECT t.id, NULL, f.field, f.value, NULL, NULL
                       FROM task t CROSS JOIN LATERAL unnest(task_field_names(), task_field_values(t)) f (field, value)
                      WHERE t.user_id = p_user_id) e
             WINDOW chain AS (PARTITION BY e.task_id, e.field ORDER BY e.revision NULLS LAST)) c
@@ -54,6 +55,7 @@ BEGIN
         END IF;
         task_id := step.task_id; revision := step.revision;
         fault := CASE WHEN step.is_said AND step.old IS DISTINCT FROM kept THEN 'the old completed_at is not what it was'
+                      WHEN step.is_said AND step.new_status <> 'completed' AND step.old = by_rule THEN 'its entry of completed_at says nothing new'
                       WHEN (kept IS NULL) <> (status <> 'completed') THEN 'its completed_at is not as its status is' END;
         IF step.new_status IS NOT NULL THEN
             status := step.new_status;
@@ -69,12 +71,13 @@ BEGIN
     END LOOP;
 
     -- Each revision up to the user's, from kept_from on, is one change of one task, and their moments ascend; only those of one request, which
-    -- go by the tasks' ids, share one. The revision to come closes the row.
+    -- go by the tasks' ids, share one. The revision of kept_from, which went with its task, has its place among them; the one to come closes the row.
     RETURN QUERY
     SELECT CASE WHEN r.fault = 'it is missing' THEN NULL ELSE r.task_id END,
            CASE WHEN r.fault = 'it is missing' THEN greatest(r.last, s.kept_from) + 1 ELSE r.revision END, r.fault
-      FROM (SELECT c.task_id, c.revision, coalesce(lag(c.revision) OVER line, 0) AS last,
+      FROM (SELECT c.task_id, c.revision, c.creates, coalesce(lag(c.revision) OVER line, 0) AS last,
                    CASE WHEN c.task_id IS NOT NULL AND (c.revision < 1 OR c.revision > s.revision) THEN 'the user never had this revision'
+                        WHEN c.revision = lag(c.revision) OVER line AND c.creates IS NULL THEN 'it is said to be purged, and is there'
                         WHEN c.revision = lag(c.revision) OVER line AND c.task_id <> lag(c.task_id) OVER line THEN 'it is a change of two tasks'
                         WHEN c.revision = lag(c.revision) OVER line AND lag(c.creates) OVER line THEN 'it creates the task and changes it'
                         WHEN c.revision = lag(c.revision) OVER line AND c.moment <> lag(c.moment) OVER line THEN 'it has two moments'
@@ -87,9 +90,11 @@ BEGIN
                      UNION ALL
                     SELECT l.task_id, l.revision, l.changed_at, false FROM task_log l WHERE l.user_id = p_user_id
                      UNION ALL
+                    SELECT NULL, s.kept_from, s.kept_from_at, NULL WHERE s.kept_from > 0
+                     UNION ALL
                     SELECT NULL, s.revision + 1, 'infinity', false) c
             WINDOW line AS (ORDER BY c.revision, c.task_id, c.creates DESC)) r
-     WHERE r.fault = 'it is missing' OR (r.fault IS NOT NULL AND r.task_id IS NOT NULL);
+     WHERE r.fault = 'it is missing' OR (r.fault IS NOT NULL AND (r.task_id IS NOT NULL OR r.creates IS NULL));
 
     -- A task's own numbers and moments follow from its log.
     RETURN QUERY
@@ -115,8 +120,23 @@ BEGIN
              WHERE t.user_id = p_user_id) f
      WHERE f.fault IS NOT NULL;
 
-    -- Ids count up without a gap, so what isn't there was purged.
+    -- What the user's state says. Ids count up without a gap, so what isn't there was purged; and what was has taken two revisions at least.
     RETURN QUERY
-    SELECT NULL::bigint, NULL::bigint, 'there are ' || n.tasks || ' tasks of ' || s.last_task_id || ', and ' || s.purged || ' were purged'
-      FROM (SELECT count(*) AS tasks FROM task t WHERE t.user_id = p_user_id) n WHERE n.tasks + s.purged <> s.last_task_id;
+    SELECT NULL::bigint, NULL::bigint, f.fault
+      FROM (SELECT (SELECT count(*) FROM task t WHERE t.user_id = p_user_id) AS tasks,
+                   (SELECT count(*) FROM task_log l WHERE l.user_id = p_user_id AND l.revision <= s.log_counted) AS entries,
+                   (SELECT count(*) FROM task t WHERE t.user_id = p_user_id AND t.created_revision <= s.kept_from) AS creations,
+                   (SELECT count(DISTINCT l.revision) FROM task_log l WHERE l.user_id = p_user_id AND l.revision <= s.kept_from) AS changes) n
+           CROSS JOIN LATERAL unnest(ARRAY[
+               CASE WHEN n.tasks + s.purged <> s.last_task_id OR s.purged < 0
+                    THEN 'there are ' || n.tasks || ' tasks of ' || s.last_task_id || ', and ' || s.purged || ' were purged' END,
+               CASE WHEN s.kept_from > s.revision THEN 'its history is kept from revision ' || s.kept_from || ' on, which the user never had'
+                    WHEN n.creations + n.changes + 2 * s.purged > s.kept_from OR (s.kept_from = 0) <> (s.purged = 0)
+                    THEN 'its history is kept from revision ' || s.kept_from || ' on, and ' || s.purged || ' tasks were purged' END,
+               CASE WHEN s.kept_from_at > s.changed_at THEN 'its history is kept from a moment on that is later than its last change' END,
+               CASE WHEN s.log_counted NOT BETWEEN 0 AND s.revision OR s.log_entries <> n.entries
+                    THEN 'there are ' || n.entries || ' log entries up to revision ' || s.log_counted || ', and ' || s.log_entries || ' were counted' END,
+               (SELECT 'an Idempotency-Key is of task ' || k.task_id || ', which the user never had' FROM idempotency_key k
+                 WHERE k.user_id = p_user_id AND k.task_id NOT BETWEEN 1 AND s.last_task_id ORDER BY k.task_id LIMIT 1)]) f (fault)
+     WHERE f.fault IS NOT NULL;
 END $$;

@@ -67,18 +67,39 @@ CREATE TYPE task_change AS (
     says_when boolean       -- it was completed, or is, at another moment than the rule gives
 );
 
+-- What the log has of changes.
+CREATE FUNCTION log_of(p_changes task_change[])
+RETURNS TABLE (user_id bigint, task_id bigint, revision bigint, field text, old text, new text, changed_at timestamptz) LANGUAGE sql STABLE AS $$
+    SELECT (c.new).user_id, (c.new).id, (c.new).revision, f.field, f.old, f.new, (c.new).updated_at
+      FROM unnest(p_changes) c CROSS JOIN LATERAL unnest(task_field_names(), task_field_values(c.old), task_field_values(c.new)) f (field, old, new)
+     WHERE f.old IS DISTINCT FROM f.new
+       AND (f.field <> 'completed_at' OR c.says_when)
+$$;
+
+-- A user's state, whose lock is held, with the log counted up to its revision: what is stored, and what is still to be, of these changes.
+CREATE FUNCTION with_log_counted(s user_state, p_changes task_change[]) RETURNS user_state LANGUAGE plpgsql AS $$
+BEGIN
+    s.log_entries := s.log_entries
+                   + (SELECT count(*) FROM task_log l WHERE l.user_id = s.user_id AND l.revision > s.log_counted)
+                   + (SELECT count(*) FROM log_of(p_changes) l WHERE l.user_id = s.user_id AND l.revision > s.log_counted);
+    s.log_counted := s.revision;
+    RETURN s;
+END $$;
+
 -- Do many changes of many users' tasks in one step, each a row and, but for a creation, a log entry for each field that differs.
 -- Change n: whose it is (user, and token's generation); of which task (NULL: of a new one); the revisions that the client takes for the present
 -- one, as the text of an array (NULL: any); and what the task is to be, as an object: fields that are absent stay, null clears; "deleted": true is
 -- into the trash, false out of it; "unless": the revisions at which it isn't to be done, not even where it changes nothing. What is in the trash
 -- can be changed by "deleted": false alone, or p_anywhere. All have p_moment, or each one of its own. A task is completed at the moment at which
 -- its status becomes so, unless completed_at says another: then the log has an entry of it, and another one where such a moment ends.
+-- p_most: how many tasks the user may have after a creation, or log entries after a change (NULL: any number). Until a log may have as many it is
+-- enough to know that a revision has an entry for each field at most; then it is counted, and now and then before, so that this is never much.
 -- Each answers why it was refused (NULL: it wasn't), the task as it is then, and the user's revision. What is so already isn't written, and needs
 -- no present revision (RFC 9110, 13.1.1). Busy is to be sent again: its user is held by another transaction, for which only p_wait waits. Changes
 -- of one user happen in their order, each to what those before it have left.
 -- One plan serves all sizes of table and batch: tasks are looked up, whatever the planner believes of a table that it has not analysed yet.
-CREATE FUNCTION task_write(p_users bigint[], p_generations bigint[], p_ids bigint[], p_if_match text[], p_changes jsonb[], p_wait boolean,
-                           p_moment timestamptz DEFAULT NULL, p_anywhere boolean DEFAULT false)
+CREATE FUNCTION task_write(p_users bigint[], p_generations bigint[], p_ids bigint[], p_if_match text[], p_changes jsonb[], p_most bigint[],
+                           p_wait boolean, p_moment timestamptz DEFAULT NULL, p_anywhere boolean DEFAULT false)
 RETURNS TABLE (n bigint, refused text, id bigint, revision bigint, body text, user_revision bigint) LANGUAGE plpgsql ROWS 10
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
@@ -95,7 +116,10 @@ DECLARE
     differs boolean;
     after task;
     created task[];
+    change task_change;
     changed task_change[];
+    uncounted CONSTANT bigint := 1000;  -- revisions, at most
+    counted user_state;
     touched text[];
     status_at timestamptz;
     says_when boolean;
@@ -109,8 +133,9 @@ BEGIN
     END IF;
     clock := clock_timestamp();  -- now() would precede the wait
     FOR m IN  -- a statement of its own: it sees what those have done who were waited for
-        SELECT a.n, a.id, a.if_match::bigint[] AS if_match, a.change, s.place, t.old
-          FROM unnest(p_users, p_generations, p_ids, p_if_match, p_changes) WITH ORDINALITY a (user_id, generation, id, if_match, change, n)
+        SELECT a.n, a.id, a.if_match::bigint[] AS if_match, a.change, a.most, s.place, t.old
+          FROM unnest(p_users, p_generations, p_ids, p_if_match, p_changes, p_most)
+                    WITH ORDINALITY a (user_id, generation, id, if_match, change, most, n)
                LEFT JOIN (SELECT u.user_id, u.token_generation, row_number() OVER () AS place FROM unnest(states) u) s
                       ON s.user_id = a.user_id AND s.token_generation = a.generation
                LEFT JOIN LATERAL (
@@ -140,7 +165,7 @@ BEGIN
             END IF;
             wanted.completed_at := CASE WHEN wanted.status = 'completed' THEN coalesce(wanted.completed_at, old.completed_at, moment) END;
             differs := m.id IS NULL OR task_field_values(wanted) IS DISTINCT FROM task_field_values(old);  -- in what is logged, and only that
-            refused := CASE WHEN m.id IS NULL THEN NULL
+            refused := CASE WHEN m.id IS NULL THEN CASE WHEN s.last_task_id - s.purged >= m.most THEN 'too_many_tasks' END
                             WHEN old.id IS NULL THEN 'not_found'
                             WHEN m.change ? 'unless' AND is_unwanted(old.revision, m.change -> 'unless') THEN 'unchanged'
                             WHEN differs AND old.revision <> ALL (m.if_match) THEN 'changed_meanwhile' END;
@@ -149,15 +174,10 @@ BEGIN
                 s.revision := s.revision + 1;
                 s.last_task_id := s.last_task_id + (m.id IS NULL)::int;
                 s.changed_at := moment;
-                states[m.place] := s;
                 after := task_changed(old, wanted, s);
                 IF m.id IS NULL THEN
                     created := created || after;
                 ELSE
-                    IF earlier IS NOT NULL THEN
-                        changed[earlier].is_last := false;
-                        touched[earlier] := '';
-                    END IF;
                     status_at := CASE WHEN earlier IS NOT NULL THEN changed[earlier].status_at END;
                     IF old.status = 'completed' AND after.status <> 'completed' THEN
                         says_when := old.completed_at <> coalesce(status_at, completed_by_rule(old));
@@ -167,9 +187,25 @@ BEGIN
                     IF after.status <> old.status THEN
                         status_at := moment;
                     END IF;
-                    changed := changed || ROW(old, after, true, status_at, says_when)::task_change;
-                    touched := touched || key;
+                    change := ROW(old, after, true, status_at, says_when);
+                    IF s.revision - s.log_counted > least(uncounted, (m.most - s.log_entries) / cardinality(task_field_names())) THEN
+                        counted := with_log_counted(states[m.place], changed);
+                        s.log_entries := counted.log_entries + (SELECT count(*) FROM log_of(ARRAY[change]));
+                        s.log_counted := s.revision;
+                        IF s.log_entries > m.most THEN
+                            refused := 'too_many_entries'; after := old; s := counted;
+                        END IF;
+                    END IF;
+                    IF refused IS NULL THEN
+                        IF earlier IS NOT NULL THEN
+                            changed[earlier].is_last := false;
+                            touched[earlier] := '';
+                        END IF;
+                        changed := changed || change;
+                        touched := touched || key;
+                    END IF;
                 END IF;
+                states[m.place] := s;
             END IF;
             user_revision := s.revision;
         END IF;
@@ -187,14 +223,12 @@ BEGIN
           FROM unnest(changed) c
          WHERE c.is_last AND t.user_id = (c.new).user_id AND t.id = (c.new).id;
         INSERT INTO task_log (user_id, task_id, revision, field, old, new, changed_at)
-        SELECT (c.new).user_id, (c.new).id, (c.new).revision, f.field, f.old, f.new, (c.new).updated_at
-          FROM unnest(changed) c CROSS JOIN LATERAL unnest(task_field_names(), task_field_values(c.old), task_field_values(c.new)) f (field, old, new)
-         WHERE f.old IS DISTINCT FROM f.new
-           AND (f.field <> 'completed_at' OR c.says_when);
+        SELECT l.user_id, l.task_id, l.revision, l.field, l.old, l.new, l.changed_at FROM log_of(changed) l;
     END IF;
-    IF created IS NOT NULL OR changed IS NOT NULL THEN
-        UPDATE user_state u SET revision = s.revision, last_task_id = s.last_task_id, changed_at = s.changed_at
+    IF created IS NOT NULL OR changed IS NOT NULL OR counted IS NOT NULL THEN
+        UPDATE user_state u
+           SET revision = s.revision, last_task_id = s.last_task_id, changed_at = s.changed_at, log_entries = s.log_entries, log_counted = s.log_counted
           FROM unnest(states) s
-         WHERE u.user_id = s.user_id AND s.revision > u.revision;
+         WHERE u.user_id = s.user_id AND (s.revision, s.log_counted) > (u.revision, u.log_counted);
     END IF;
 END $$;

@@ -104,6 +104,10 @@ ENTRY = (
     "INSERT INTO task_log (user_id, task_id, revision, field, old, new, changed_at)"
     " SELECT user_id, {}, {}, {}, changed_at FROM user_state WHERE user_id = %(user)s"
 )
+KEY = "INSERT INTO idempotency_key (user_id, key, digest, task_id, created_at) VALUES (%(user)s, 'key', '', {}, now())"
+SOONER = "deleted_at = deleted_at - interval '1 hour'"
+MOMENT = "((SELECT {} FROM task t WHERE t.user_id = %(user)s AND t.id = 2) AT TIME ZONE 'UTC')::text || '+00'"  # as the log has it
+CREATED_AT, DELETED_AT = MOMENT.format("created_at"), MOMENT.format("deleted_at")
 OF_TASK_4 = "(SELECT created_at FROM task t WHERE t.user_id = task_log.user_id AND t.id = 4)"
 BREAKS = [
     # the chains
@@ -151,9 +155,32 @@ BREAKS = [
     (TASK.format("created_revision = 4", 1), (2, 7, "it was created before a task of a lower id")),
     (TASK.format("id = 9", 4), (9, 9, "the user never had this task")),
     (TASK.format("body = replace(body, '\"id\"', '\"di\"')", 1), (1, 10, "it is kept otherwise than it looks")),
+    (
+        f"{TASK.format(SOONER, 2)}; {LOG.format(f'new = {DELETED_AT}', 7)}; UPDATE task t SET body = task_json(t) WHERE user_id = %(user)s",
+        (2, 7, "it goes to the trash at another moment than its entry has"),
+    ),
+    (
+        ENTRY.format(2, 4, f"'completed_at', {CREATED_AT}, NULL").replace("user_state WHERE", "task_log WHERE revision = 4 AND"),
+        (2, 4, "its entry of completed_at says nothing new"),
+    ),
+    # what the user's state says
     (STATE.format("last_task_id = 3"), (4, 9, "the user never had this task")),
     (STATE.format("last_task_id = 5"), (None, None, "there are 3 tasks of 5, and 1 were purged")),
     (STATE.format("purged = 2"), (None, None, "there are 3 tasks of 4, and 2 were purged")),
+    (STATE.format("kept_from = 11"), (None, None, "its history is kept from revision 11 on, which the user never had")),
+    (STATE.format("kept_from = 7"), (None, 7, "it is said to be purged, and is there")),
+    (STATE.format("kept_from = 0"), (None, None, "its history is kept from revision 0 on, and 1 tasks were purged")),
+    (STATE.format("kept_from = 5"), (None, None, "its history is kept from revision 5 on, and 1 tasks were purged")),
+    (STATE.format("purged = 0, last_task_id = 3"), (None, None, "its history is kept from revision 6 on, and 0 tasks were purged")),
+    (STATE.format("kept_from_at = '2020-01-01'"), (None, 6, "it is earlier than the revision before")),
+    (STATE.format("kept_from_at = now() + interval '1 hour'"), (2, 7, "it is earlier than the revision before")),
+    (
+        STATE.format("kept_from_at = now() + interval '1 hour'"),
+        (None, None, "its history is kept from a moment on that is later than its last change"),
+    ),
+    (STATE.format("log_counted = 4, log_entries = 5"), (None, None, "there are 4 log entries up to revision 4, and 5 were counted")),
+    (STATE.format("log_counted = 11, log_entries = 9"), (None, None, "there are 9 log entries up to revision 11, and 9 were counted")),
+    (KEY.format(5), (None, None, "an Idempotency-Key is of task 5, which the user never had")),
 ]
 
 
@@ -210,6 +237,24 @@ def test_it_says_of_each_user_what_breaks_first(of_its_own: Sql, capsys: pytest.
         f"Broken at user {people[2].user_id}, task 3, revision 1: its revision is not that of its last change.",
         "Checked: 4 user(s), 12 task(s), 24 log entries.",
     ]
+
+
+OF_USERS = {
+    "nothing counts its changes, and it has no token": "INSERT INTO users (login, login_key, password_hash) VALUES ('bob', 'bob', '')",
+    "another user has its uid, and with it the UIDs of its tasks": "UPDATE users SET uid = (SELECT uid FROM users WHERE id = 1) WHERE id = 2",
+    "its login_key is not that of its login": "UPDATE users SET login = upper(login), login_key = upper(login) WHERE id = 1",
+}
+
+
+@pytest.mark.parametrize("fault", OF_USERS)
+def test_what_is_wrong_with_a_user_is_said_too(of_its_own: Sql, capsys: pytest.CaptureFixture[str], fault: str) -> None:
+    for login in ("alice", "mallory"):
+        of_its_own("UPDATE users SET login = %s, login_key = %s WHERE id = %s", login, login, with_tasks(of_its_own, 1).user_id)
+    check(of_its_own)
+    of_its_own(OF_USERS[fault])
+    with pytest.raises(SystemExit):
+        check(of_its_own)
+    assert f": {fault}.\n" in capsys.readouterr().out
 
 
 def test_a_closed_account_is_not_looked_at(of_its_own: Sql, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,9 +43,11 @@ class Account:
         [(self.user_id,)] = sql("INSERT INTO users (login, login_key, password_hash) VALUES (%s, %s, 'no hash') RETURNING id", name, name)
         sql("INSERT INTO user_state (user_id, token_generation) VALUES (%s, %s)", self.user_id, GENERATION)
 
-    def create(self, *, sql: Sql | None = None, generation: int = GENERATION, wait: bool = True, **fields: Any) -> Answered:
+    def create(
+        self, *, sql: Sql | None = None, generation: int = GENERATION, wait: bool = True, most: int | None = None, **fields: Any
+    ) -> Answered:
         new = json.dumps({"name": "Buy milk", "description": "", "status": "new"} | fields)
-        return self._write(sql, generation, wait, None, None, new)
+        return self._write(sql, generation, wait, None, None, new, most)
 
     def update(
         self,
@@ -55,9 +57,10 @@ class Account:
         wait: bool = True,
         if_match: list[int] | None = None,
         task_id: int = 1,
+        most: int | None = None,
         **fields: Any,
     ) -> Answered:
-        return self._write(sql, generation, wait, task_id, if_match, json.dumps(fields))
+        return self._write(sql, generation, wait, task_id, if_match, json.dumps(fields), most)
 
     def delete(self, **options: Any) -> Answered:
         return self.update(**options, deleted=True)
@@ -80,13 +83,13 @@ class Account:
         )
 
     def _write(
-        self, sql: Sql | None, generation: int, wait: bool, task_id: int | None, if_match: list[int] | None, change: str
+        self, sql: Sql | None, generation: int, wait: bool, task_id: int | None, if_match: list[int] | None, change: str, most: int | None
     ) -> Answered:
         statement = (
             "SELECT refused, f.id, revision, body::json, user_revision"
-            " FROM task_write(ARRAY[%s]::bigint[], ARRAY[%s]::bigint[], ARRAY[%s]::bigint[], ARRAY[%s::bigint[]::text], ARRAY[%s]::jsonb[], %s) f"
+            " FROM task_write(ARRAY[%s]::bigint[], ARRAY[%s]::bigint[], ARRAY[%s]::bigint[], ARRAY[%s::bigint[]::text], ARRAY[%s]::jsonb[], ARRAY[%s]::bigint[], %s) f"
         )
-        [row] = (sql or self.sql)(statement, self.user_id, generation, task_id, if_match, change, wait)
+        [row] = (sql or self.sql)(statement, self.user_id, generation, task_id, if_match, change, most, wait)
         return Answered(*row)
 
 
@@ -281,7 +284,7 @@ def test_changes_of_one_call_happen_one_after_the_other(account: Account) -> Non
     ]
     statement = (
         "SELECT n, refused, id, revision FROM task_write(array_fill(%s::bigint, ARRAY[9]), array_fill(%s::bigint, ARRAY[9]), %s::bigint[], %s::text[],"
-        " %s::jsonb[], true) ORDER BY n"
+        " %s::jsonb[], '{}', true) ORDER BY n"
     )
     ids, tags, values = zip(*changes, strict=True)
     texts = [None if tag is None else f"{{{tag[0]}}}" for tag in tags]
@@ -415,7 +418,7 @@ def test_tasks_are_looked_up_however_little_the_planner_knows_of_them(server: Se
         sql("ALTER TABLE task SET (autovacuum_enabled = off)")
         account = Account(sql)
         new = json.dumps({"name": "x", "description": "", "status": "new"})
-        creations = f"(SELECT * FROM task_write(array_fill({account.user_id}::bigint, ARRAY[25]), array_fill({GENERATION}::bigint, ARRAY[25]), '{{}}', '{{}}', array_fill(%s::jsonb, ARRAY[25]), true))"
+        creations = f"(SELECT * FROM task_write(array_fill({account.user_id}::bigint, ARRAY[25]), array_fill({GENERATION}::bigint, ARRAY[25]), '{{}}', '{{}}', array_fill(%s::jsonb, ARRAY[25]), '{{}}', true))"
         for _ in range(20):  # from the sixth on PostgreSQL may keep one plan for all
             sql(creations, new)
         with rolled_back(sql):

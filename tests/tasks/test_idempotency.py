@@ -71,7 +71,9 @@ async def test_who_finds_the_user_held_is_busy_though_the_user_was_let_go_right_
     sql("BEGIN")
     skipping = "p_user_id bigint, p_generation bigint, p_wait boolean) RETURNS user_state LANGUAGE sql RETURN NULL::user_state"
     sql(f"CREATE OR REPLACE FUNCTION state_lock({skipping}")
-    asked = 'SELECT refused FROM task_create_once(%s, %s, false, \'{"name": "a", "description": "", "status": "new"}\', \'key\', \'\')'
+    asked = (
+        'SELECT refused FROM task_create_once(%s, %s, false, \'{"name": "a", "description": "", "status": "new"}\', NULL, \'key\', \'\')'
+    )
     assert sql(asked, *alice.caller) == [("busy",)]
     sql("ROLLBACK")
     assert (await alice.get("/task")).json == []

@@ -135,7 +135,7 @@ async def test_changes_that_come_together_know_each_others_moments(alice: Person
     caller = alice.caller
     assert caller
     sql(
-        "SELECT * FROM task_write(array_fill(%s, ARRAY[4]), array_fill(%s, ARRAY[4]), '{1,1,1,1}'::bigint[], '{}', %s::jsonb[], true)",
+        "SELECT * FROM task_write(array_fill(%s, ARRAY[4]), array_fill(%s, ARRAY[4]), '{1,1,1,1}'::bigint[], '{}', %s::jsonb[], '{}', true)",
         caller.user_id, caller.generation, list(map(json.dumps, changes)),
     )  # fmt: skip
     assert await log(alice) == [(2, SAID, None)]
