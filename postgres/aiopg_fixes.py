@@ -8,6 +8,7 @@ from typing import Any
 import aiopg.connection
 import aiopg.pool
 import psycopg2
+import psycopg2.errors
 from aiopg.utils import create_completed_future
 from psycopg2._psycopg import BYTES
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, register_type
@@ -41,7 +42,7 @@ async def poll(self: Any, waiter: "asyncio.Future[None]", timeout: float) -> Non
     timer = self._loop.call_later(pause, _look, self, waiter, timeout - pause)
     try:
         await waiter
-    except (asyncio.CancelledError, TimeoutError):
+    except (asyncio.CancelledError, TimeoutError, psycopg2.errors.ReadOnlySqlTransaction):  # a session may stay so when the server isn't
         self._close()
         raise
     finally:

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import peewee
 import psycopg2
+import psycopg2.errors
 from aiohttp import web
 from peewee_async.databases import FetchResults, fetchall
 
@@ -189,8 +190,13 @@ class Database(AsyncPostgresql):
     async def _compare_schemas(self) -> str | None:
         try:
             applied = await self.rows(migrate.IN_USE, (migrate.functions_schema(MIGRATIONS),), read=True)
+            await self.rows(migrate.CHANGE_NOTHING, (), read=True)
         except peewee.ProgrammingError:  # not even yoyo's table is there
             applied = []
+        except DatabaseUnavailable as error:
+            if isinstance(getattr(error.__cause__, "orig", None), psycopg2.errors.ReadOnlySqlTransaction):
+                return "The database takes no changes: it is a standby, or read-only (transaction_read_only)."
+            raise
         return migrate.compare({step for (step,) in applied}, migrate.steps(MIGRATIONS)).fault
 
     async def _become_usable(self) -> None:

@@ -27,19 +27,27 @@ OPTIONS = ["--listen_addresses=", "--unix_socket_permissions=0700", "--port=5432
 HASTE = ["--fsync=off", "--synchronous_commit=off", "--full_page_writes=off"]
 SOCKETS = "/tmp/postgresql-"  # noqa: S108 - mkdtemp makes it ours; a socket's path ends at 107 bytes, which TMPDIR may exceed
 
-# Starts PostgreSQL and stops it when its own stdin ends: when everybody who has the other end is gone, even by kill -9.
-# The shell starts it with SIGINT ignored, until PostgreSQL sets its own handler: hence more than one try.
-# The last ones are SIGQUIT: 18.6 never ends if it is asked to, with SIGINT, while it recovers from the crash of one of its processes.
+# Starts PostgreSQL and stops it when its own stdin ends: when everybody who has the other end is gone, even by kill -9. A line there says
+# that it has been up: from then on it is started again whenever it ends otherwise than by being asked to (killed; no space for its WAL).
+# The shell starts it with SIGINT ignored, until PostgreSQL sets its own handler: hence more than one try; signals to the shell itself, too,
+# may come before it waits. The last tries are SIGQUIT: 18.6 never ends if it is asked to, with SIGINT, while it recovers from the crash of
+# one of its processes.
 WATCHDOG = """
 exec 3<&0
-sockets=$1 tries=$2; shift 2
-"$@" 3<&- & server=$!
+sockets=$1 tries=$2 ended= server=; shift 2
+trap 'ended=1 tries=$((tries - 1)); [ $tries -gt 0 ] && how=INT || how=QUIT; [ -z "$server" ] || kill -$how $server 2>/dev/null' USR1
 {
-    read -r _
-    while tries=$((tries - 1)); [ $tries -gt 0 ] && how=INT || how=QUIT; kill -$how $server; do sleep 0.2; done
-} <&3 >/dev/null 2>&1 &
-wait $server
-kill $!
+    read -r _ && : >"$sockets/up" && read -r _
+    while kill -USR1 $$; do sleep 0.2; done
+} <&3 >/dev/null 2>&1 & watcher=$!
+while [ -z "$ended" ]; do
+    "$@" 3<&- & server=$!
+    while wait $server; status=$?; kill -0 $server 2>/dev/null; do :; done
+    server=
+    [ $status -ne 0 ] && [ -e "$sockets/up" ] || break
+    sleep 2 3<&- >/dev/null 2>&1 & wait $!
+done
+kill $watcher
 rm -rf "$sockets"
 """
 
@@ -93,6 +101,7 @@ def server(directory: Path, *, durable: bool = True) -> Iterator[str]:
                 if watchdog.poll() is not None:
                     raise SystemExit(f"PostgreSQL did not start; {_last_words(log)}")
                 time.sleep(0.02)
+            os.write(pipe, b"up\n")
             yield sockets
         finally:
             os.close(pipe)

@@ -28,6 +28,7 @@ SECONDS_BETWEEN_TRIES = 0.05
 SECONDS_FOR_A_LOCK = 1.2  # PostgreSQL ends an autovacuum that is in the way after one; meanwhile everybody queues behind the step
 TRIES_FOR_A_LOCK, SECONDS_BETWEEN_LOCKS = 60, 1  # who holds it may take long: an import, housekeeping
 APPLIED = "SELECT migration_id FROM _yoyo_migration UNION ALL SELECT nspname FROM pg_namespace WHERE nspname = %s"
+CHANGE_NOTHING = "SELECT 1 FROM _yoyo_migration WHERE false FOR KEY SHARE"  # which is refused where nothing can be changed
 IN_USE = f"{APPLIED} AND nspname = ANY (current_schemas(false))"  # as a connection of the service must find it
 
 

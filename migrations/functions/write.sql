@@ -116,10 +116,10 @@ DECLARE
     differs boolean;
     after task;
     created task[];
-    change task_change;
     changed task_change[];
     uncounted CONSTANT bigint := 1000;  -- revisions, at most
-    counted user_state;
+    entries bigint;
+    is_counted boolean := false;
     touched text[];
     status_at timestamptz;
     says_when boolean;
@@ -187,13 +187,15 @@ BEGIN
                     IF after.status <> old.status THEN
                         status_at := moment;
                     END IF;
-                    change := ROW(old, after, true, status_at, says_when);
                     IF s.revision - s.log_counted > least(uncounted, (m.most - s.log_entries) / cardinality(task_field_names())) THEN
-                        counted := with_log_counted(states[m.place], changed);
-                        s.log_entries := counted.log_entries + (SELECT count(*) FROM log_of(ARRAY[change]));
-                        s.log_counted := s.revision;
-                        IF s.log_entries > m.most THEN
-                            refused := 'too_many_entries'; after := old; s := counted;
+                        is_counted := true;
+                        states[m.place] := with_log_counted(states[m.place], changed);
+                        entries := (states[m.place]).log_entries
+                                 + (SELECT count(*) FROM log_of(ARRAY[ROW(old, after, true, status_at, says_when)::task_change]));
+                        IF entries > m.most THEN
+                            refused := 'too_many_entries'; after := old; s := states[m.place];
+                        ELSE
+                            s.log_entries := entries; s.log_counted := s.revision;
                         END IF;
                     END IF;
                     IF refused IS NULL THEN
@@ -201,7 +203,7 @@ BEGIN
                             changed[earlier].is_last := false;
                             touched[earlier] := '';
                         END IF;
-                        changed := changed || change;
+                        changed := changed || ROW(old, after, true, status_at, says_when)::task_change;
                         touched := touched || key;
                     END IF;
                 END IF;
@@ -225,10 +227,14 @@ BEGIN
         INSERT INTO task_log (user_id, task_id, revision, field, old, new, changed_at)
         SELECT l.user_id, l.task_id, l.revision, l.field, l.old, l.new, l.changed_at FROM log_of(changed) l;
     END IF;
-    IF created IS NOT NULL OR changed IS NOT NULL OR counted IS NOT NULL THEN
-        UPDATE user_state u
-           SET revision = s.revision, last_task_id = s.last_task_id, changed_at = s.changed_at, log_entries = s.log_entries, log_counted = s.log_counted
+    IF created IS NOT NULL OR changed IS NOT NULL THEN
+        UPDATE user_state u SET revision = s.revision, last_task_id = s.last_task_id, changed_at = s.changed_at
           FROM unnest(states) s
-         WHERE u.user_id = s.user_id AND (s.revision, s.log_counted) > (u.revision, u.log_counted);
+         WHERE u.user_id = s.user_id AND s.revision > u.revision;
+    END IF;
+    IF is_counted THEN
+        UPDATE user_state u SET log_entries = s.log_entries, log_counted = s.log_counted
+          FROM unnest(states) s
+         WHERE u.user_id = s.user_id AND s.log_counted > u.log_counted;
     END IF;
 END $$;

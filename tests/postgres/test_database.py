@@ -488,11 +488,22 @@ async def test_however_many_ask_whether_it_is_ready_one_connection_finds_out(run
         assert await database.check() is None
 
 
-async def test_a_server_that_takes_no_changes_is_unavailable(running: Running) -> None:
+async def test_a_server_that_takes_no_changes_is_unavailable_until_it_does(running: Running) -> None:
+    read_only = "SELECT set_config('default_transaction_read_only', 'on', false)"  # as a session has it that began while the database was
     async with running(db_pool_size=1) as database:
-        await database.rows("SELECT set_config('default_transaction_read_only', 'on', false)", ())
+        await database.rows(read_only, ())
         with pytest.raises(Unavailable):
-            await database.rows("CREATE TABLE never (a int)", ())
+            await database.rows("DELETE FROM users WHERE false RETURNING id", ())
+        await database.rows("DELETE FROM users WHERE false RETURNING id", ())
+        await database.rows(read_only, ())
+        assert await database.check() == "The database takes no changes: it is a standby, or read-only (transaction_read_only)."
+        assert await database.check() is None
+        await database.rows(read_only, ())
+        with pytest.raises(Unavailable):
+            async with database.aio_atomic():
+                await database.aio_execute(User.delete().where(User.id < 0))
+        async with database.aio_atomic():
+            await database.aio_execute(User.delete().where(User.id < 0))
 
 
 def test_an_old_postgresql_is_refused_with_a_sentence(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

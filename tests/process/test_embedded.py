@@ -25,6 +25,7 @@ import pytest
 
 from postgres import embedded
 from tests.process.service import HOUSE
+from tests.waiting import until_then
 
 pytestmark = pytest.mark.long
 
@@ -41,6 +42,8 @@ import json, os, psycopg2
 
 def create_app(environ, start_response):
     given = {name: os.environ.get(name) for name in ("DB_HOST", "DB_USER", "DB", "JWT_SECRET", "PASS_SALT")}
+    if environ["PATH_INFO"] == "/ready":
+        psycopg2.connect(host=given["DB_HOST"], user=given["DB_USER"], dbname=given["DB"]).close()
     if environ["PATH_INFO"] == "/visit":
         with psycopg2.connect(host=given["DB_HOST"], user=given["DB_USER"], dbname=given["DB"]) as connection:
             cursor = connection.cursor()
@@ -111,6 +114,16 @@ class House:
 
     def visits(self) -> int:
         return self.get("/visit")["visits"]
+
+    def visits_at_last(self) -> int:
+        """Return the visits, when the database can be asked."""
+        until_then(self._is_up)
+        return self.visits()
+
+    def _is_up(self) -> bool:
+        with suppress(ConnectionError, URLError):
+            return bool(self.get("/ready"))
+        return False
 
     def signal(self, number: int) -> None:
         """Send a signal as a terminal does: to the whole foreground."""
@@ -279,6 +292,38 @@ def test_a_killed_gunicorn_alone_takes_the_rest_with_it(house: House) -> None:
     house.start()
     house.process.kill()
     house.process.communicate(timeout=BOUND_SECONDS)
+    assert_all_is_gone(house.data)
+
+
+def test_a_killed_postgresql_is_started_again(house: House) -> None:
+    house.start()
+    for visits in 1, 2, 3:
+        assert house.visits_at_last() == visits
+        house.postmaster().kill()
+    assert house.visits_at_last() == 4
+    house.ctrl_c()
+
+
+def test_a_postgresql_that_cannot_go_on_is_started_again_when_it_can(house: House) -> None:
+    house.start()
+    house.visits()
+    settings = house.data / "postgresql" / "postgresql.conf"
+    kept = settings.read_text()
+    settings.write_text(f"{kept}no_such_setting = 1\n")
+    house.postmaster().kill()
+    until_then(lambda: "contains errors" in (house.data / "postgresql.log").read_text())
+    settings.write_text(kept)
+    assert house.visits_at_last() == 2
+
+
+def test_ctrl_c_ends_it_all_while_postgresql_waits_to_be_started_again(house: House) -> None:
+    house.start()
+    with (house.data / "postgresql" / "postgresql.conf").open("a") as file:
+        file.write("no_such_setting = 1\n")
+    house.postmaster().kill()
+    until_then(lambda: "contains errors" in (house.data / "postgresql.log").read_text())
+    house.signal(signal.SIGINT)
+    (house.data / "postgresql" / "postmaster.pid").unlink()  # which the killed one has left
     assert_all_is_gone(house.data)
 
 
