@@ -12,6 +12,7 @@ from rest.errors import EXTRA_HEADERS, NotFound
 from rest.operation import Answer, operation
 from rest.streamed_response import answering
 from rest.values import Page
+from server.arrival import end_with_client
 from server.responses import json_answer
 from tasks.errors import X_REVISION, HistoryGone
 from tasks.resource import CHANGE_REFUSED, PAGED, TASK, TaskResource
@@ -68,6 +69,7 @@ class Events(Resource):
         task as it was right after, and `reset` where changes are missing. The id of each is a revision; sent back as Last-Event-ID, it goes
         on from there. The schema is that of an event's `data`, which is JSON; the whole of an event is a ServerSentEvent (x-itemSchema).
         """
+        end_with_client(self.request)
         last_id = self.request.headers.get("Last-Event-ID")
         since = query.since if last_id is None else event_stream.revision_of(last_id)
         watcher, expires_at = self.request.app[event_watcher.WATCHER], self.request[auth.ACCESS].expires_at

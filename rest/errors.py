@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any, ClassVar, Self
 
 import orjson
-from aiohttp import hdrs, web
+from aiohttp import web
 from aiohttp.typedefs import Handler
 from multidict import istr
 from pydantic import MISSING, BaseModel, Field
@@ -289,8 +289,6 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
     except Exception:
         log.exception("unexpected failure")
         response = _answer(request, Unexpected())
-    if hdrs.TRANSFER_ENCODING in request.headers:  # aiohttp would take such a body's trailers for headers of the next request here
-        response.force_close()
     if not response.prepared:
         add_headers(request, response)
     return response

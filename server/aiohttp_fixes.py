@@ -3,7 +3,10 @@
 from typing import Any
 
 from aiohttp import web, web_response, web_urldispatcher
+from yarl import URL
 
+MAX_PARTS = 16  # of a path: no route has more
+NOWHERE = URL("//", encoded=True)
 aiohttps_make_request = web.Application._make_request  # noqa: SLF001
 
 
@@ -25,8 +28,13 @@ async def expect(request: web.Request) -> None:
 
 
 def make_request(self: web.Application, message: Any, *rest: Any, **options: Any) -> web.Request:
-    """Make the request; one for an address whose host can't be decoded is one for its path. aiohttp would never answer it."""
-    try:
-        return aiohttps_make_request(self, message, *rest, **options)
-    except ValueError:
-        return aiohttps_make_request(self, message._replace(url=message.url.relative()), *rest, **options)
+    """Make the request; one for an address with a host is one for its path, and one for a path of very many parts is one for nothing.
+
+    aiohttp would decode the host, which may be impossible, and look for a route at each beginning of the path: both take the square of
+    their length.
+    """
+    if message.url.absolute:
+        message = message._replace(url=message.url.relative())
+    if message.url.raw_path.count("/") > MAX_PARTS:
+        message = message._replace(url=NOWHERE)
+    return aiohttps_make_request(self, message, *rest, **options)

@@ -1,4 +1,4 @@
-"""One client's connection: how its requests arrive, how slowly its answers may be taken, and its last answer."""
+"""One client's connection: how slowly its answers may be taken, and its last answer."""
 
 import asyncio
 import fcntl
@@ -6,32 +6,17 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from http import HTTPStatus
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
-from aiohttp import HttpVersion10, HttpVersion11, web, web_protocol
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
-from aiohttp.web_protocol import RequestHandler, _ErrInfo
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
-from telemetry import metrics
+from server.arrival import Arrival, last
 
-LINES_OF_A_HEAD = 8  # of the longest that there may be: so much, and one read more, is kept of a head that is still arriving
-REQUESTS_AHEAD = 2  # that are taken while another is at work; aiohttp takes 32, of up to a MiB each
 MIN_READ_BYTES = 64 * 1024  # by a client that is slow to take an answer, within a request's time
 BYTES_PER_PIECE = 64 * 1024
-TOO_LARGE = "The head of the request is too large."
-NO_HOST = "Missing 'Host' header in request."  # as the parser says it
-NO_VERSION = "This service speaks HTTP/1.1 and HTTP/1.0."
-VERSIONS = HttpVersion10, HttpVersion11  # that are spoken here; the parser lets 0.9 and 2.0 through as well
-OTHER_VERSION = HttpProcessingError(code=HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, message=NO_VERSION)
 RESET, FINISH = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)  # how a socket is closed, by SO_LINGER
-
-web_protocol.MAX_MSG_QUEUE_SIZE = REQUESTS_AHEAD
-
-NO_HTTP = metrics.Counter("http_malformed_total", "What came and was no HTTP: the parser's own 400.")
-NO_HTTP.count(amount=0)
 
 
 class ConnectionLimits(NamedTuple):
@@ -63,87 +48,30 @@ class Holder(web.Server):
         raise NotImplementedError
 
 
-class Connection(RequestHandler):
+class Connection(Arrival):
     """A client's connection."""
 
-    __slots__ = ("_ahead", "_begun", "_body", "_is_refused", "_look", "_timeout_seconds", "_wire", "kept_bytes", "slow_since")
+    __slots__ = ("_look", "_wire", "kept_bytes", "slow_since")
     _manager: "Holder | None"
     _wire: asyncio.Transport  # also when aiohttp has closed it, and it waits until the client reads the rest
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._timeout_seconds = self._manager.limits.request_timeout_seconds if self._manager else 0.0
-        self._begun = 0  # bytes of a head that is arriving
-        self._ahead = 0  # and of it before, while another request was at work
-        self._body: StreamReader = EMPTY_PAYLOAD  # of the request that came last
-        self._is_refused = False  # what is still arriving
+    def __init__(self, holder: Holder, **options: Any) -> None:
+        super().__init__(holder, timeout_seconds=holder.limits.request_timeout_seconds, **options)
         self._look: asyncio.TimerHandle | None = None  # at a client that is slow to read
         self.kept_bytes = 0  # of an answer, to be sent
         self.slow_since = 0.0
-
-    # A head that takes too long to arrive. aiohttp gives it as long as a connection may be idle.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast(asyncio.Transport, transport)
         self._wire.set_write_buffer_limits(high=0)  # of what isn't sent at once nothing goes unseen
         super().connection_made(transport)
-        self._expect_head()
 
-    def data_received(self, data: bytes) -> None:
-        if self._is_refused:
-            return
-        requests, is_of_a_head = self._request_count, self._body.is_eof()
-        arrived, most = self._begun + self._ahead + len(data), LINES_OF_A_HEAD * self.max_line_size
-        super().data_received(data)
-        if self._messages:
-            self._body = self._messages[-1][1]
-        if self._request_count != requests:
-            self._begun = self._ahead = 0
-            if arrived > most:
-                self._refuse_heads_over(most)
-        elif data and is_of_a_head and not self._close:
-            if self._waiter is None:
-                self._ahead += len(data)
-            else:
-                if not self._begun and requests:  # the first is expected since the connection was made
-                    self._expect_head()
-                self._begun += len(data)
-            if arrived > most:
-                self._refuse_head()
-
-    def _expect_head(self) -> None:
-        if self._keepalive_handle is not None:
-            self._keepalive_handle.cancel()
-        self._next_keepalive_close_time = self._loop.time() + self._timeout_seconds
-        self._keepalive_handle = self._loop.call_at(self._next_keepalive_close_time, self._process_keepalive)
-
-    def _refuse_heads_over(self, most: int) -> None:
-        came = len(self._messages)
-        while any(_head_size(message) > most for message, _ in self._messages):
-            self._messages.pop()
-        if len(self._messages) < came:
-            self._refuse_head()
-
-    def _refuse_head(self) -> None:
-        error = HttpProcessingError(code=HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message=TOO_LARGE)
-        self._messages.append((_told(error), EMPTY_PAYLOAD))
-        self._is_refused = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _handle_request(self, request: web.BaseRequest, start_time: float | None, request_handler: Any) -> Coroutine[Any, Any, Any]:
-        if request._version not in VERSIONS:  # RFC 9110, section 15.6.6
-            request_handler, request._version = self._make_error_handler(_told(OTHER_VERSION)), HttpVersion10
-        return super()._handle_request(request, start_time, request_handler)
-
-    def _make_error_handler(self, err_info: _ErrInfo) -> Any:
-        NO_HTTP.count()
-        if "Invalid HTTP version" in err_info.message:
-            err_info = _told(OTHER_VERSION)
-        return super()._make_error_handler(_ErrInfo(err_info.status, err_info.exc, _words(err_info)))
-
-    def handle_error(self, *arguments: Any, **options: Any) -> web.StreamResponse:
-        response = super().handle_error(*arguments, **options)
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        if isinstance(exc, ConnectionError) and self._wire.is_closing():
+            raise exc  # the client has gone: nobody is at fault, and nobody would hear it
+        response = super().handle_error(request, status, exc, message)
         if self._manager is not None:
             response.headers.update(self._manager.refusal.headers)
         return response
@@ -212,28 +140,9 @@ class Connection(RequestHandler):
         answer that promised otherwise. Of a body that is still arriving it would take no more.
         """
         if self._current_request is not None:
-            self._current_request._message = _last(self._current_request._message)
+            self._current_request._message = last(self._current_request._message)
         if make_request := self._request_factory:
-            self._request_factory = lambda message, *others: make_request(_last(message), *others)
-
-
-def _told(error: HttpProcessingError) -> _ErrInfo:
-    return _ErrInfo(error.code, error, error.message)
-
-
-def _words(error: _ErrInfo) -> str:
-    """Say why something is no HTTP. The parser would send back what it can't read, which may be a token or a password."""
-    if isinstance(error.exc, LineTooLong):
-        return "A line of the request's head is too long."
-    return error.message if error.message in (TOO_LARGE, NO_HOST, NO_VERSION) else "This is no HTTP that can be read."
-
-
-def _head_size(message: Any) -> int:
-    return 0 if isinstance(message, _ErrInfo) else sum(len(name) + len(value) for name, value in message.raw_headers)
-
-
-def _last(message: Any) -> Any:
-    return message._replace(should_close=True)
+            self._request_factory = lambda message, *others: make_request(last(message), *others)
 
 
 def close_by(transport: asyncio.Transport, how: bytes) -> None:

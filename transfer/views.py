@@ -86,6 +86,6 @@ class Import(Resource):
 
     def _encoding(self) -> str | None:
         try:
-            return find_encoding(self.request.charset)
+            return find_encoding(bodies.parameter(self.request, "charset"))
         except LookupError:
             raise bodies.unsupported(self.request, "A file of this charset can't be read: send it as UTF-8.", FILES) from None

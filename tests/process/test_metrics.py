@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from server import connection
+from server import arrival
 from telemetry.metrics import Family
 from tests.process.service import Service, register, running
 from tests.waiting import PATIENCE_SECONDS
@@ -122,7 +122,7 @@ def test_a_reload_and_an_end_lose_nothing_and_a_stop_leaves_nothing(service: Ser
 def test_everything_that_alerts_and_dashboard_may_name_is_there(service: Service) -> None:
     headers = register(service, "measured-bob")
     assert requests.get(f"{service.url}/task", headers=headers, timeout=10).status_code == 200
-    assert connection.NO_HTTP in Family.every
+    assert arrival.NO_HTTP in Family.every
 
     def missing() -> list[str]:
         text = f"\n{shown(service)}"

@@ -931,15 +931,6 @@ async def test_a_content_type_that_no_parser_can_read_is_415(alice: Person) -> N
     assert answer.startswith(b"HTTP/1.1 415 ")
 
 
-async def test_the_trailers_of_a_body_are_no_headers_of_the_next_request(alice: Person) -> None:
-    await alice.new_task()
-    smuggled = f"Authorization: Bearer {alice.token}"
-    first = "POST /nope HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + smuggled + "\r\n\r\n"
-    answer = await exchange(alice.client, (first + "GET /task HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").encode())
-    assert answer.startswith(b"HTTP/1.1 404 ")
-    assert b"Buy milk" not in answer
-
-
 async def test_an_address_with_a_host_that_cannot_be_decoded_is_answered(stranger: Person) -> None:
     answer = await exchange(stranger.client, b"GET http://xn--/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 ")
