@@ -15,6 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
+from server.unread import Unread
 from telemetry import metrics
 
 LINES_OF_A_HEAD = 8  # of the longest that there may be: so much, and one read more, is kept of a head that is still arriving
@@ -56,17 +57,24 @@ class Holder(web.Server):
 
     limits: ConnectionLimits
     refusal: Refusal
-    slow: "dict[Connection, None]"  # whose clients don't read, slowest first
-
-    def keep_little_unread(self, connection: "Connection") -> None:
-        """Note that a client is slow to read."""
-        raise NotImplementedError
+    unread: Unread
 
 
 class Connection(RequestHandler):
     """A client's connection."""
 
-    __slots__ = ("_ahead", "_begun", "_body", "_is_refused", "_look", "_timeout_seconds", "_wire", "kept_bytes", "slow_since")
+    __slots__ = (
+        "_ahead",
+        "_begun",
+        "_body",
+        "_is_refused",
+        "_look",
+        "_timeout_seconds",
+        "_wire",
+        "answer_bytes",
+        "kept_bytes",
+        "slow_since",
+    )
     _manager: "Holder | None"
     _wire: asyncio.Transport  # also when aiohttp has closed it, and it waits until the client reads the rest
 
@@ -78,7 +86,8 @@ class Connection(RequestHandler):
         self._body: StreamReader = EMPTY_PAYLOAD  # of the request that came last
         self._is_refused = False  # what is still arriving
         self._look: asyncio.TimerHandle | None = None  # at a client that is slow to read
-        self.kept_bytes = 0  # of an answer, to be sent
+        self.answer_bytes = 0  # of an answer that is being sent: kept until all of it is
+        self.kept_bytes = 0  # of that, still to be sent
         self.slow_since = 0.0
 
     # A head that takes too long to arrive. aiohttp gives it as long as a connection may be idle.
@@ -155,7 +164,7 @@ class Connection(RequestHandler):
         self.slow_since = self._loop.time()
         self._look_again()
         if self._manager is not None:
-            self._manager.keep_little_unread(self)
+            self._manager.unread.add(self)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -170,13 +179,22 @@ class Connection(RequestHandler):
             self._look.cancel()
             self._look = None
             if self._manager is not None:
-                self._manager.slow.pop(self, None)
+                self._manager.unread.discard(self)
 
     @property
     def unread(self) -> int:
         """How many bytes wait until the client reads them: here, and in the system's buffer, which is emptied in large steps."""
+        return self.kept_bytes + self._written
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes are kept for the client: what it has read of an answer, too, until it has read the whole."""
+        return self.answer_bytes + self._written
+
+    @property
+    def _written(self) -> int:
         number = fcntl.ioctl(self._wire.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-        return self.kept_bytes + self._wire.get_write_buffer_size() + int.from_bytes(number, sys.byteorder)
+        return self._wire.get_write_buffer_size() + int.from_bytes(number, sys.byteorder)
 
     def _look_again(self) -> None:
         self._look = self._loop.call_later(self._timeout_seconds, self._look_whether_it_reads, self.unread)
@@ -248,7 +266,7 @@ def pieces(connection: RequestHandler, body: bytes) -> Iterator[bytes]:
     """Yield what is to be written piece by piece, and let the connection know how much of it is kept meanwhile."""
     for start in range(0, len(body), BYTES_PER_PIECE):
         if isinstance(connection, Connection):
-            connection.kept_bytes = len(body) - start
+            connection.answer_bytes, connection.kept_bytes = len(body), len(body) - start
         yield body[start : start + BYTES_PER_PIECE]
     if isinstance(connection, Connection):
-        connection.kept_bytes = 0
+        connection.answer_bytes = connection.kept_bytes = 0
