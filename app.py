@@ -19,6 +19,7 @@ from postgres.housekeeping import Chore, keep_house
 from rest import cors, docs_pages, errors, openapi, operation, overload, values
 from server import aiohttp_fixes, runner
 from server.connection import ConnectionLimits
+from server.unread import Unread
 from service import SERVICE, make_service
 from settings import Settings
 from telemetry import logs, metrics
@@ -122,7 +123,8 @@ def connection_limits(given: Settings) -> ConnectionLimits:
 async def create_app(given: Settings | None = None) -> web.Application:
     """Make an application with these settings, or with the environment's; gunicorn calls this in each worker."""
     given = given or settings.load()
-    service = make_service(given)
+    unread = Unread()
+    service = make_service(given, unread)
     under_way = overload.UnderWay(given.max_requests_at_once, given.request_timeout_seconds, ALWAYS)
     app = web.Application(middlewares=middlewares(given, under_way), client_max_size=given.max_body_bytes)
     app.add_routes(PUBLIC + PRIVATE)
@@ -133,6 +135,7 @@ async def create_app(given: Settings | None = None) -> web.Application:
     app[operation.CONTEXT] = AccountLimits(given.password_min_length, given.token_lifetime_max_seconds, given.registration == "invited")
     app[runner.LIMITS] = connection_limits(given)
     app[runner.REFUSAL] = overload.refusal()
+    app[runner.UNREAD] = unread
     app[errors.PUBLIC_PATH] = given.public_path
     app[docs_pages.DOCUMENT] = document(given.public_url)
     if given.metrics_token:

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from postgres.database import Database, DatabaseConfiguration
+from postgres.database import MAX_HEAVY_AT_ONCE, Database, DatabaseConfiguration
+from rest.turns import Turns
+from server.unread import Unread
 from settings import Settings
 
 
@@ -36,6 +38,6 @@ def database_configuration(settings: Settings) -> DatabaseConfiguration:
     )
 
 
-def make_service(settings: Settings) -> Service:
-    """Make the service of these settings. Its database is to be used while `database.running()`."""
-    return Service(settings, Database(database_configuration(settings)))
+def make_service(settings: Settings, unread: Unread) -> Service:
+    """Make the service of these settings. Its database is to be used while `database.running()`; what it makes waits for room."""
+    return Service(settings, Database(database_configuration(settings), Turns(MAX_HEAVY_AT_ONCE, unread.make_room)))

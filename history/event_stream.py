@@ -1,7 +1,6 @@
 """One open stream of events: how far it has come, what waits to be sent, and when it is over."""
 
 import asyncio
-import logging
 import re
 import time
 from collections import deque
@@ -14,13 +13,13 @@ from models import Caller
 from postgres.arrays import array
 from postgres.database import Database
 from postgres.queries import Query, q
-
-log = logging.getLogger(__name__)
+from rest.turns import Turns
 
 SECONDS_BETWEEN_COMMENTS = 15  # for proxies, which cut what is silent, and to find out who isn't there any more
 SECONDS_OF_PATIENCE = 13  # with a client that takes or acknowledges nothing: one that dies just after a comment is gone within 30
-MAX_OF_ONE_USER, MAX_OF_ALL = 50, 500  # changes that one question brings
-MAX_WAITING = 4 * 1024 * 1024  # characters, for a client that reads slowly; what one question brings fits
+MAX_OF_ONE_USER, MAX_OF_ALL = 50, 200  # changes that one question brings, of up to 60 KiB each
+MAX_CATCHING_UP = 2  # streams of a worker that ask at once what they lack
+MAX_WAITING_BYTES = 8 * 1024 * 1024  # in all streams of a worker; what one question of one stream brings fits
 NO_REVISION = -1  # what an id names that is none of ours
 
 
@@ -29,7 +28,12 @@ class Event(NamedTuple):
 
     kind: str
     id: int  # the revision up to which the client then has everything
-    data: str
+    data: bytes
+
+    @property
+    def text(self) -> bytes:
+        """It, as it is sent. JSON has no line ends."""
+        return b"id: %d\nevent: %b\ndata: %b\n\n" % (self.id, self.kind.encode(), self.data)
 
 
 class News(NamedTuple):
@@ -38,7 +42,7 @@ class News(NamedTuple):
     n: int  # whose it is: the number of the one who asked, from 1
     user_revision: int | None  # None: the account is gone, or the token's generation past
     revision: int | None  # None: the changes can't be had
-    body: str | None  # None: there are more than were to be reached
+    body: bytes | None  # None: there are more than were to be reached
 
 
 _AFTER = Query(
@@ -47,6 +51,7 @@ _AFTER = Query(
     {"user_ids": "bigint[]", "generations": "bigint[]", "since": "bigint[]", "reach": "bigint"},
     read=True,
     alone=True,
+    undecoded=True,
 )
 
 
@@ -65,18 +70,43 @@ def revision_of(event_id: str) -> int:
     return int(event_id) if re.fullmatch("[0-9]{1,19}", event_id) else NO_REVISION
 
 
+class Waiting:
+    """What waits to be sent, in all streams of a worker: not more than so much. What is left out is fetched again when its time comes."""
+
+    def __init__(self) -> None:
+        self.turns = Turns(MAX_CATCHING_UP)
+        self._streams: dict[Stream, None] = {}  # in which something waits, for longest first
+        self._bytes = 0
+
+    def add(self, stream: "Stream", length: int) -> None:
+        """Note that so much more waits in a stream, or less, and that then nothing does."""
+        self._bytes += length
+        if stream.waiting_bytes:
+            self._streams[stream] = None
+        else:
+            self._streams.pop(stream, None)
+
+    def keep_little(self) -> None:
+        """Let those whose clients read slowest give way while it is too much."""
+        for stream in list(self._streams):
+            if self._bytes <= MAX_WAITING_BYTES:
+                break
+            stream.give_way()
+
+
 class Stream:
     """An open stream. Iterate over it for its events."""
 
-    def __init__(self, database: Database, caller: Caller, expires_at: int, transport: asyncio.Transport) -> None:
-        self._database, self.caller = database, caller
+    def __init__(self, database: Database, waiting: Waiting, caller: Caller, expires_at: int, transport: asyncio.Transport) -> None:
+        self._database, self._waiting_in_all, self.caller = database, waiting, caller
         self.revision = NO_REVISION  # of the last event that it took
+        self._sent = NO_REVISION  # of the last one that didn't wait any more
         self.user_revision = NO_REVISION  # when it began
         self.is_live = False  # it has caught up, and is told what happens
         self._is_over = False
         self._expires_at, self._transport = expires_at, transport
         self._waiting: deque[Event] = deque()
-        self._length = 0  # of what waits
+        self.waiting_bytes = 0
         self._news = asyncio.Event()
 
     def begin(self, since: int | None, kept_from: int, user_revision: int) -> None:
@@ -91,24 +121,34 @@ class Stream:
         """Yield what was missed, at the client's pace, then what happens, until the stream is over."""
         while not self._is_over:
             if self._waiting:
-                event = self._waiting.popleft()
-                self._length -= len(event.data)
-                yield event
+                yield self._next()
             elif self.is_live:
                 self._news.clear()
                 await self._news.wait()
             else:
                 await self._catch_up()
 
+    def _next(self) -> Event:
+        event = self._waiting.popleft()
+        self._sent = event.id
+        self._note(-len(event.data))
+        return event
+
     async def _catch_up(self) -> None:
         since, present = self.revision, self.revision
-        for news in await ask(self._database, {self.caller: since}):
+        async with self._waiting_in_all.turns.of(self.caller.user_id):
+            found = [] if self._is_over else await ask(self._database, {self.caller: since})
+        for news in found:
             self.take(since, news)
             present = news.user_revision or present
-        self.is_live = self.revision == present
+        self.is_live = self.revision == present and not self._is_over
+        self._waiting_in_all.keep_little()
 
     def take(self, since: int, news: News) -> None:
-        """Take what comes after the revision `since`, if this stream has all that comes before it, and not itself."""
+        """Take what comes after the revision `since`, if this stream has all that comes before it, and not itself.
+
+        Once all that came at the same time has been taken, little is to be kept.
+        """
         if news.user_revision is None:
             self.end()
         elif news.revision is None:
@@ -124,11 +164,25 @@ class Stream:
     def _put(self, event: Event) -> None:
         self.revision = event.id
         self._waiting.append(event)
-        self._length += len(event.data)
+        self._note(len(event.data))
         self._news.set()
-        if self._length > MAX_WAITING:
-            log.info("a stream was dropped: its client reads too slowly")
-            self.end()
+
+    def _note(self, length: int) -> None:
+        self.waiting_bytes += length
+        self._waiting_in_all.add(self, length)
+
+    def give_way(self) -> None:
+        """Keep no changes: when the client has read what it is being sent, the stream catches up from there, and nothing is lost."""
+        while self._waiting and self._waiting[-1].kind == "task":
+            self._note(-len(self._waiting.pop().data))
+        self.revision = self._waiting[-1].id if self._waiting else self._sent
+        self.is_live = False
+        self._news.set()
+
+    def forget(self) -> None:
+        """Keep nothing: it isn't sent any more."""
+        self._waiting.clear()
+        self._note(-self.waiting_bytes)
 
     def end_if_due(self) -> None:
         """End it where its token has ended, or its client has gone."""
@@ -138,6 +192,7 @@ class Stream:
     def end(self) -> None:
         """Let it be over: what waits isn't sent any more, and nobody waits for a client that doesn't read."""
         self._is_over, self.is_live = True, False
+        self.forget()
         self._news.set()
         if self._transport.get_write_buffer_size():  # the system's buffer is full, too
             self._transport.abort()
@@ -147,5 +202,5 @@ def _reset(user_revision: int) -> Event:
     return Event("reset", user_revision, _state(user_revision))
 
 
-def _state(user_revision: int) -> str:
-    return f'{{"revision":{user_revision}}}'
+def _state(user_revision: int) -> bytes:
+    return b'{"revision":%d}' % user_revision

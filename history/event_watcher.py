@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from contextvars import Context
@@ -11,7 +12,7 @@ from aiohttp import web
 from peewee import fn
 
 from history import event_stream
-from history.event_stream import Stream
+from history.event_stream import Stream, Waiting
 from models import CALLER_TYPES, Caller
 from postgres.arrays import array
 from postgres.database import Database
@@ -28,6 +29,7 @@ SECONDS_BETWEEN_QUESTIONS = 0.25  # about what other workers and hosts have chan
 SECONDS_AFTER_TROUBLE = 1
 SECONDS_OF_A_PLACE = 45  # it stays taken for so long when its worker crashes
 SECONDS_BETWEEN_HOLDS = 15
+SYSTEMS_BYTES = 32 * 1024  # that wait for a client to read, before ours do: there may be many streams, and of each little comes
 
 OPEN_STREAMS = metrics.Gauge("event_streams", "Streams of events that are open.")
 
@@ -78,6 +80,7 @@ class Watcher:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._streams: dict[int, dict[Stream, Place]] = {}  # by user; and the place that each holds
+        self._waiting = Waiting()
         self._changed: set[int] = set()  # users of whom there may be news
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -95,7 +98,8 @@ class Watcher:
         taken = await self._take_place(caller)
         if taken.refused:
             raise TooManyStreams() if taken.refused == "too_many" else InvalidToken()
-        stream, place = Stream(self._database, caller, expires_at, transport), Place(taken.number, taken.holder)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SYSTEMS_BYTES)
+        stream, place = Stream(self._database, self._waiting, caller, expires_at, transport), Place(taken.number, taken.holder)
         stream.begin(since, taken.kept_from, taken.user_revision)
         self._add(stream, place)
         try:
@@ -114,6 +118,7 @@ class Watcher:
             self._task = asyncio.create_task(self._watch(), context=Context())  # it is nobody's request
 
     def _remove(self, stream: Stream) -> None:
+        stream.forget()
         of_user = self._streams[stream.caller.user_id]
         del of_user[stream]
         if not of_user:
@@ -185,6 +190,7 @@ class Watcher:
             for stream in self._of([caller.user_id]):
                 if stream.caller == caller and (stream.is_live or news.user_revision is None):
                     stream.take(since[caller], news)
+        self._waiting.keep_little()
         for caller, has_more in more.items():
             if has_more:
                 self.hear(caller.user_id)

@@ -1,5 +1,7 @@
 """HTTP for the past: what was, bringing it back, and following what happens."""
 
+import asyncio
+
 from aiohttp import hdrs, web
 from aiohttp_sse import EventSourceResponse
 
@@ -86,7 +88,8 @@ class Events(Resource):
                 return web.Response(headers=response.headers)
             async with answering(self.request, response), response:
                 async for event in stream:
-                    await response.send(event.data, id=str(event.id), event=event.kind)
+                    async with asyncio.timeout(event_stream.SECONDS_OF_PATIENCE):
+                        await response.write(event.text)
         return response
 
 

@@ -8,6 +8,7 @@ from postgres.errors import was_refused
 from postgres.heavy_lane import HeavyLane
 from postgres.lock_queues import NOBODYS, LockQueues, Pending
 from postgres.queries import Query, Row, Statement
+from rest.turns import Turns
 from telemetry import metrics
 
 SECONDS_OF_PATIENCE = 0.05  # with a slow statement, or with those that come, before those that wait for its end go without it
@@ -31,7 +32,7 @@ class Environment(NamedTuple):
     run: Run
     max_size: int
     lock_timeout_seconds: float
-    heavy_turns: asyncio.Semaphore
+    heavy_turns: Turns
     listeners: Collection[Callable[[Any], None]]  # called, after each statement that is no read, with whose data it was for
 
 
@@ -47,14 +48,14 @@ class Batches(Generic[Row]):
         self._queue: list[Pending] = []
         self._start: asyncio.Handle | None = None  # of the next batch
         self._under_way: set[asyncio.Task[None]] = set()
-        self._lock_queues = LockQueues(self._run_when_possible, self._join, environment.lock_timeout_seconds)
-        self._heavy_lane = HeavyLane(self._run_when_possible, environment.heavy_turns)
+        self._lock_queues = LockQueues(self.ask_alone, self._join, environment.lock_timeout_seconds)
+        self._heavy_lane = HeavyLane(self.ask_alone, environment.heavy_turns)
 
     async def ask(self, arguments: Sequence[Any]) -> list[Row]:
         """Run the query for one request and return its rows."""
         owner = arguments[0]
         rows: list[Row]
-        if owner in self._heavy_lane.owners:
+        if owner in self._heavy_lane.owners or (self._query.is_heavy and self._query.goes_alone):
             rows = await self._heavy_lane.ask(arguments)
         elif self._goes_alone:
             rows = await self._run_one(arguments, wait=not self._query.is_heavy)
@@ -65,11 +66,15 @@ class Batches(Generic[Row]):
             else:
                 self._join(pending)
             rows = await pending.answer
-        if self._query.is_heavy and self._query.is_too_heavy(rows):
+        if self._query.is_heavy and not self._query.goes_alone and self._query.is_too_heavy(rows):
             rows = await self._heavy_lane.ask(arguments)
         for listener in self._listeners:
             listener(owner)
         return rows
+
+    async def ask_alone(self, arguments: Sequence[Any]) -> list[Row]:
+        """Run the query for one request by itself, whatever it waits for and however long its answer is."""
+        return await self._run_one(arguments, wait=True)
 
     @property
     def is_idle(self) -> bool:
@@ -149,9 +154,6 @@ class Batches(Generic[Row]):
             else:
                 again.append(pending)
         self._queue[:0] = again
-
-    async def _run_when_possible(self, arguments: Sequence[Any]) -> list[Row]:
-        return await self._run_one(arguments, wait=True)
 
     async def _run_one(self, arguments: Sequence[Any], *, wait: bool) -> list[Row]:
         SIZES.observe(1, self._label)

@@ -21,6 +21,7 @@ from postgres.pool import Pool
 from postgres.queries import AsyncPostgresql, Query, Row, Statement
 from rest import overload
 from rest.errors import Unavailable
+from rest.turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -71,13 +72,13 @@ class Database(AsyncPostgresql):
     pool_backend_cls = Pool
     is_usable = False  # until the schema has been seen to
 
-    def __init__(self, configuration: DatabaseConfiguration) -> None:
+    def __init__(self, configuration: DatabaseConfiguration, heavy_turns: Turns | None = None) -> None:
         self.configuration = configuration
         super().__init__(
             configuration.name, **configuration.parameters, options=_options(configuration), pool_params=_pool_params(configuration)
         )
         self.listeners: set[Callable[[Any], None]] = set()  # called, after each query that is no read, with whose data it was for
-        self.heavy_turns = asyncio.Semaphore(MAX_HEAVY_AT_ONCE)
+        self.heavy_turns = heavy_turns or Turns(MAX_HEAVY_AT_ONCE)
         self._environment = Environment(
             self.run, configuration.batch_size, configuration.lock_timeout_seconds, self.heavy_turns, self.listeners
         )
@@ -107,6 +108,11 @@ class Database(AsyncPostgresql):
         """Ask for one request and return the rows: together with the requests that ask the same at the same time."""
         batches = self._batches.get(query)
         return (batches or self._begin(query)).ask(arguments)
+
+    def ask_in_turn(self, query: Query[Row], *arguments: Any) -> Coroutine[Any, Any, list[Row]]:
+        """Do what `ask` does for whoever has one of the heavy turns: by itself, and however long the answer is."""
+        batches = self._batches.get(query)
+        return (batches or self._begin(query)).ask_alone(arguments)
 
     def _begin(self, query: Query[Row]) -> Batches[Row]:
         if len(self._batches) >= MAX_QUERIES:

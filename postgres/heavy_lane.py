@@ -1,10 +1,10 @@
 """The lane of answers that are too long to travel with others: each is made alone, and only a few at once."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from postgres.queries import MAX_SHARED_BYTES
+from rest.turns import Turns
 
 MAX_REMEMBERED = 1000
 
@@ -12,14 +12,14 @@ MAX_REMEMBERED = 1000
 class HeavyLane:
     """Takes the requests of one query whose answers are long, and remembers whose they lately were: those aren't asked in vain."""
 
-    def __init__(self, run: Callable[[Sequence[Any]], Awaitable[list[Any]]], turns: asyncio.Semaphore) -> None:
+    def __init__(self, run: Callable[[Sequence[Any]], Awaitable[list[Any]]], turns: Turns) -> None:
         """Run one request after another with `run`, as many at once as there are `turns`, which all queries share."""
         self._run, self._turns = run, turns
         self.owners: dict[Any, None] = {}
 
     async def ask(self, arguments: Sequence[Any]) -> list[Any]:
         """Run a request when its turn comes."""
-        async with self._turns:
+        async with self._turns.of(arguments[0]):
             rows = await self._run(arguments)
         self.owners.pop(arguments[0], None)
         if sum(len(value) for row in rows for value in row if isinstance(value, bytes)) > MAX_SHARED_BYTES:

@@ -9,6 +9,7 @@ from postgres.queries import MAX_SHARED_BYTES, q
 After = Literal["the start", "a key", "a null key"]  # where a page begins; with no key but the tie it counts as null
 
 BYTES_PER_PAGE = 4 * 1024 * 1024  # a page closes where its text would grow longer
+BYTES_TO_CONVERT = 1024 * 1024  # and one that is to be another text: while it is made, it takes up to ten times as much
 
 
 class Key(NamedTuple):
@@ -64,7 +65,7 @@ def values(most: int, place: list[Any] | None) -> list[Any]:
     return [most, *(value for value in place or () if value is not None)]
 
 
-def page_of(entries: Select, order: Order, after: After, short: bool) -> Select:
+def page_of(entries: Select, order: Order, after: After, short: bool, *, to_convert: bool = False) -> Select:
     """Return the page of `entries` (a `body` each) that begins after the place.
 
     Its columns: the `last` place (JSON; NULL where nothing follows); how many bytes at the end of json are `spare`, being of the entry that
@@ -75,7 +76,8 @@ def page_of(entries: Select, order: Order, after: After, short: bool) -> Select:
         entries = entries.where(order.after(after == "a null key"))
     key = order.key.value if order.key else SQL("NULL")
     entries = entries.select_extend(key.alias("key"), order.tie.alias("tie")).order_by(*order.terms()).limit(SQL("q.most + 1"))
-    page = (_short_page if short else _long_page)(entries.alias("entry"))
+    entry = entries.alias("entry")
+    page = _short_page(entry) if short else _long_page(entry, BYTES_TO_CONVERT if to_convert else BYTES_PER_PAGE)
     json = fn.coalesce(page.json, "")
     may_travel = q.wait | (fn.octet_length(json) <= MAX_SHARED_BYTES)
     columns = [page.last.alias("last"), page.spare.alias("spare"), Case(None, [(may_travel, json)]).alias("json")]
@@ -96,10 +98,10 @@ def _short_page(entry: Any) -> _Page:
     return _Page(entry, last, fn.coalesce(spare, 0), fn.string_agg(entry.c.body, ","))
 
 
-def _long_page(entry: Any) -> _Page:
+def _long_page(entry: Any, room: int) -> _Page:
     number = fn.row_number().over()
     length = fn.sum(fn.octet_length(entry.c.body)).over(start=Window.preceding())
-    fits = (number == 1) | ((number <= q.most) & (length <= BYTES_PER_PAGE))
+    fits = (number == 1) | ((number <= q.most) & (length <= room))
     row = Select([entry], [entry.c.body, entry.c.key, entry.c.tie, fits.alias("fits")]).alias("row")
     place = _item(_place(row.c.key, row.c.tie), "count(*) FILTER (WHERE fits)")
     last = Case(None, [(fn.bool_or(~row.c.fits), place)])

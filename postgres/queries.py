@@ -62,8 +62,9 @@ class Query(Generic[Row]):
     without being asked for: whether the query may wait for a row's lock. Together with others it may not: a change whose row has `refused`
     says BUSY there. A `read` is tried again where a connection broke. What takes long goes `alone`, always.
 
-    A `heavy` query's answer may be too long to travel with others. Where it may not `wait`, its `json` is then None. Its texts come as
-    bytes. `name` is for those who measure; a function has one.
+    A `heavy` query's answer may be too long to travel with others. Where it may not `wait`, its `json` is then None. One that is `alone`,
+    too, always takes a heavy turn. Its texts, and those of one that is `undecoded`, come as bytes. `name` is for those who measure; a
+    function has one.
     """
 
     def __init__(
@@ -75,12 +76,13 @@ class Query(Generic[Row]):
         read: bool = False,
         alone: bool = False,
         heavy: bool = False,
+        undecoded: bool = False,
         name: str | None = None,
     ) -> None:
         if isinstance(query, Function):
             name, query = query.name, Select([query], [SQL("*")])
         self.name, self.types = name or "select", types
-        self.is_read, self.goes_alone, self.is_heavy = read, alone, heavy
+        self.is_read, self.goes_alone, self.is_heavy, self.is_undecoded = read, alone, heavy, heavy or undecoded
         self.row, fields = row, cast("Any", row)._fields
         self.make_row = cast("Any", row)._make
         self.may_be_busy = "refused" in fields
@@ -97,14 +99,14 @@ class Query(Generic[Row]):
             f"SELECT f.* FROM (SELECT {values}, %s::boolean AS wait) q CROSS JOIN LATERAL ({text}) f",  # noqa: S608 - all of it is ours
             len(self.types) + 1,
             constants,
-            undecoded=self.is_heavy,
+            undecoded=self.is_undecoded,
         )
         many = Statement(  # OFFSET 0: what is asked is looked up for each, never joined by reading the table
             f"SELECT q.n::int, f.* FROM (SELECT {columns}, false AS wait, n FROM unnest({self._arrays()}) WITH ORDINALITY r"  # noqa: S608
             f" ({', '.join(self.types)}, n) ORDER BY {owner}, n) q CROSS JOIN LATERAL ({text} OFFSET 0) f",
             len(self.types),
             constants,
-            undecoded=self.is_heavy,
+            undecoded=self.is_undecoded,
         )
         return one, many
 

@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from server.arrival import Arrival, last
+from server.unread import Unread
 
 MIN_READ_BYTES = 64 * 1024  # by a client that is slow to take an answer, within a request's time
 BYTES_PER_PIECE = 64 * 1024
@@ -41,24 +42,21 @@ class Holder(web.Server):
 
     limits: ConnectionLimits
     refusal: Refusal
-    slow: "dict[Connection, None]"  # whose clients don't read, slowest first
-
-    def keep_little_unread(self, connection: "Connection") -> None:
-        """Note that a client is slow to read."""
-        raise NotImplementedError
+    unread: Unread
 
 
 class Connection(Arrival):
     """A client's connection."""
 
-    __slots__ = ("_look", "_wire", "kept_bytes", "slow_since")
+    __slots__ = ("_look", "_wire", "answer_bytes", "kept_bytes", "slow_since")
     _manager: "Holder | None"
     _wire: asyncio.Transport  # also when aiohttp has closed it, and it waits until the client reads the rest
 
     def __init__(self, holder: Holder, **options: Any) -> None:
         super().__init__(holder, timeout_seconds=holder.limits.request_timeout_seconds, **options)
         self._look: asyncio.TimerHandle | None = None  # at a client that is slow to read
-        self.kept_bytes = 0  # of an answer, to be sent
+        self.answer_bytes = 0  # of an answer that is being sent: kept until all of it is
+        self.kept_bytes = 0  # of that, still to be sent
         self.slow_since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -83,7 +81,7 @@ class Connection(Arrival):
         self.slow_since = self._loop.time()
         self._look_again()
         if self._manager is not None:
-            self._manager.keep_little_unread(self)
+            self._manager.unread.add(self)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -98,13 +96,22 @@ class Connection(Arrival):
             self._look.cancel()
             self._look = None
             if self._manager is not None:
-                self._manager.slow.pop(self, None)
+                self._manager.unread.discard(self)
 
     @property
     def unread(self) -> int:
         """How many bytes wait until the client reads them: here, and in the system's buffer, which is emptied in large steps."""
+        return self.kept_bytes + self._written
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes are kept for the client: what it has read of an answer, too, until it has read the whole."""
+        return self.answer_bytes + self._written
+
+    @property
+    def _written(self) -> int:
         number = fcntl.ioctl(self._wire.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-        return self.kept_bytes + self._wire.get_write_buffer_size() + int.from_bytes(number, sys.byteorder)
+        return self._wire.get_write_buffer_size() + int.from_bytes(number, sys.byteorder)
 
     def _look_again(self) -> None:
         self._look = self._loop.call_later(self._timeout_seconds, self._look_whether_it_reads, self.unread)
@@ -157,7 +164,7 @@ def pieces(connection: RequestHandler, body: bytes) -> Iterator[bytes]:
     """Yield what is to be written piece by piece, and let the connection know how much of it is kept meanwhile."""
     for start in range(0, len(body), BYTES_PER_PIECE):
         if isinstance(connection, Connection):
-            connection.kept_bytes = len(body) - start
+            connection.answer_bytes, connection.kept_bytes = len(body), len(body) - start
         yield body[start : start + BYTES_PER_PIECE]
     if isinstance(connection, Connection):
-        connection.kept_bytes = 0
+        connection.answer_bytes = connection.kept_bytes = 0

@@ -1,4 +1,4 @@
-"""All connections of a worker: not too many, and little that is kept for those who don't read."""
+"""All connections of a worker: not too many."""
 
 import asyncio
 from contextlib import ExitStack
@@ -7,10 +7,9 @@ from typing import Any
 from aiohttp.web_protocol import RequestHandler
 
 from server.connection import Connection, ConnectionLimits, Holder, Refusal
+from server.unread import Unread
 from telemetry import metrics
 
-MAX_UNREAD_BYTES = 48 * 1024 * 1024  # of all answers together; then whoever has been slow for longest goes
-SECONDS_TO_BE_SLOW = 2  # before that, unless it is twice as much
 SECONDS_BETWEEN_LOOKS = 0.02  # whether all connections have ended
 
 CONNECTIONS = metrics.Gauge("http_connections", "Connections of clients.")
@@ -20,10 +19,9 @@ MAX_CONNECTIONS = metrics.Gauge("http_connections_max", "Connections of clients 
 class Server(Holder):
     """What holds the connections of a worker."""
 
-    def __init__(self, *arguments: Any, limits: ConnectionLimits, refusal: Refusal, **options: Any) -> None:
+    def __init__(self, *arguments: Any, limits: ConnectionLimits, refusal: Refusal, unread: Unread, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.limits, self.refusal = limits, refusal
-        self.slow = {}
+        self.limits, self.refusal, self.unread = limits, refusal, unread
         self._is_retiring = False
         self._measuring = ExitStack()
         self._measuring.enter_context(CONNECTIONS.measuring(lambda: len(self._connections)))
@@ -45,17 +43,6 @@ class Server(Holder):
                 transport.close()
         if self._is_retiring and isinstance(handler, Connection):
             handler.retire()
-
-    def keep_little_unread(self, connection: Connection) -> None:
-        """Note that a client is slow to read, and give up those who have been for longest while too much is kept for all of them."""
-        self.slow[connection] = None
-        unread = sum(each.unread for each in self.slow)
-        for each in list(self.slow):
-            is_slow = each.slow_since <= self._loop.time() - SECONDS_TO_BE_SLOW
-            if unread <= (1 if is_slow else 2) * MAX_UNREAD_BYTES:
-                break
-            unread -= each.unread
-            each.abort()
 
     def retire(self) -> None:
         """Let every connection, also those that are still to come, end with its next answer."""

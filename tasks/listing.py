@@ -93,7 +93,7 @@ class Listing(ABC):
 
 
 class TaskListing(Listing):
-    """The tasks that match a query, each with the UID that came with it if that is asked for.
+    """The tasks that match a query, each with the UID that came with it if that is asked for, by whoever has a heavy turn.
 
     Its cursors are those of the listing that it is `part_of`, if that is another one in the same order.
     """
@@ -104,7 +104,7 @@ class TaskListing(Listing):
         self, service: Service, caller: Caller, query: TaskQuery, *, part_of: TaskQuery | None = None, with_uid: bool = False
     ) -> None:
         super().__init__(service, caller, query)
-        self._with_uid = with_uid
+        self._with_uid, self._ask = with_uid, service.database.ask_in_turn if with_uid else service.database.ask
         self._whole = part_of or query
 
     @property
@@ -126,7 +126,7 @@ class TaskListing(Listing):
         order = query.sort.removeprefix("-"), query.sort.startswith("-")
         asked = queries.task_page(query.source, tuple(values), *order, pages.after(place), short=self.is_short, with_uid=self._with_uid)
         as_of = () if query.revision is None else (query.revision,)
-        rows = await self.service.database.ask(asked, *self.caller, *as_of, *pages.values(query.limit, place), *values.values())
+        rows = await self._ask(asked, *self.caller, *as_of, *pages.values(query.limit, place), *values.values())
         return self.make_page(rows)
 
     async def _page_of_changes(self, began: int | None, after: int) -> Listed:

@@ -27,17 +27,17 @@ NEVER_CLOSED = "has a quotation mark that is never closed"
 
 def head(separator: str = ",") -> bytes:
     """Return the first line, which names the columns."""
-    return BOM + _csv([COLUMNS], separator)  # or spreadsheets would take it for another encoding
+    return BOM + _csv(COLUMNS, separator)  # or spreadsheets would take it for another encoding
 
 
-def rows(tasks: Iterable[dict[str, Any]], separator: str = ",") -> bytes:
-    """Return the lines of tasks: each as it is shown, and its `uid`."""
-    return _csv(([_cell(task[column]) for column in COLUMNS] for task in tasks), separator)
+def row(task: dict[str, Any], separator: str = ",") -> bytes:
+    """Return the line of a task: as it is shown, and its `uid`."""
+    return _csv((_cell(task[column]) for column in COLUMNS), separator)
 
 
-def _csv(table: Iterable[Iterable[str]], separator: str) -> bytes:
+def _csv(cells: Iterable[str], separator: str) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text, delimiter=separator).writerows(table)
+    csv.writer(text, delimiter=separator).writerow(cells)
     return text.getvalue().encode()
 
 

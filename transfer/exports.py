@@ -1,7 +1,8 @@
 """Tasks on their way out: listings in other forms, and the whole account."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,9 +21,11 @@ from tasks.queries import State
 from tasks.schemas import EXAMPLE_TASK, TaskQuery
 from transfer import csv_format, ics_format, json_format
 
+SECONDS_AT_A_TIME = 0.002  # of converting, then whoever else is at work comes
+
 
 class Form(NamedTuple):
-    """Another form of a listing than JSON: how it begins, what it says of some tasks, each with its `uid`, and how it ends.
+    """Another form of a listing than JSON: how it begins, what it says of a task, with its `uid`, and how it ends.
 
     A version in which it says the same otherwise gives it the next number for its `look`.
     """
@@ -31,15 +34,15 @@ class Form(NamedTuple):
     look: int
     file_name: str
     head: bytes
-    tasks: Callable[[Iterable[dict[str, Any]]], bytes]
+    task: Callable[[dict[str, Any]], bytes]
     end: bytes
 
 
 def _sheet(separator: str) -> Form:
-    return Form("text/csv", 2, "tasks.csv", csv_format.head(separator), partial(csv_format.rows, separator=separator), b"")
+    return Form("text/csv", 2, "tasks.csv", csv_format.head(separator), partial(csv_format.row, separator=separator), b"")
 
 
-FORMS = {"csv": _sheet(","), "ics": Form("text/calendar", 1, "tasks.ics", ics_format.HEAD, ics_format.todos, ics_format.END)}
+FORMS = {"csv": _sheet(","), "ics": Form("text/calendar", 1, "tasks.ics", ics_format.HEAD, ics_format.todo, ics_format.END)}
 _BY_MEDIA_TYPE = {form.media_type: form for form in FORMS.values()}
 _OFFERED = (JSON, *_BY_MEDIA_TYPE)
 
@@ -61,46 +64,57 @@ def form_of(query: TaskQuery, preferred: Callable[[tuple[str, ...]], str]) -> Fo
 async def list_in_form(asked: TaskListing, form: Form, *, whole: bool) -> tuple[Listed, AsyncGenerator[bytes]]:
     """Return what is known of a listing's first page, and the body that has it in another form.
 
-    The `whole` listing is as of that page's revision. Of the JSON, which may be some MiB, nothing is kept while a client reads.
+    The `whole` listing is as of that page's revision. While a client reads a part, nothing else is kept.
     """
     uid = await get_uid(asked.service, asked.caller)
-    first = await _page_of(asked, asked.query)
-    return _empty(first), _write_form(asked, form, uid, first, whole)
+    first = await _page_of(asked, asked.query, form, uid)
+    return first._replace(json=b""), _write_form(asked, form, uid, [first], whole)
 
 
-def _empty(page: Listed) -> Listed:
-    return page._replace(json=b"")
-
-
-async def _write_form(asked: TaskListing, form: Form, uid: str, page: Listed, whole: bool) -> AsyncGenerator[bytes]:
-    query, begun = asked.query, page.state
+async def _write_form(asked: TaskListing, form: Form, uid: str, made: list[Listed], whole: bool) -> AsyncGenerator[bytes]:
+    query, begun = asked.query, made[0].state
     yield form.head
-    while True:
-        writing = asyncio.to_thread(_write, form, page.json, uid)  # a page takes up to 0.2 s
-        page = _empty(page)
-        yield await writing
-        if not whole or page.cursor is None:
+    while made:
+        cursor = made[0].cursor
+        yield made.pop().json
+        if not whole or cursor is None:
             break
-        query = query.model_copy(update={"cursor": page.cursor})
-        page = await _page_of(asked, query)
-        if query.revision is None and _has_moved_on(page.state, begun):
+        query = query.model_copy(update={"cursor": cursor})
+        made.append(await _page_of(asked, query, form, uid))
+        if query.revision is None and _has_moved_on(made[0].state, begun):
             if query.deleted:
                 raise Conflict("What is in the trash has changed meanwhile.")
             query = query.model_copy(update={"revision": begun.user_revision})
-            page = await _page_of(asked, query)
+            made.clear()
+            made.append(await _page_of(asked, query, form, uid))
     yield form.end
 
 
-async def _page_of(whole: TaskListing, query: TaskQuery) -> Listed:
-    return await TaskListing(whole.service, whole.caller, query, part_of=whole.query, with_uid=True).page()
+async def _page_of(whole: TaskListing, query: TaskQuery, form: Form, uid: str) -> Listed:
+    """Return a page in another form. One turn does for both, so that no pages wait to be converted."""
+    asked = TaskListing(whole.service, whole.caller, query, part_of=whole.query, with_uid=True)
+    async with whole.service.database.heavy_turns.of(whole.caller.user_id):
+        page = await asked.page()
+        return page._replace(json=await _convert(form, page.json, uid))
 
 
 def _has_moved_on(state: State, begun: State) -> bool:
     return (state.user_revision, state.purged) != (begun.user_revision, begun.purged)
 
 
-def _write(form: Form, json: bytes, uid: str) -> bytes:
-    return form.tasks({"uid": f"{task['id']}-{uid}"} | task for task in orjson.loads(b"[%b]" % json))
+async def _convert(form: Form, json: bytes, uid: str) -> bytes:
+    """Say in a form what JSON says of some tasks. A page may take 0.1 s: the others have their time in between."""
+    written, pause_at = [], time.monotonic() + SECONDS_AT_A_TIME
+    for task in orjson.loads(b"[%b]" % json):
+        written.append(_write(form, task, uid))
+        if time.monotonic() >= pause_at:
+            await asyncio.sleep(0)
+            pause_at = time.monotonic() + SECONDS_AT_A_TIME
+    return b"".join(written)
+
+
+def _write(form: Form, task: dict[str, Any], uid: str) -> bytes:
+    return form.task({"uid": f"{task['id']}-{uid}"} | task)
 
 
 class Account(NamedTuple):
@@ -115,7 +129,7 @@ class _TasksPart(NamedTuple):
     purged: int
     kept_from: int
     revision: int
-    lines: str | None
+    json: bytes | None
     last_id: int | None
 
     @property
@@ -128,14 +142,14 @@ class _LogPart(NamedTuple):
     purged: int
     kept_from: int
     revision: int
-    lines: str | None
+    json: bytes | None
     last_revision: int | None
-    last_field: str | None
+    last_field: bytes | None
 
     @property
     def last(self) -> Sequence[object]:
         """After what the next part begins."""
-        return self.last_revision, self.last_field
+        return self.last_revision, self.last_field and self.last_field.decode()
 
 
 class _Uid(NamedTuple):
@@ -165,16 +179,15 @@ async def export(service: Service, caller: Caller, account: Account) -> AsyncGen
 
 async def _parts(service: Service, query: Query[Any], caller: Caller, account: Account, *start: object) -> AsyncGenerator[bytes]:
     after: Sequence[object] = start
-    separator = ""
+    separator = b""
     while rows := await service.database.ask(query, *caller, account.revision, *after):
-        [part] = rows
-        if part.purged != account.purged:
-            raise HistoryGone(part.kept_from, part.revision)
-        if part.lines is None:
+        if rows[0].purged != account.purged:
+            raise HistoryGone(rows[0].kept_from, rows[0].revision)
+        if rows[0].json is None:
             return
-        yield (separator + part.lines).encode()
-        after = part.last
-        separator = ",\n"
+        after = rows[0].last
+        yield separator + rows.pop().json  # and nothing of it is kept
+        separator = b",\n"
     raise InvalidToken()
 
 
@@ -186,7 +199,7 @@ async def get_uid(service: Service, caller: Caller) -> str:
 
 
 EXAMPLES = {
-    form.media_type: (form.head + _write(form, EXAMPLE_TASK.encode(), "6fa459ea-ee8a-4ca4-894e-db77e160355e") + form.end).decode(
+    form.media_type: (form.head + _write(form, orjson.loads(EXAMPLE_TASK), "6fa459ea-ee8a-4ca4-894e-db77e160355e") + form.end).decode(
         "utf-8-sig"
     )
     for form in FORMS.values()
@@ -201,7 +214,7 @@ _ACCOUNT = queries.query_of_caller(
 def _part(row: type[Row], function: Any, types: dict[str, str]) -> Query[Row]:
     part = Select([function], [SQL("*")]).alias("part")
     state = UserState.select(UserState.purged, UserState.kept_from, UserState.revision, SQL("part.*")).join(part, JOIN.CROSS)
-    return queries.query_of_caller(row, function.name, state, {"as_of": "bigint"} | types)
+    return queries.query_of_caller(row, function.name, state, {"as_of": "bigint"} | types, heavy=True, alone=True)
 
 
 _EXPORTED_TASKS = _part(_TasksPart, fn.export_tasks(q.user_id, q.as_of, q.after), {"after": "bigint"})

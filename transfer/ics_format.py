@@ -1,7 +1,7 @@
 """Tasks as iCalendar (RFC 5545): each a VTODO."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 HEAD = b"BEGIN:VCALENDAR\r\nVERSION:2.0\r\nPRODID:-//Tasks//Task manager//EN\r\n"
@@ -16,9 +16,9 @@ PICTURES = {code: 0x2400 + code for code in (*range(1, 9), *range(11, 32))} | {1
 ESCAPES = str.maketrans({"\\": "\\\\", ";": "\\;", ",": "\\,", "\n": "\\n"})
 
 
-def todos(tasks: Iterable[dict[str, Any]]) -> bytes:
-    """Return the VTODOs of tasks: each as it is shown, and its `uid`."""
-    return b"".join(_folded(line) for task in tasks for line in _todo(task))
+def todo(task: dict[str, Any]) -> bytes:
+    """Return the VTODO of a task: as it is shown, and its `uid`."""
+    return b"".join(map(_folded, _todo(task)))
 
 
 def _todo(task: dict[str, Any]) -> Iterator[str]:

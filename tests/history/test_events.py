@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -241,10 +240,10 @@ async def test_streams_at_different_places_get_what_each_lacks(alice: Person, sq
 async def test_an_answer_to_a_question_before_it_came_is_no_news_to_a_stream(alice: Person) -> None:
     """Between its place and what was asked about there may be changes that it lacks."""
     assert alice.caller
-    stream = event_stream.Stream(alice.service.database, alice.caller, 2**62, asyncio.Transport())
+    stream = event_stream.Stream(alice.service.database, event_stream.Waiting(), alice.caller, 2**62, asyncio.Transport())
     stream.begin(3, 0, 9)
     for since, revision, then in ((5, 6, 3), (3, 4, 4), (2, 3, 4), (4, 6, 6), (5, 6, 6), (5, 7, 7), (6, None, 7), (7, None, 9)):
-        stream.take(since, event_stream.News(1, 9, revision, ""))
+        stream.take(since, event_stream.News(1, 9, revision, b""))
         assert stream.revision == then, (since, revision)
 
 
@@ -373,8 +372,7 @@ async def test_streams_of_an_old_and_of_a_new_token_are_not_mixed_up(alice: Pers
             assert await new.next() == ("task", 1, task)
 
 
-async def test_a_stopping_worker_ends_its_streams_at_once(start: Start, alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "MAX_WAITING", 2**62)
+async def test_a_stopping_worker_ends_its_streams_at_once(start: Start, alice: Person, sql: Sql) -> None:
     alice.client = await start()
     async with followed(alice) as stream, followed(alice), deaf(alice):
         many_tasks_elsewhere(sql, alice, 400, LONG)
@@ -545,20 +543,93 @@ async def deaf(person: Person, path: str = "/task/events") -> AsyncIterator[asyn
         writer.transport.abort()
 
 
-async def test_a_slow_reader_is_dropped(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    monkeypatch.setattr(event_stream, "MAX_WAITING", 1_000_000)
-    monkeypatch.setattr(event_watcher, "SECONDS_BETWEEN_QUESTIONS", 0.05)
-    async with followed(alice) as stream, deaf(alice):
-        assert places(sql, alice) == [1, 2]
-        for n in range(12):  # never so many that it would catch up by itself, at its client's pace
-            many_tasks_elsewhere(sql, alice, event_stream.MAX_OF_ONE_USER, LONG)
-            got = await stream.take(event_stream.MAX_OF_ONE_USER)
-            assert [event.id for event in got] == [event_stream.MAX_OF_ONE_USER * n + i for i in range(1, event_stream.MAX_OF_ONE_USER + 1)]
-        await until(lambda: places(sql, alice) == [1])
-        assert [record.message for record in caplog.records if record.name == "history.event_stream"] == [
-            "a stream was dropped: its client reads too slowly"
-        ]
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> list[event_stream.Stream]:
+    """Return the list of the streams that begin from now on."""
+    begun: list[event_stream.Stream] = []
+    begin = event_stream.Stream.begin
+
+    def noted(stream: event_stream.Stream, *arguments: Any) -> None:
+        begun.append(stream)
+        begin(stream, *arguments)
+
+    monkeypatch.setattr(event_stream.Stream, "begin", noted)
+    return begun
+
+
+async def ids(reader: asyncio.StreamReader, last: int) -> list[int]:
+    """Return the ids of the events that come, up to this one's."""
+    read, found = b"", []
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while last not in found:
+            read += await reader.read(100_000)
+            *lines, read = read.split(b"\n")
+            found += [int(line[4:]) for line in lines if line.startswith(b"id: ")]
+    return found
+
+
+async def test_of_all_that_waits_for_slow_readers_little_is_kept_and_nothing_is_lost(
+    alice: Person, sql: Sql, streams: list[event_stream.Stream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "MAX_WAITING_BYTES", 2_500_000)
+    count = event_stream.MAX_OF_ONE_USER
+    async with followed(alice) as stream, deaf(alice) as slow, deaf(alice) as other:
+        for n in range(5):  # never so many that they would catch up by themselves, at their clients' pace
+            many_tasks_elsewhere(sql, alice, count, LONG)
+            assert [event.id for event in await stream.take(count)] == list(range(n * count + 1, (n + 1) * count + 1))
+            await until(lambda: sum(each.waiting_bytes for each in streams) <= event_stream.MAX_WAITING_BYTES)
+        assert len(streams) == 3
+        assert not any(each.is_live for each in streams[1:])
+        for reader in (slow, other):
+            assert await ids(reader, 5 * count) == list(range(5 * count + 1))
+        await until(lambda: all(each.is_live for each in streams))
+        task = await alice.new_task()
+        assert await stream.next() == ("task", 5 * count + 1, task)
+        for reader in (slow, other):
+            assert await ids(reader, 5 * count + 1) == [5 * count + 1]
+
+
+async def test_many_that_catch_up_and_do_not_read_hold_little(
+    alice: Person, mallory: Person, sql: Sql, streams: list[event_stream.Stream], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "MAX_WAITING_BYTES", 2_500_000)
+    for person in (alice, mallory):
+        many_tasks_elsewhere(sql, person, 400, LONG)
+    async with AsyncExitStack() as stack:
+        for person in [alice, mallory] * 8:
+            await stack.enter_async_context(deaf(person, "/task/events?since=0"))
+        await until(lambda: len(streams) == 16 and all(each._sent > 0 for each in streams))
+        await until(lambda: sum(each.waiting_bytes for each in streams) <= event_stream.MAX_WAITING_BYTES)
+        async with followed(alice, path="/task/events?since=390") as stream:
+            assert [event.id for event in await stream.take(10)] == list(range(391, 401))
+    waiting = streams[0]._waiting_in_all
+    await until(lambda: not waiting._bytes and not waiting._streams)
+
+
+async def test_what_waits_in_a_stream_gives_way_but_not_what_else_it_says(alice: Person) -> None:
+    assert alice.caller
+    waiting = event_stream.Waiting()
+    stream = event_stream.Stream(alice.service.database, waiting, alice.caller, 2**62, asyncio.Transport())
+    stream.begin(3, 0, 9)
+    for revision in (4, 5):
+        stream.take(revision - 1, event_stream.News(1, 9, revision, b"{}"))
+    stream.give_way()
+    assert (stream.revision, stream.is_live, [event.id for event in stream._waiting]) == (3, False, [3])
+    assert (waiting._bytes, list(waiting._streams)) == (stream.waiting_bytes, [stream])
+    stream.forget()
+    assert (waiting._bytes, list(waiting._streams)) == (0, [])
+
+
+async def test_those_that_catch_up_take_turns(alice: Person, streams: list[event_stream.Stream]) -> None:
+    task = await alice.new_task()
+    async with AsyncExitStack() as others, followed(alice):
+        for _ in range(event_stream.MAX_CATCHING_UP):
+            await others.enter_async_context(streams[0]._waiting_in_all.turns.of("others"))
+        async with followed(alice, path="/task/events?since=0") as stream:
+            with pytest.raises(TimeoutError):
+                await stream.next(0.3)
+            await others.aclose()
+            assert await stream.next() == ("task", 1, task)
 
 
 async def test_a_client_that_takes_nothing_is_given_up(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from rest import overload, streamed_response
 from rest.errors import EXTRA_HEADERS, HEADERS
-from server import connections, runner
+from server import connections, runner, unread
 from server.connection import ConnectionLimits
 from server.responses import LongResponse, ShortResponse
 from server.runner import Runner
@@ -333,7 +333,7 @@ async def slow_reader(house: House, request: bytes = REQUEST) -> Wire:
 async def test_a_client_that_does_not_read_its_answer_is_given_up(opened: Open) -> None:
     async with opened(long_answer, request_timeout_seconds=0.3) as house:
         await slow_reader(house)
-        slow = house.runner.server.slow
+        slow = house.runner.server.unread.readers
         await until(lambda: len(slow) == 1)
         await until(lambda: not slow and not house.runner.server.connections)
 
@@ -380,19 +380,38 @@ async def test_a_client_that_reads_slowly_gets_all_of_it(opened: Open) -> None:
 
 
 @pytest.mark.parametrize("handler", [long_answer, long_stream])
-@pytest.mark.parametrize(("most", "seconds"), [(2 * LONG, 0), (LONG, 60)], ids=["too much", "far too much, though none is slow yet"])
+@pytest.mark.parametrize(
+    ("most", "seconds"), [(2.5 * LONG, 0), (1.25 * LONG, 60)], ids=["too much", "far too much, though none is slow yet"]
+)
 async def test_of_many_that_do_not_read_those_who_began_first_are_given_up(
-    opened: Open, monkeypatch: pytest.MonkeyPatch, handler: Handler, most: int, seconds: float
+    opened: Open, monkeypatch: pytest.MonkeyPatch, handler: Handler, most: float, seconds: float
 ) -> None:
-    monkeypatch.setattr(connections, "MAX_UNREAD_BYTES", most)
-    monkeypatch.setattr(connections, "SECONDS_TO_BE_SLOW", seconds)
+    monkeypatch.setattr(unread, "MAX_UNREAD_BYTES", most)
+    monkeypatch.setattr(unread, "SECONDS_TO_BE_SLOW", seconds)
     async with opened(handler) as house:
         for _ in range(6):
             await slow_reader(house)
             await asyncio.sleep(0.05)
-        slow = house.runner.server.slow
-        await until(lambda: len(slow) in (2, 3))
-        assert sum(connection.unread for connection in slow) <= 2 * LONG
+        slow = house.runner.server.unread.readers
+        await until(lambda: len(slow) == 2)
+        assert sum(connection.held_bytes for connection in slow) <= 2.5 * LONG
+
+
+@pytest.mark.parametrize("handler", [long_answer, long_stream])
+async def test_a_long_answer_is_kept_and_counted_as_a_whole_until_it_is_read(opened: Open, handler: Handler) -> None:
+    """Or else whoever leaves but its end unread would have all of it kept for next to nothing."""
+    async with opened(handler) as house:
+        wire = await slow_reader(house)
+        taken = 0
+        while taken < LONG - 1024 * 1024:
+            taken += len(await wire.reader.read(64 * 1024))
+        [connection] = house.runner.server.connections
+        await until(lambda: connection.slow_since and connection in house.runner.server.unread.readers)
+        assert connection.unread < 2 * 1024 * 1024
+        assert connection.held_bytes >= LONG
+        while taken < LONG:
+            taken += len(await wire.reader.read(1024 * 1024))
+        await until(lambda: not connection.answer_bytes)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

@@ -207,7 +207,7 @@ async def test_a_part_of_an_answer_never_looks_whole(monkeypatch: pytest.MonkeyP
     await web.SockSite(house.runner, socket.create_server(("127.0.0.1", 0))).start()
     line = await slow_reader(house, f"GET /here HTTP/{version}\r\nHost: us\r\nConnection: keep-alive\r\n\r\n".encode())
     if body is long:
-        await until(lambda: len(house.runner.server.slow) == 1)
+        await until(lambda: len(house.runner.server.unread.readers) == 1)
         await until(lambda: not house.runner.server.connections)
     else:
         await line.reader.readuntil(b"[1,")

@@ -85,7 +85,7 @@ def refusal(text: bytes) -> list[dict[str, str]]:
 
 
 def sheet(*tasks: dict[str, Any], separator: str = ",") -> bytes:
-    return csv_format.head(separator) + csv_format.rows(tasks, separator)
+    return csv_format.head(separator) + b"".join(csv_format.row(task, separator) for task in tasks)
 
 
 def fields(text: str) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ def skipped(text: bytes) -> list[tuple[int, str]]:
 
 
 def calendar(*tasks: dict[str, Any]) -> bytes:
-    return ics_format.HEAD + ics_format.todos(tasks) + ics_format.END
+    return ics_format.HEAD + b"".join(map(ics_format.todo, tasks)) + ics_format.END
 
 
 def of_todo(*properties: str, end: str = "\r\n") -> bytes:

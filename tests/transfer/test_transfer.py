@@ -6,19 +6,20 @@ import io
 import json
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import icalendar
 import pytest
 from aiohttp import ClientPayloadError
 
+from postgres.database import MAX_HEAVY_AT_ONCE
 from rest import overload
 from rest.bodies import JSON
 from rest.errors import Conflict
 from rest.values import MAX_PER_PAGE
 from tasks import listing
-from tasks.schemas import TaskQuery
+from tasks.schemas import EXAMPLE_TASK, TaskQuery
 from tests.conftest import Answer, Person, create_tasks, let_happen_before
 from tests.rest.test_bodies import is_problem
 from tests.waiting import PATIENCE_SECONDS, connected, until
@@ -259,22 +260,71 @@ async def test_a_reader_that_takes_nothing_is_given_up(
     assert not received.endswith(b"\r\n0\r\n\r\n")
 
 
-async def test_while_a_client_reads_a_part_nothing_else_is_kept(alice: Person, sql: Sql) -> None:
+@pytest.mark.parametrize("form", ["csv", "ics", "export"])
+async def test_while_a_client_reads_a_part_nothing_else_is_kept(alice: Person, sql: Sql, form: str) -> None:
     make_tasks(sql, alice, 500)
     assert alice.caller
-    sql("UPDATE task SET look = 0, description = repeat('x', 10000) WHERE user_id = %s", alice.caller.user_id)
+    description = "ж" * 9_999 + "\U0001f600"  # as a text it takes twice as much as its bytes do
+    sql("UPDATE task SET look = 0, description = %s WHERE user_id = %s", description, alice.caller.user_id)
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        _, body = await read("csv", alice)
+        if form == "export":
+            body = exports.export(alice.service, alice.caller, await exports.get_account(alice.service, alice.caller))
+        else:
+            _, body = await read(form, alice)
         await anext(body)  # the head
+        parts = 0
         async for part in body:
-            most = before + len(part) + 2**20  # once the thread that made it has let go of what it is made of
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                while tracemalloc.get_traced_memory()[0] >= most:
-                    await asyncio.sleep(0.01)
+            parts += 1
+            assert tracemalloc.get_traced_memory()[0] < before + len(part) + 2**18
+            assert len(part) < 2.2 * 2**20
+        assert parts > 5
     finally:
         tracemalloc.stop()
+
+
+async def test_few_pages_are_fetched_and_converted_at_once(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or else those that wait to be converted would be in memory all together."""
+    await alice.new_task()
+    convert, turns = exports._convert, alice.service.database.heavy_turns
+    at_once = most = 0
+
+    async def counted(*arguments: Any) -> bytes:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.02)
+        at_once -= 1
+        return await convert(*arguments)
+
+    monkeypatch.setattr(exports, "_convert", counted)
+    answers = await asyncio.gather(*(alice.get(f"/task?format={form}") for form in 8 * ("csv", "ics")))
+    assert {answer.status for answer in answers} == {200}
+    assert (most, at_once) == (MAX_HEAVY_AT_ONCE, 0)
+    async with AsyncExitStack() as others:
+        for _ in range(MAX_HEAVY_AT_ONCE):
+            await others.enter_async_context(turns.of("others"))
+        waiting = [asyncio.create_task(alice.get(path)) for path in ("/task?format=csv", "/export")]
+        await asyncio.sleep(0.1)
+        assert not any(each.done() for each in waiting)
+    assert [(await each).status for each in waiting] == [200, 200]
+
+
+async def test_while_a_page_is_converted_others_have_their_time(alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "SECONDS_AT_A_TIME", 0)
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count())
+    await exports._convert(exports.FORMS["ics"], b",".join([EXAMPLE_TASK.encode()] * 100), "x")
+    assert turns >= 99
+    counting.cancel()
 
 
 # The whole account
