@@ -14,6 +14,7 @@ from aiohttp import web
 
 from server.connection import ConnectionLimits, Refusal
 from server.connections import Server
+from server.descriptors import room_for
 from server.unread import Unread
 
 BACKLOG = 2048  # connections that wait to be taken, as gunicorn has it; aiohttp would make it 128, which a burst outgrows
@@ -31,7 +32,8 @@ class Runner(web.AppRunner):
     """What runs an application: on connections of ours, and to an end that loses no request."""
 
     def __init__(self, app: web.Application, **options: Any) -> None:
-        self._limits = app[LIMITS]
+        limits = app[LIMITS]
+        self._limits = limits._replace(max_connections=room_for(limits.max_connections))
         super().__init__(
             app,
             **options,

@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import os
+import resource
 import socket
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,7 +15,7 @@ from aiohttp import web
 
 from rest import overload, streamed_response
 from rest.errors import EXTRA_HEADERS, HEADERS
-from server import connections, runner, unread
+from server import connections, descriptors, runner, unread
 from server.connection import ConnectionLimits
 from server.responses import LongResponse, ShortResponse
 from server.runner import Runner
@@ -473,6 +476,67 @@ async def test_where_none_is_idle_a_new_connection_is_told_so(opened: Open) -> N
         assert b"too many connections" in answer
         go.set()
         assert all([b"done" in await wire.answer() for wire in busy])
+
+
+FEW_DESCRIPTORS = """
+import asyncio, resource, socket, sys
+import uvloop
+from aiohttp import web
+from server import runner
+from server.connection import ConnectionLimits
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (230, 230))
+
+async def waits(request):
+    print("at work", flush=True)
+    await asyncio.sleep(3600)
+
+async def main():
+    application = web.Application()
+    application[runner.LIMITS] = ConnectionLimits(3600, 75, 800, 8190)
+    application.router.add_get("/here", waits)
+    house = runner.Runner(application)
+    await house.setup()
+    listener = socket.create_server(("127.0.0.1", 0), backlog=500)
+    await web.SockSite(house, listener).start()
+    print(listener.getsockname()[1], flush=True)
+    await asyncio.sleep(3600)
+
+uvloop.run(main())
+"""
+
+
+async def test_where_descriptors_are_few_connections_are_too_and_each_is_answered() -> None:
+    command = [sys.executable, "-c", FEW_DESCRIPTORS]
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=os.environ | {"PYTHONPATH": "."})
+    assert process.stdout
+    assert process.stderr
+    async with AsyncExitStack() as stack:
+        stack.callback(process.kill)
+        port = int(await process.stdout.readline())
+        wires = []
+        for number in range(300):
+            wires.append(Wire(*await asyncio.open_connection("127.0.0.1", port)))
+            stack.callback(wires[-1].writer.close)
+            if number < 30:
+                wires[-1].send(REQUEST)
+                assert await process.stdout.readline() == b"at work\n"
+        assert {(await wire.answer()).partition(b"\r\n")[0] for wire in wires[30:]} == {b"HTTP/1.1 503 Service Unavailable"}
+        assert b"No more than 30 connections of 800: this process may open 230 files" in await process.stderr.readline()
+    await process.wait()
+
+
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be() -> None:
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    less = before if most == resource.RLIM_INFINITY else most - 1
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (less, most))
+        wanted = less + 1 - descriptors.FOR_OTHERS
+        assert descriptors.room_for(wanted) == wanted
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (less + 1, most)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
 
 
 # The end
