@@ -62,8 +62,8 @@ class Arrival(RequestHandler):
     def data_received(self, data: bytes) -> None:
         if not data:
             super().data_received(data)  # the parser goes on with a body that was read too slowly
-        self._come = self._come[self._given :] + data if self._come else data
-        self._given = 0
+        else:
+            self._come, self._given = (self._come[self._given :] + data if self._come else data), 0
         self._take()
 
     def _resume_reading_if_drained(self) -> None:
@@ -156,6 +156,12 @@ class Arrival(RequestHandler):
         elif not isinstance(message := self._messages[-1][0], _ErrInfo):
             self._messages[-1] = last(message), self._messages[-1][1]
         return True
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        gone = exc if isinstance(exc, ConnectionError) else ConnectionResetError("the client has gone")
+        if not self._body.is_eof():  # aiohttp tells it where its request is at work, not where that is about to be
+            self._body.set_exception(gone)
+        super().connection_lost(exc and gone)
 
     # A head that takes too long to arrive. aiohttp gives it as long as a connection may be idle.
 

@@ -8,7 +8,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from aiohttp import web
@@ -16,6 +16,7 @@ from aiohttp import web
 from rest import overload
 from server import aiohttp_fixes
 from server.arrival import end_with_client
+from server.connection import Connection
 from tests.server.test_connections import HEAD, POST, REQUEST, Open, Wire
 from tests.waiting import PATIENCE_SECONDS, until
 
@@ -210,6 +211,33 @@ async def test_a_client_that_resets_its_connection_is_no_error(
                 wire.send(sent)
                 wire.writer.close()
         await until(lambda: not house.runner.server.connections)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("error", [None, ConnectionResetError(), TimeoutError()], ids=repr)
+async def test_nor_is_one_that_goes_as_its_request_begins(
+    opened: Open, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, error: OSError | None
+) -> None:
+    heard: list[BaseException] = []
+    begin = Connection._handle_request
+
+    async def reads(request: web.Request) -> web.Response:
+        try:
+            return web.Response(body=await overload.read(request))
+        except Exception as failure:
+            heard.append(failure)
+            raise
+
+    def goes(connection: Connection, *arguments: Any) -> Any:
+        connection._wire._force_close(error)  # type: ignore[attr-defined]  # asyncio's
+        return begin(connection, *arguments)
+
+    monkeypatch.setattr(Connection, "_handle_request", goes)
+    async with opened(reads) as house:
+        (await house.call()).send(POST + b"bo")
+        await until(lambda: heard)
+        await until(lambda: not house.runner.server.connections)
+    assert isinstance(heard[0], ConnectionError)
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
