@@ -115,7 +115,7 @@ async def restore_task(service: Service, caller: Caller, task_id: int, restorati
 async def undo(service: Service, caller: Caller, asked: Undo) -> Undone:
     """Take back all that was done since. Raises InvalidInput, HistoryGone, NotAsExpected, TooManyTasks."""
     since, database = await _resolve(service, caller, asked.since, asked.at), service.database
-    async with database.locked(caller.user_id), database.heavy_turns.of(caller.user_id):
+    async with database.locked(caller.user_id), database.slow_turns.of(caller.user_id):
         [row] = await database.ask(_UNDO, *caller, since, asked.expected, service.settings.undo_max_tasks, asked.dry_run)
         undone = Undone(row.before, row.revision, row.altered, (row.tasks or "").encode(), row.user_revision)
     match row.refused:

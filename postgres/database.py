@@ -29,6 +29,7 @@ MIGRATIONS = Path(__file__).parent.parent / "migrations"
 PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4)  # before a read is tried again
 SECONDS_FOR_THE_FIRST_CONTACT = 3  # then the service starts without its database, and answers 503
 MAX_HEAVY_AT_ONCE = 3  # answers that are too long to travel with others: some 12 MiB each, until they are on their way to the client
+MAX_SLOW_AT_ONCE = 2  # answers as long that take seconds to make: those who wait for others don't wait for them
 MAX_PREPARED = 100  # statements per connection: a plan of a listing takes PostgreSQL some 100 KiB
 MAX_QUERIES = 1000  # whose batches are kept: listings are asked for in more ways than that
 
@@ -79,6 +80,7 @@ class Database(AsyncPostgresql):
         )
         self.listeners: set[Callable[[Any], None]] = set()  # called, after each query that is no read, with whose data it was for
         self.heavy_turns = heavy_turns or Turns(MAX_HEAVY_AT_ONCE)
+        self.slow_turns = Turns(MAX_SLOW_AT_ONCE)
         self._environment = Environment(
             self.run, configuration.batch_size, configuration.lock_timeout_seconds, self.heavy_turns, self.listeners
         )
