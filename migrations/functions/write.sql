@@ -76,13 +76,16 @@ RETURNS TABLE (user_id bigint, task_id bigint, revision bigint, field text, old 
        AND (f.field <> 'completed_at' OR c.says_when)
 $$;
 
--- A user's state, whose lock is held, with the log counted up to its revision: what is stored, and what is still to be, of these changes.
+-- A user's state, whose lock is held, with the log counted up to its revision: what is stored, and what is still to be, of these changes. A long log
+-- that nobody has counted yet is counted part by part, so that no change takes long; until then it counts for less than it is.
 CREATE FUNCTION with_log_counted(s user_state, p_changes task_change[]) RETURNS user_state LANGUAGE plpgsql AS $$
+DECLARE
+    last bigint := least(s.revision, s.log_counted + 50000);
 BEGIN
     s.log_entries := s.log_entries
-                   + (SELECT count(*) FROM task_log l WHERE l.user_id = s.user_id AND l.revision > s.log_counted)
-                   + (SELECT count(*) FROM log_of(p_changes) l WHERE l.user_id = s.user_id AND l.revision > s.log_counted);
-    s.log_counted := s.revision;
+                   + (SELECT count(*) FROM task_log l WHERE l.user_id = s.user_id AND l.revision > s.log_counted AND l.revision <= last)
+                   + (SELECT count(*) FROM log_of(p_changes) l WHERE l.user_id = s.user_id AND l.revision > s.log_counted AND l.revision <= last);
+    s.log_counted := last;
     RETURN s;
 END $$;
 
@@ -195,7 +198,7 @@ BEGIN
                         IF entries > m.most THEN
                             refused := 'too_many_entries'; after := old; s := states[m.place];
                         ELSE
-                            s.log_entries := entries; s.log_counted := s.revision;
+                            s.log_entries := (states[m.place]).log_entries; s.log_counted := (states[m.place]).log_counted;
                         END IF;
                     END IF;
                     IF refused IS NULL THEN

@@ -233,11 +233,23 @@ def test_the_log_is_counted_now_and_then(sql: Sql) -> None:
     for part in (changes[:600], changes[600:]):
         write(sql, account.user_id, part)
     state = "SELECT revision, log_counted, log_entries FROM user_state WHERE user_id = %s"
-    assert sql(state, account.user_id) == [(1101, 1001, 2000)]
+    assert sql(state, account.user_id) == [(1101, 1000, 1998)]
     account.update(name="x", most=10_000)
-    assert sql(state, account.user_id) == [(1102, 1001, 2000)]  # a hundred revisions more can't be too many
+    assert sql(state, account.user_id) == [(1102, 1000, 1998)]  # a hundred revisions more can't be too many
     assert account.update(name="y", most=2201).refused == "too_many_entries"
     assert sql(state, account.user_id) == [(1102, 1102, 2201)]
+    assert sql("SELECT * FROM account_faults(%s)", account.user_id) == []
+
+
+def test_a_log_that_nobody_counted_is_counted_part_by_part(sql: Sql) -> None:
+    account = Account(sql)
+    account.create()
+    for n in range(5):
+        account.update(name=f"{n}")
+    sql("UPDATE user_state SET log_counted = -120000, log_entries = 0 WHERE user_id = %s", account.user_id)  # as if there were so many more
+    answers = [account.update(name=f"again {n}", most=5).refused for n in range(4)]
+    assert answers == [None, None, "too_many_entries", "too_many_entries"]
+    assert sql("SELECT revision, log_counted, log_entries FROM user_state WHERE user_id = %s", account.user_id) == [(8, 8, 7)]
     assert sql("SELECT * FROM account_faults(%s)", account.user_id) == []
 
 
