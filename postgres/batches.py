@@ -43,6 +43,7 @@ class Batches(Generic[Row]):
         self._query, self._run, self._max_size = query, environment.run, environment.max_size
         self._listeners = () if query.is_read else environment.listeners
         self._goes_alone = query.goes_alone or environment.max_size == 1
+        self._is_always_heavy = query.is_heavy and query.goes_alone
         self._label = (query.name,)
         self._loop = asyncio.get_running_loop()
         self._queue: list[Pending] = []
@@ -55,7 +56,7 @@ class Batches(Generic[Row]):
         """Run the query for one request and return its rows."""
         owner = arguments[0]
         rows: list[Row]
-        if owner in self._heavy_lane.owners or (self._query.is_heavy and self._query.goes_alone):
+        if self._is_always_heavy or owner in self._heavy_lane.owners:
             rows = await self._heavy_lane.ask(arguments)
         elif self._goes_alone:
             rows = await self._run_one(arguments, wait=not self._query.is_heavy)
@@ -66,7 +67,7 @@ class Batches(Generic[Row]):
             else:
                 self._join(pending)
             rows = await pending.answer
-        if self._query.is_heavy and not self._query.goes_alone and self._query.is_too_heavy(rows):
+        if self._query.is_heavy and not self._is_always_heavy and self._query.is_too_heavy(rows):
             rows = await self._heavy_lane.ask(arguments)
         for listener in self._listeners:
             listener(owner)

@@ -9,8 +9,8 @@ import socket
 import statistics
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, closing, suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -400,17 +400,22 @@ def test_a_body_that_is_a_bomb_or_too_large_costs_no_memory(world: World, kind: 
     assert peak - before < 20 * MEGABYTE
 
 
+def give_the_largest_tasks(world: World, users: Iterable[int]) -> None:
+    for user_id in users:
+        columns = "user_id, id, name, description, status, created_at, updated_at, created_revision, revision"
+        long = "repeat('a', 9999) || U&'\\+01F600'"  # as Python's text, four times as long
+        world.sql(
+            f"INSERT INTO task ({columns}) SELECT user_id, n, name, {long}, status, created_at, updated_at, n, n"
+            f" FROM task, generate_series(2, 430) n WHERE user_id = {user_id} AND id = 1"
+        )
+        world.sql(f"UPDATE user_state SET revision = 430 WHERE user_id = {user_id}")
+
+
 async def test_32_clients_that_list_the_largest_tasks_fit_into_512_megabytes(opened: Any, cluster: Cluster) -> None:
     with opened() as service:
         world = World(cluster, service)
         users = world.users(4)
-        for user_id in users.values():
-            columns = "user_id, id, name, description, status, created_at, updated_at, created_revision, revision"
-            long = "repeat('a', 9999) || U&'\\+01F600'"  # as Python's text, four times as long
-            world.sql(
-                f"INSERT INTO task ({columns}) SELECT user_id, n, name, {long}, status, created_at, updated_at, n, n"
-                f" FROM task, generate_series(2, 430) n WHERE user_id = {user_id} AND id = 1"
-            )
+        give_the_largest_tasks(world, users.values())
         peak, sizes = 0, set[int]()
 
         async def list_tasks(session: aiohttp.ClientSession, token: str) -> None:
@@ -427,6 +432,48 @@ async def test_32_clients_that_list_the_largest_tasks_fit_into_512_megabytes(ope
             await listing
     assert min(sizes) > 3.9 * MEGABYTE
     assert peak < 400 * MEGABYTE  # which leaves something to the system's buffers
+
+
+@pytest.mark.parametrize(
+    ("paths", "users", "connections"),
+    [
+        (("/task", "/task?format=csv", "/task?format=ics", "/export"), 8, 160),
+        (("/task?format=ics",), 1, 120),
+        (("/task/events?since=0",), 40, 400),
+    ],
+    ids=["all kinds of long answers", "one user's calendars", "streams of events"],
+)
+async def test_many_who_do_not_read_fit_into_512_megabytes_and_others_are_answered(
+    opened: Any, cluster: Cluster, paths: tuple[str, ...], users: int, connections: int
+) -> None:
+    with opened() as service:
+        world = World(cluster, service)
+        slow = world.users(users)
+        give_the_largest_tasks(world, slow.values())
+        [(other, user_id)] = world.users(1).items()
+        give_the_largest_tasks(world, [user_id])
+        tokens, peak = list(slow), 0
+        with ExitStack() as opened_ones:
+            for number in range(connections):
+                connection = opened_ones.enter_context(socket.socket())
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+                connection.connect(("127.0.0.1", int(service.url.rpartition(":")[2])))
+                head = f"GET {paths[number // users % len(paths)]} HTTP/1.1\r\nHost: x\r\nAuthorization: {tokens[number % users]}\r\n\r\n"
+                connection.sendall(head.encode())
+
+            async def list_tasks() -> None:
+                async with aiohttp.ClientSession() as session:
+                    for path in (*["/task"] * 10, "/task?format=ics", "/export"):
+                        async with session.get(f"{service.url}{path}", headers={"Authorization": other}) as answer:
+                            assert answer.status == 200
+                            await answer.read()
+
+            listing = asyncio.create_task(list_tasks())
+            while not listing.done():
+                peak = max(peak, world.memory())
+                await asyncio.sleep(0.05)
+            await listing
+    assert peak < 400 * MEGABYTE
 
 
 # Too much
