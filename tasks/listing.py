@@ -185,8 +185,5 @@ def _filter_values(match: TaskMatch) -> dict[str, Any]:
     if values.get("completion_at") == "none":
         values["without_day"] = values.pop("completion_at") == "none"
     if words := values.pop("q", ()):
-        values["q"] = [f"%{word.translate(_LITERALLY)}%" for word in words]
+        values["q"] = list(words)
     return values
-
-
-_LITERALLY = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})
