@@ -1,29 +1,30 @@
-"""The lane of answers that are too long to travel with others: each is made alone, and only a few at once."""
+"""The lane of answers that are too long to travel with others, and of questions that may take too long: each is asked alone, in turns."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from postgres.queries import MAX_SHARED_BYTES
+from rest.turns import Turns
 
 MAX_REMEMBERED = 1000
 
 
 class HeavyLane:
-    """Takes the requests of one query whose answers are long, and remembers whose they lately were: those aren't asked in vain."""
+    """Takes the requests of one query that are heavy, and remembers whose answers lately were long: those aren't asked in vain."""
 
-    def __init__(self, run: Callable[[Sequence[Any]], Awaitable[list[Any]]], turns: asyncio.Semaphore) -> None:
-        """Run one request after another with `run`, as many at once as there are `turns`, which all queries share."""
+    def __init__(self, run: Callable[[Sequence[Any]], Awaitable[list[Any]]], turns: Turns) -> None:
+        """Run one request after another with `run`, in the `turns` that all queries share."""
         self._run, self._turns = run, turns
         self.owners: dict[Any, None] = {}
 
     async def ask(self, arguments: Sequence[Any]) -> list[Any]:
-        """Run a request when its turn comes."""
-        async with self._turns:
+        """Run a request when its owner's turn comes."""
+        owner = arguments[0]
+        async with self._turns.of(owner):
             rows = await self._run(arguments)
-        self.owners.pop(arguments[0], None)
+        self.owners.pop(owner, None)
         if sum(len(value) for row in rows for value in row if isinstance(value, bytes)) > MAX_SHARED_BYTES:
-            self.owners[arguments[0]] = None
+            self.owners[owner] = None
             if len(self.owners) > MAX_REMEMBERED:
                 del self.owners[next(iter(self.owners))]
         return rows

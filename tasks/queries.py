@@ -117,7 +117,8 @@ def task_page(
     source = _all_of(name, with_uid)
     order = Order(filters.keys(source.task)[sort], source.task.id, descending)
     types = source.types | pages.parameters(order, after) | {name: filters.FILTER_TYPES[name] for name in asked}
-    return _page(source, _conditions(source, asked), order, after, short, types)
+    is_slow = name == "past" or "q" in asked or sort == "name"  # it reads the texts, or the logs, of all tasks
+    return _page(source, _conditions(source, asked), order, after, short, types, slow=is_slow)
 
 
 @cache
@@ -126,10 +127,12 @@ def changed_page(short: bool) -> Query[PageRow]:
     return _page(source, [], Order(None, source.task.revision), "the start", short, source.types)
 
 
-def _page(source: Source, conditions: list[Expression], order: Order, after: After, short: bool, types: dict[str, str]) -> Query[PageRow]:
+def _page(
+    source: Source, conditions: list[Expression], order: Order, after: After, short: bool, types: dict[str, str], *, slow: bool = False
+) -> Query[PageRow]:
     tasks = Select(source.tables, [source.shown.alias("body")])
     page = pages.page_of(tasks.where(*conditions) if conditions else tasks, order, after, short)
-    return query_of_caller(PageRow, "task_page", with_page(UserState.revision, page).join(page, JOIN.CROSS), types, heavy=True)
+    return query_of_caller(PageRow, "task_page", with_page(UserState.revision, page).join(page, JOIN.CROSS), types, heavy=True, slow=slow)
 
 
 def with_page(revision: Any, page: Select) -> ModelSelect:
@@ -143,7 +146,7 @@ def matching_task(name: SourceName, asked: tuple[str, ...]) -> Query[TaskAsStore
     source = one_of(name)
     state = UserState.select(source.task.id, source.task.revision, source.shown.alias("body"), UserState.revision)
     types = {"id": "bigint"} | source.types | {name: filters.FILTER_TYPES[name] for name in asked}
-    return query_of_caller(TaskAsStored, "task_find", with_task(state, source, _conditions(source, asked)), types)
+    return query_of_caller(TaskAsStored, "task_find", with_task(state, source, _conditions(source, asked)), types, slow=name == "past")
 
 
 def with_task(state: ModelSelect, source: Source, conditions: Iterable[Expression]) -> ModelSelect:
@@ -152,10 +155,12 @@ def with_task(state: ModelSelect, source: Source, conditions: Iterable[Expressio
     return state.join(table, JOIN.LEFT_OUTER, on=reduce(and_, conditions, SQL("true"))).switch(UserState)
 
 
-def query_of_caller(row: type[Row], name: str, state: ModelSelect, types: dict[str, str], *, heavy: bool = False) -> Query[Row]:
+def query_of_caller(
+    row: type[Row], name: str, state: ModelSelect, types: dict[str, str], *, heavy: bool = False, slow: bool = False
+) -> Query[Row]:
     """Declare the query that reads something beside the caller's state."""
     known = (UserState.user == q.user_id) & (UserState.token_generation == q.generation)
-    return Query(row, state.where(known), CALLER_TYPES | types, read=True, name=name, heavy=heavy)
+    return Query(row, state.where(known), CALLER_TYPES | types, read=True, name=name, heavy=heavy, slow=slow)
 
 
 ACCOUNT_STATE = query_of_caller(State, "account_state", UserState.select(UserState.revision, *STATE), {})

@@ -61,6 +61,7 @@ _CONFLICT = Query(
     fn.task_conflict(q.user_id, q.generation, q.id, q.if_match),
     CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]"},
     read=True,
+    slow=True,
 )
 
 

@@ -358,8 +358,8 @@ async def test_of_all_that_it_altered_an_undo_shows_what_fits(alice: Person, sql
 async def test_undos_take_turns_with_other_long_answers(alice: Person) -> None:
     await all_sorts(alice)
     async with AsyncExitStack() as others:
-        for _ in range(MAX_HEAVY_AT_ONCE):
-            await others.enter_async_context(alice.service.database.heavy_turns)
+        for n in range(MAX_HEAVY_AT_ONCE):
+            await others.enter_async_context(alice.service.database.heavy_turns.of(f"other {n}"))
         undoing = asyncio.create_task(alice.post("/task/undo", json={"since": 5}))
         await asyncio.sleep(0.1)
         assert not undoing.done()

@@ -5,6 +5,7 @@ import json
 import time
 from collections import namedtuple
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -207,15 +208,16 @@ def long(counter: Callable[[], dict[int, int]]) -> Query[Any]:
 async def test_what_is_too_long_is_sent_again_alone_and_in_turn(
     database: Database, long: Query[Any], counter: Callable[[], dict[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for _ in range(database_module.MAX_HEAVY_AT_ONCE - 1):
-        await database.heavy_turns.acquire()
     loop = asyncio.get_running_loop()
-    for calls in (2, 3):  # the second time it is known beforehand
-        began_at = loop.time()
-        answers = await ask(database, long, *((n, 100_000 + n) for n in range(1, 6)), (6, 6))
-        assert loop.time() - began_at > 5 * 0.02
-        assert [rows[0][2] for rows in answers] == [b"x" * (100_000 + n) for n in range(1, 6)] + [b"x" * 6]
-        assert counter() == {100_000 + n: calls for n in range(1, 6)} | {6: calls - 1}
+    async with AsyncExitStack() as others:
+        for n in range(database_module.MAX_HEAVY_AT_ONCE - 1):
+            await others.enter_async_context(database.heavy_turns.of(f"other {n}"))
+        for calls in (2, 3):  # the second time it is known beforehand
+            began_at = loop.time()
+            answers = await ask(database, long, *((n, 100_000 + n) for n in range(1, 6)), (6, 6))
+            assert loop.time() - began_at > 5 * 0.02
+            assert [rows[0][2] for rows in answers] == [b"x" * (100_000 + n) for n in range(1, 6)] + [b"x" * 6]
+            assert counter() == {100_000 + n: calls for n in range(1, 6)} | {6: calls - 1}
 
 
 async def test_who_has_short_answers_again_travels_again(
