@@ -24,6 +24,7 @@ from postgres.database import Database
 from postgres.errors import DatabaseUnavailable
 from postgres.queries import BUSY, Query, SetQuery
 from rest.errors import Unavailable
+from tasks import store
 from tests.conftest import Person, Running, Server, Start, configured, connection_to
 from tests.tasks.test_races import row_held, until_waiting
 from tests.waiting import ENDLESS, PATIENCE_SECONDS
@@ -305,7 +306,7 @@ values = st.tuples(
     st.integers(1, 2**63 - 1),
     texts | st.none(),
     texts.map(lambda text: json.dumps({"a": text})) | st.none(),
-    st.lists(st.integers(0, 2**63 - 1)) | st.none(),
+    st.lists(st.integers(0, 2**63 - 1) | st.none()) | st.none(),
     st.lists(texts) | st.none(),
     st.dates(date(1900, 1, 1)) | st.none(),
     st.datetimes(datetime(1900, 1, 1), timezones=st.just(UTC)) | st.none(),  # noqa: DTZ001 - hypothesis wants it so
@@ -423,6 +424,20 @@ def noted(database: Database, monkeypatch: pytest.MonkeyPatch, query: Query[Any]
     for name, function in {"for_one": one, "for_many": many, "rows_of_one": end_one, "rows_of_many": end_many}.items():
         monkeypatch.setattr(query, name, function)
     return sizes
+
+
+async def test_revisions_arrive_as_they_are_also_where_one_is_none(alice: Person, mallory: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    await alice.new_task()
+    await mallory.new_task()
+    assert alice.caller
+    assert mallory.caller
+    sizes = noted(alice.service.database, monkeypatch, store._WRITE)
+    change = '{"name": "b"}'
+    answers = await ask(
+        alice.service.database, store._WRITE, (*alice.caller, 1, [1, None], change), (*mallory.caller, 1, [2, None], change)
+    )
+    assert [rows[0].refused for rows in answers] == [None, "changed_meanwhile"]
+    assert sizes == [2]
 
 
 @pytest.mark.usefixtures("patience")
