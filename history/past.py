@@ -112,7 +112,7 @@ async def restore_task(service: Service, caller: Caller, task_id: int, restorati
     if revision is None:
         rows = await database.ask(_RESTORE, *asked)
     else:
-        async with database.heavy_turns.of(caller.user_id), database.locked(caller.user_id):
+        async with database.slow_turns.of(caller.user_id), database.locked(caller.user_id):
             rows = await database.ask(_RESTORE_AS_IT_WAS, *asked)
     return await unwrap_change(service, caller, rows, task_id, condition, in_trash=True)
 
@@ -120,7 +120,7 @@ async def restore_task(service: Service, caller: Caller, task_id: int, restorati
 async def undo(service: Service, caller: Caller, asked: Undo) -> Undone:
     """Take back all that was done since. Raises InvalidInput, HistoryGone, NotAsExpected, TooManyTasks."""
     since, database = await _resolve(service, caller, asked.since, asked.at), service.database
-    async with database.heavy_turns.of(caller.user_id), database.locked(caller.user_id):
+    async with database.slow_turns.of(caller.user_id), database.locked(caller.user_id):
         [row] = await database.ask(_UNDO, *caller, since, asked.expected, service.settings.undo_max_tasks, asked.dry_run)
         undone = Undone(row.before, row.revision, row.altered, (row.tasks or "").encode(), row.user_revision)
     match row.refused:

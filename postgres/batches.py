@@ -9,14 +9,13 @@ from postgres.errors import was_refused
 from postgres.heavy_lane import HeavyLane
 from postgres.lock_queues import NOBODYS, LockQueues, Pending
 from postgres.queries import Query, Row, Statement
-from rest.overload import TooManyAtOnce
+from rest.errors import Failure
 from rest.turns import Turns
 from telemetry import metrics
 
 SECONDS_OF_PATIENCE = 0.05  # with a slow statement, or with those that come, before those that wait for its end go without it
 SHARES = 4  # of a batch: an owner has one, if others are there
 MAX_SLOW_OF_ONE = 2  # batches of all queries in which an owner travels, before its others wait for one to end
-MAX_WAITING_OF_ONE = 16  # for a turn: each is one of the requests that may be at work at once
 MAX_TIMES_BUSY = 2  # that a request meets a lock and goes on in the next batch: most locks are another batch's, and gone by then
 
 SIZES = metrics.Histogram(
@@ -45,6 +44,7 @@ class Environment(NamedTuple):
     max_size: int
     lock_queues: LockQueues
     heavy_turns: Turns
+    slow_turns: Turns
     journeys: dict[asyncio.Task[None], Journey]
     listeners: Collection[Callable[[Any], None]]  # called, after each statement that is no read, with whose data it was for
 
@@ -63,16 +63,16 @@ class Batches(Generic[Row]):
         self._start: asyncio.Handle | None = None  # of the next batch
         self._under_way: set[asyncio.Task[None]] = set()
         self._journeys = environment.journeys  # of all queries
-        self._lock_queues, self._heavy_turns = environment.lock_queues, environment.heavy_turns
+        self._lock_queues, self._slow_turns = environment.lock_queues, environment.slow_turns
         self._heavy_lane = HeavyLane(self.run_when_possible, environment.heavy_turns)
 
     async def ask(self, arguments: Sequence[Any]) -> list[Row]:
         """Run the query for one request and return its rows. Raises Unavailable, TooManyAtOnce."""
         owner = arguments[0]
         rows: list[Row]
-        if self._query.is_slow or owner in self._heavy_lane.owners:
-            if self._heavy_turns.count_waiting(owner) >= MAX_WAITING_OF_ONE:
-                raise TooManyAtOnce()
+        if self._query.is_slow:
+            rows = await self._ask_in_turn(arguments)
+        elif owner in self._heavy_lane.owners:
             rows = await self._heavy_lane.ask(arguments)
         elif self._goes_alone:
             rows = await self._run_one(arguments, wait=not self._query.is_heavy)
@@ -88,6 +88,16 @@ class Batches(Generic[Row]):
         for listener in self._listeners:
             listener(owner)
         return rows
+
+    async def _ask_in_turn(self, arguments: Sequence[Any]) -> list[Row]:
+        """Run what may be slow when its owner's turn comes; a long answer takes a turn of those besides. Raises TooManyAtOnce."""
+        owner = arguments[0]
+        async with self._slow_turns.of(owner):
+            if owner not in self._heavy_lane.owners:
+                rows = await self._run_one(arguments, wait=not self._query.is_heavy)
+                if not self._query.is_too_heavy(rows):
+                    return rows
+            return await self._heavy_lane.ask(arguments)
 
     @property
     def is_idle(self) -> bool:
@@ -182,10 +192,14 @@ class Batches(Generic[Row]):
 
     async def _travel_alone(self, of_one: list[Pending]) -> None:
         """Run one owner's requests one by one, in its turn: what has taken too long together may do so again."""
-        async with self._heavy_turns.of(of_one[0].arguments[0]):
+        try:
+            async with self._slow_turns.of(of_one[0].arguments[0]):
+                for pending in of_one:
+                    if not pending.answer.done():
+                        await self._travel([pending])
+        except Failure as refusal:  # there is no turn
             for pending in of_one:
-                if not pending.answer.done():
-                    await self._travel([pending])
+                pending.fail(refusal)
 
     def _take_along(self, busy: list[Pending]) -> None:
         """Let those that met a lock go first in the next batch; those that did so too often, or whose owner's is waited for, wait."""

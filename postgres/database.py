@@ -27,8 +27,10 @@ log = logging.getLogger(__name__)
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4)  # before a read is tried again
 SECONDS_FOR_THE_FIRST_CONTACT = 3  # then the service starts without its database, and answers 503
-MAX_HEAVY_AT_ONCE = 3  # answers that are too long to travel with others, or take long: some 12 MiB each, until they are on their way
+MAX_HEAVY_AT_ONCE = 3  # answers that are too long to travel with others: some 12 MiB each, until they are on their way to the client
+MAX_SLOW_AT_ONCE = 2  # statements that may take seconds: what is long but quick doesn't wait for them
 MAX_LOCKS_AT_ONCE = 3  # that are waited for, each on a connection
+MAX_SLOW_WAITING = 16  # of one user's: each is one of the requests that may be at work at once
 MAX_PREPARED = 100  # statements per connection: a plan of a listing takes PostgreSQL some 100 KiB
 MAX_QUERIES = 1000  # whose batches are kept: listings are asked for in more ways than that
 
@@ -79,8 +81,10 @@ class Database(AsyncPostgresql):
         )
         self.listeners: set[Callable[[Any], None]] = set()  # called, after each query that is no read, with whose data it was for
         self.heavy_turns = Turns(MAX_HEAVY_AT_ONCE)
+        self.slow_turns = Turns(MAX_SLOW_AT_ONCE, most_waiting=MAX_SLOW_WAITING)
         self._lock_queues = LockQueues(MAX_LOCKS_AT_ONCE, configuration.lock_timeout_seconds)
-        self._environment = Environment(self.run, configuration.batch_size, self._lock_queues, self.heavy_turns, {}, self.listeners)
+        turns = self.heavy_turns, self.slow_turns
+        self._environment = Environment(self.run, configuration.batch_size, self._lock_queues, *turns, {}, self.listeners)
         self._batches: dict[Query[Any], Batches[Any]] = {}
         self._check: asyncio.Task[str | None] | None = None  # the last one, or the present one
         self._prepared: WeakKeyDictionary[Any, dict[Statement, None]] = WeakKeyDictionary()  # by connection

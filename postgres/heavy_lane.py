@@ -1,4 +1,4 @@
-"""The lane of answers that are too long to travel with others, and of questions that may take too long: each is asked alone, in turns."""
+"""The lane of answers that are too long to travel with others: each is made alone, and only a few at once."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ MAX_REMEMBERED = 1000
 
 
 class HeavyLane:
-    """Takes the requests of one query that are heavy, and remembers whose answers lately were long: those aren't asked in vain."""
+    """Takes the requests of one query whose answers are long, and remembers whose they lately were: those aren't asked in vain."""
 
     def __init__(self, run: Callable[[Sequence[Any]], Awaitable[list[Any]]], turns: Turns) -> None:
         """Run one request after another with `run`, in the `turns` that all queries share."""

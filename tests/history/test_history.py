@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from postgres.database import MAX_HEAVY_AT_ONCE
+from postgres.database import MAX_SLOW_AT_ONCE
 from tasks import store
 from tests.conftest import Answer, Person, Start, create_tasks, let_happen_before
 
@@ -355,11 +355,11 @@ async def test_of_all_that_it_altered_an_undo_shows_what_fits(alice: Person, sql
             assert len(shown) == 1000
 
 
-async def test_undos_take_turns_with_other_long_answers(alice: Person) -> None:
+async def test_undos_take_turns(alice: Person) -> None:
     await all_sorts(alice)
     async with AsyncExitStack() as others:
-        for n in range(MAX_HEAVY_AT_ONCE):
-            await others.enter_async_context(alice.service.database.heavy_turns.of(f"other {n}"))
+        for n in range(MAX_SLOW_AT_ONCE):
+            await others.enter_async_context(alice.service.database.slow_turns.of(f"other {n}"))
         undoing = asyncio.create_task(alice.post("/task/undo", json={"since": 5}))
         await asyncio.sleep(0.1)
         assert not undoing.done()

@@ -106,15 +106,26 @@ async def test_one_owners_slow_questions_are_asked_one_after_another_and_hold_up
     assert statements(await asyncio.gather(*asking)) == 5
 
 
+async def test_a_slow_question_with_a_long_answer_takes_a_turn_of_those_too(database: Database) -> None:
+    text = "CASE WHEN q.wait THEN repeat('x', 100000) END"
+    slow = query_of("q.number", text, names="number json moment", slow=True, heavy=True, read=True)
+    async with AsyncExitStack() as turns:
+        for n in range(database_module.MAX_HEAVY_AT_ONCE):
+            await turns.enter_async_context(database.heavy_turns.of(f"other {n}"))
+        asking = asyncio.create_task(database.ask(slow, 1, 5))
+        await until(lambda: database.heavy_turns.count_waiting(1))
+    assert (await asking)[0].json == b"x" * 100_000
+
+
 async def test_of_one_owners_slow_questions_only_so_many_wait(database: Database) -> None:
     slow = query_of("q.number", slow=True, read=True)
-    async with database.heavy_turns.of(1):
-        asking = [asyncio.create_task(database.ask(slow, 1, n)) for n in range(batches.MAX_WAITING_OF_ONE)]
+    async with database.slow_turns.of(1):
+        asking = [asyncio.create_task(database.ask(slow, 1, n)) for n in range(database_module.MAX_SLOW_WAITING)]
         await asyncio.sleep(0)
         with pytest.raises(TooManyAtOnce):
             await database.ask(slow, 1, 99)
         assert (await database.ask(slow, 2, 2))[0][0] == 2
-    assert [rows[0][0] for rows in await asyncio.gather(*asking)] == [*range(batches.MAX_WAITING_OF_ONE)]
+    assert [rows[0][0] for rows in await asyncio.gather(*asking)] == [*range(database_module.MAX_SLOW_WAITING)]
 
 
 async def test_what_took_too_long_together_is_asked_again_in_turns(running: Running) -> None:
@@ -221,9 +232,9 @@ async def test_what_may_take_long_waits_for_its_users_turn(alice: Person, mallor
     await alice.new_task()
     await mallory.new_task()
     assert alice.caller
-    async with alice.service.database.heavy_turns.of(alice.caller.user_id):
+    async with alice.service.database.slow_turns.of(alice.caller.user_id):
         asking = asyncio.create_task(SLOW[name](alice))
-        await until(lambda: alice.caller and alice.service.database.heavy_turns.count_waiting(alice.caller.user_id))
+        await until(lambda: alice.caller and alice.service.database.slow_turns.count_waiting(alice.caller.user_id))
         others: Answer = await SLOW[name](mallory)
         assert others.status in (200, 412)
         assert not asking.done()
@@ -234,8 +245,8 @@ async def test_what_may_take_long_waits_for_its_users_turn(alice: Person, mallor
 async def test_what_is_quick_waits_for_no_turn(alice: Person, name: str) -> None:
     await alice.new_task()
     async with AsyncExitStack() as turns:
-        for n in range(database_module.MAX_HEAVY_AT_ONCE):
-            await turns.enter_async_context(alice.service.database.heavy_turns.of(f"other {n}"))
+        for n in range(database_module.MAX_SLOW_AT_ONCE):
+            await turns.enter_async_context(alice.service.database.slow_turns.of(f"other {n}"))
         answer: Answer = await QUICK[name](alice)
         assert answer.status in (200, 201)
 
@@ -265,9 +276,10 @@ async def test_what_needs_a_long_log_holds_up_no_batch(alice: Person, sql: Sql, 
 
 async def test_who_has_too_much_under_way_is_told_so(alice: Person, mallory: Person) -> None:
     assert alice.caller
-    async with alice.service.database.heavy_turns.of(alice.caller.user_id):
-        waiting = [asyncio.create_task(alice.get(f"/task?q={n}")) for n in range(batches.MAX_WAITING_OF_ONE)]
-        await until(lambda: alice.caller and alice.service.database.heavy_turns.count_waiting(alice.caller.user_id) == len(waiting))
+    async with alice.service.database.slow_turns.of(alice.caller.user_id):
+        waiting = [asyncio.create_task(alice.get(f"/task?q={n}")) for n in range(database_module.MAX_SLOW_WAITING)]
+        await until(lambda: alice.caller and alice.service.database.slow_turns.count_waiting(alice.caller.user_id) == len(waiting))
+        assert (await alice.post("/task/undo", json={"since": 0})).status == 429
         refused = await alice.get("/task?q=too+many")
         assert (refused.status, refused.headers["Retry-After"], refused.json["type"]) == (429, "1", "about:blank")
         assert "too many requests under way" in refused.json["detail"]
