@@ -108,14 +108,19 @@ async def restore_task(service: Service, caller: Caller, task_id: int, restorati
     Raises InvalidInput, NotFound, TaskChangedMeanwhile, TaskUnchanged.
     """
     revision = await _resolve(service, caller, restoration.revision, restoration.at)
-    rows = await service.database.ask(_RESTORE, *caller, task_id, condition.if_match, unless_json(condition.unless), revision)
+    database, asked = service.database, (*caller, task_id, condition.if_match, unless_json(condition.unless), revision)
+    if revision is None:
+        rows = await database.ask(_RESTORE, *asked)
+    else:
+        async with database.slow_turns.of(caller.user_id), database.locked(caller.user_id):
+            rows = await database.ask(_RESTORE_AS_IT_WAS, *asked)
     return await unwrap_change(service, caller, rows, task_id, condition, in_trash=True)
 
 
 async def undo(service: Service, caller: Caller, asked: Undo) -> Undone:
     """Take back all that was done since. Raises InvalidInput, HistoryGone, NotAsExpected, TooManyTasks."""
     since, database = await _resolve(service, caller, asked.since, asked.at), service.database
-    async with database.locked(caller.user_id), database.slow_turns.of(caller.user_id):
+    async with database.slow_turns.of(caller.user_id), database.locked(caller.user_id):
         [row] = await database.ask(_UNDO, *caller, since, asked.expected, service.settings.undo_max_tasks, asked.dry_run)
         undone = Undone(row.before, row.revision, row.altered, (row.tasks or "").encode(), row.user_revision)
     match row.refused:
@@ -186,11 +191,14 @@ class _UndoRow(NamedTuple):
     kept_from: int
 
 
-_RESTORE = Query(
-    Written,
-    fn.task_restore(q.user_id, q.generation, q.wait, q.id, q.if_match, q.unless, q.revision),
-    CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]", "unless": "jsonb", "revision": "bigint"},
-)
+def _restoration(*, alone: bool) -> Query[Written]:
+    function = fn.task_restore(q.user_id, q.generation, q.wait, q.id, q.if_match, q.unless, q.revision)
+    types = CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]", "unless": "jsonb", "revision": "bigint"}
+    return Query(Written, function, types, alone=alone)
+
+
+_RESTORE = _restoration(alone=False)
+_RESTORE_AS_IT_WAS = _restoration(alone=True)  # it reads the task's log
 _UNDO = Query(
     _UndoRow,
     fn.task_undo(q.user_id, q.generation, q.wait, q.since, q.expected, q.most, q.dry_run),

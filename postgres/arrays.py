@@ -11,7 +11,7 @@ def array(elements: Iterable[str]) -> str:
 
 def writer_of(sql_type: str) -> Callable[[Any], str]:
     """Return the function that writes a value of that type as an element."""
-    return _number if sql_type in ("bigint", "int") else _element
+    return _WRITERS.get(sql_type, _element)
 
 
 def element_type(sql_type: str) -> str:
@@ -21,6 +21,10 @@ def element_type(sql_type: str) -> str:
 
 def _number(value: int | None) -> str:
     return "NULL" if value is None else str(value)
+
+
+def _numbers(values: Iterable[int | None] | None) -> str:
+    return "NULL" if values is None else f'"{array(map(_number, values))}"'
 
 
 def _element(value: Any) -> str:
@@ -35,3 +39,6 @@ def _element(value: Any) -> str:
 
 def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+_WRITERS: dict[str, Callable[[Any], str]] = {"bigint": _number, "int": _number, "bigint[]": _numbers}

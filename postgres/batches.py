@@ -1,6 +1,7 @@
 """Requests of one query that arrive together travel together: one round trip, one plan and one commit for all of them."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Generic, NamedTuple, Protocol
 
@@ -8,10 +9,13 @@ from postgres.errors import was_refused
 from postgres.heavy_lane import HeavyLane
 from postgres.lock_queues import NOBODYS, LockQueues, Pending
 from postgres.queries import Query, Row, Statement
+from rest.errors import Failure
 from rest.turns import Turns
 from telemetry import metrics
 
 SECONDS_OF_PATIENCE = 0.05  # with a slow statement, or with those that come, before those that wait for its end go without it
+SHARES = 4  # of a batch: an owner has one, if others are there
+MAX_SLOW_OF_ONE = 2  # batches of all queries in which an owner travels, before its others wait for one to end
 MAX_TIMES_BUSY = 2  # that a request meets a lock and goes on in the next batch: most locks are another batch's, and gone by then
 
 SIZES = metrics.Histogram(
@@ -26,13 +30,22 @@ class Run(Protocol):
         """Return the statement's rows."""
 
 
+class Journey(NamedTuple):
+    """A batch under way: who travels, and since when (in the loop's seconds)."""
+
+    batch: list[Pending]
+    began_at: float
+
+
 class Environment(NamedTuple):
     """What the batches of all queries of a database share."""
 
     run: Run
     max_size: int
-    lock_timeout_seconds: float
+    lock_queues: LockQueues
     heavy_turns: Turns
+    slow_turns: Turns
+    journeys: dict[asyncio.Task[None], Journey]
     listeners: Collection[Callable[[Any], None]]  # called, after each statement that is no read, with whose data it was for
 
 
@@ -44,34 +57,48 @@ class Batches(Generic[Row]):
         self._listeners = () if query.is_read else environment.listeners
         self._goes_alone = query.goes_alone or environment.max_size == 1
         self._is_always_heavy = query.is_heavy and query.goes_alone
+        self._share = max(1, environment.max_size // SHARES)
         self._label = (query.name,)
         self._loop = asyncio.get_running_loop()
         self._queue: list[Pending] = []
         self._start: asyncio.Handle | None = None  # of the next batch
         self._under_way: set[asyncio.Task[None]] = set()
-        self._lock_queues = LockQueues(self.ask_alone, self._join, environment.lock_timeout_seconds)
+        self._journeys = environment.journeys  # of all queries
+        self._lock_queues, self._slow_turns = environment.lock_queues, environment.slow_turns
         self._heavy_lane = HeavyLane(self.ask_alone, environment.heavy_turns)
 
     async def ask(self, arguments: Sequence[Any]) -> list[Row]:
-        """Run the query for one request and return its rows."""
+        """Run the query for one request and return its rows. Raises Unavailable, TooManyAtOnce."""
         owner = arguments[0]
         rows: list[Row]
-        if self._is_always_heavy or owner in self._heavy_lane.owners:
+        if self._query.is_slow:
+            rows = await self._ask_in_turn(arguments)
+        elif self._is_always_heavy or owner in self._heavy_lane.owners:
             rows = await self._heavy_lane.ask(arguments)
         elif self._goes_alone:
             rows = await self._run_one(arguments, wait=not self._query.is_heavy)
         else:
             pending = Pending(arguments, self._loop)
-            if owner in self._lock_queues.behind:
-                self._lock_queues.add(pending)
+            if self._query.may_be_busy and owner in self._lock_queues.behind:
+                self._lock_queues.add(self, pending)
             else:
-                self._join(pending)
+                self.join(pending)
             rows = await pending.answer
         if self._query.is_heavy and not self._is_always_heavy and self._query.is_too_heavy(rows):
             rows = await self._heavy_lane.ask(arguments)
         for listener in self._listeners:
             listener(owner)
         return rows
+
+    async def _ask_in_turn(self, arguments: Sequence[Any]) -> list[Row]:
+        """Run what may be slow when its owner's turn comes; a long answer takes a turn of those besides. Raises TooManyAtOnce."""
+        owner = arguments[0]
+        async with self._slow_turns.of(owner):
+            if owner not in self._heavy_lane.owners:
+                rows = await self._run_one(arguments, wait=not self._query.is_heavy)
+                if not self._query.is_too_heavy(rows):
+                    return rows
+            return await self._heavy_lane.ask(arguments)
 
     async def ask_alone(self, arguments: Sequence[Any]) -> list[Row]:
         """Run the query for one request by itself, whatever it waits for and however long its answer is."""
@@ -80,9 +107,9 @@ class Batches(Generic[Row]):
     @property
     def is_idle(self) -> bool:
         """Whether nothing is under way."""
-        return not (self._queue or self._under_way or self._lock_queues.behind)
+        return not (self._queue or self._under_way)
 
-    def _join(self, pending: Pending) -> None:
+    def join(self, pending: Pending) -> None:
         """Take a place in the next batch. It starts when it is complete: with one under way, after that has ended, or taken too long."""
         self._queue.append(pending)
         if self._start is None:
@@ -108,17 +135,39 @@ class Batches(Generic[Row]):
         if self._start:
             self._start.cancel()
             self._start = None
-        batch = [pending for pending in self._queue[: self._max_size] if not pending.answer.done()]
-        del self._queue[: self._max_size]
-        if batch:
+        if batch := self._take_batch():
             journey = self._loop.create_task(self._travel(batch), context=NOBODYS)
             self._under_way.add(journey)
+            self._journeys[journey] = Journey(batch, self._loop.time())
             journey.add_done_callback(self._end_journey)
         if self._queue:
             self._start = self._loop.call_later(SECONDS_OF_PATIENCE, self._go)
 
+    def _take_batch(self) -> list[Pending]:
+        """Take the next ones from the queue: of several owners a share each, and nobody's who is in as many slow batches as one may be."""
+        able = self._queue
+        if len(self._journeys) >= MAX_SLOW_OF_ONE and (slow := self._count_slow()):
+            able = [pending for pending in able if slow[pending.arguments[0]] < MAX_SLOW_OF_ONE]
+        if len(able) > self._share and len({pending.arguments[0] for pending in able}) > 1:
+            place: Counter[Any] = Counter()  # of each among its owner's
+            able = [pending for pending in able if place.update((pending.arguments[0],)) or place[pending.arguments[0]] <= self._share]
+        batch = able[: self._max_size]
+        if able is self._queue:
+            del self._queue[: self._max_size]
+        else:
+            taken = {*batch}
+            self._queue = [pending for pending in self._queue if pending not in taken]
+        return [pending for pending in batch if not pending.answer.done()]
+
+    def _count_slow(self) -> Counter[Any]:
+        """Count, by owner, the batches of all queries that have been under way for long."""
+        latest = self._loop.time() - SECONDS_OF_PATIENCE
+        slow = [journey.batch for journey in self._journeys.values() if journey.began_at <= latest]
+        return Counter(owner for batch in slow for owner in {pending.arguments[0] for pending in batch})
+
     def _end_journey(self, journey: asyncio.Task[None]) -> None:
         self._under_way.discard(journey)
+        del self._journeys[journey]
         if self._queue:
             self._go_when_complete(0)
 
@@ -134,7 +183,8 @@ class Batches(Generic[Row]):
                 for pending in batch:
                     pending.fail(error)
                 return
-            await asyncio.gather(*(self._travel([pending]) for pending in batch))
+            owners = {pending.arguments[0] for pending in batch}
+            await asyncio.gather(*(self._travel_alone([p for p in batch if p.arguments[0] == owner]) for owner in owners))
             return
         busy = []
         for pending, rows in zip(batch, answers, strict=True):
@@ -145,13 +195,24 @@ class Batches(Generic[Row]):
         if busy:
             self._take_along(busy)
 
+    async def _travel_alone(self, of_one: list[Pending]) -> None:
+        """Run one owner's requests one by one, in its turn: what has taken too long together may do so again."""
+        try:
+            async with self._slow_turns.of(of_one[0].arguments[0]):
+                for pending in of_one:
+                    if not pending.answer.done():
+                        await self._travel([pending])
+        except Failure as refusal:  # there is no turn
+            for pending in of_one:
+                pending.fail(refusal)
+
     def _take_along(self, busy: list[Pending]) -> None:
         """Let those that met a lock go first in the next batch; those that did so too often, or whose owner's is waited for, wait."""
         again = []
         for pending in busy:
             pending.times_busy += 1
             if pending.times_busy > MAX_TIMES_BUSY or pending.arguments[0] in self._lock_queues.behind:
-                self._lock_queues.add(pending)
+                self._lock_queues.add(self, pending)
             else:
                 again.append(pending)
         self._queue[:0] = again

@@ -3,10 +3,10 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakKeyDictionary
 
 import peewee
 import psycopg2
@@ -16,10 +16,10 @@ from peewee_async.databases import FetchResults, fetchall
 
 from postgres import aiopg_fixes, migrate, start
 from postgres.batches import Batches, Environment
-from postgres.errors import TROUBLE, WAITED_TOO_LONG, DatabaseUnavailable, explain, may_be_repeated
+from postgres.errors import TROUBLE, DatabaseUnavailable, explain, may_be_repeated
+from postgres.lock_queues import LockQueues
 from postgres.pool import Pool
 from postgres.queries import AsyncPostgresql, Query, Row, Statement
-from rest import overload
 from rest.errors import Unavailable
 from rest.turns import Turns
 
@@ -29,7 +29,9 @@ MIGRATIONS = Path(__file__).parent.parent / "migrations"
 PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4)  # before a read is tried again
 SECONDS_FOR_THE_FIRST_CONTACT = 3  # then the service starts without its database, and answers 503
 MAX_HEAVY_AT_ONCE = 3  # answers that are too long to travel with others: some 12 MiB each, until they are on their way to the client
-MAX_SLOW_AT_ONCE = 2  # answers as long that take seconds to make: those who wait for others don't wait for them
+MAX_SLOW_AT_ONCE = 2  # statements that may take seconds: what is long but quick doesn't wait for them
+MAX_LOCKS_AT_ONCE = 3  # that are waited for, each on a connection
+MAX_SLOW_WAITING = 16  # of one user's: each is one of the requests that may be at work at once
 MAX_PREPARED = 100  # statements per connection: a plan of a listing takes PostgreSQL some 100 KiB
 MAX_QUERIES = 1000  # whose batches are kept: listings are asked for in more ways than that
 
@@ -80,14 +82,13 @@ class Database(AsyncPostgresql):
         )
         self.listeners: set[Callable[[Any], None]] = set()  # called, after each query that is no read, with whose data it was for
         self.heavy_turns = heavy_turns or Turns(MAX_HEAVY_AT_ONCE)
-        self.slow_turns = Turns(MAX_SLOW_AT_ONCE)
-        self._environment = Environment(
-            self.run, configuration.batch_size, configuration.lock_timeout_seconds, self.heavy_turns, self.listeners
-        )
+        self.slow_turns = Turns(MAX_SLOW_AT_ONCE, most_waiting=MAX_SLOW_WAITING)
+        self._lock_queues = LockQueues(MAX_LOCKS_AT_ONCE, configuration.lock_timeout_seconds)
+        turns = self.heavy_turns, self.slow_turns
+        self._environment = Environment(self.run, configuration.batch_size, self._lock_queues, *turns, {}, self.listeners)
         self._batches: dict[Query[Any], Batches[Any]] = {}
         self._check: asyncio.Task[str | None] | None = None  # the last one, or the present one
         self._prepared: WeakKeyDictionary[Any, dict[Statement, None]] = WeakKeyDictionary()  # by connection
-        self._locks: WeakValueDictionary[Any, asyncio.Lock] = WeakValueDictionary()  # by whose data it is
 
     @asynccontextmanager
     async def running(self, app: web.Application | None = None) -> AsyncIterator[None]:
@@ -111,8 +112,8 @@ class Database(AsyncPostgresql):
         batches = self._batches.get(query)
         return (batches or self._begin(query)).ask(arguments)
 
-    def ask_in_turn(self, query: Query[Row], *arguments: Any) -> Coroutine[Any, Any, list[Row]]:
-        """Do what `ask` does for whoever has one of the heavy turns: by itself, and however long the answer is."""
+    def ask_alone(self, query: Query[Row], *arguments: Any) -> Coroutine[Any, Any, list[Row]]:
+        """Do what `ask` does, for whoever has the turns that it needs: by itself, and however long the answer is."""
         batches = self._batches.get(query)
         return (batches or self._begin(query)).ask_alone(arguments)
 
@@ -180,12 +181,9 @@ class Database(AsyncPostgresql):
             async with super().aio_atomic():
                 yield
 
-    @asynccontextmanager
-    async def locked(self, owner: Any) -> AsyncIterator[None]:
+    def locked(self, owner: Any) -> AbstractAsyncContextManager[None]:
         """Run what is inside after the others of this owner: only one of them holds a connection while it waits. Raises Unavailable."""
-        lock = self._locks.setdefault(owner, asyncio.Lock())
-        async with overload.in_turn(lock, self.configuration.lock_timeout_seconds, Unavailable(WAITED_TOO_LONG)):
-            yield
+        return self._lock_queues.line(owner)
 
     # How the database is
 

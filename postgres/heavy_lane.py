@@ -13,17 +13,18 @@ class HeavyLane:
     """Takes the requests of one query whose answers are long, and remembers whose they lately were: those aren't asked in vain."""
 
     def __init__(self, run: Callable[[Sequence[Any]], Awaitable[list[Any]]], turns: Turns) -> None:
-        """Run one request after another with `run`, as many at once as there are `turns`, which all queries share."""
+        """Run one request after another with `run`, in the `turns` that all queries share."""
         self._run, self._turns = run, turns
         self.owners: dict[Any, None] = {}
 
     async def ask(self, arguments: Sequence[Any]) -> list[Any]:
-        """Run a request when its turn comes."""
-        async with self._turns.of(arguments[0]):
+        """Run a request when its owner's turn comes."""
+        owner = arguments[0]
+        async with self._turns.of(owner):
             rows = await self._run(arguments)
-        self.owners.pop(arguments[0], None)
+        self.owners.pop(owner, None)
         if sum(len(value) for row in rows for value in row if isinstance(value, bytes)) > MAX_SHARED_BYTES:
-            self.owners[arguments[0]] = None
+            self.owners[owner] = None
             if len(self.owners) > MAX_REMEMBERED:
                 del self.owners[next(iter(self.owners))]
         return rows

@@ -1,12 +1,15 @@
 """Requests on their way, and the queues of those that wait for a lock which somebody else holds."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from contextvars import Context
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 from postgres.errors import WAITED_TOO_LONG
 from rest.errors import Unavailable
+from rest.overload import in_turn
 
 NOBODYS = Context()  # in which tasks run that are of no request: what one has in its own isn't its neighbours'
 
@@ -30,37 +33,55 @@ class Pending:
             self.answer.set_exception(error)
 
 
+class Traffic(Protocol):
+    """The requests of one query."""
+
+    async def ask_alone(self, arguments: Sequence[Any]) -> list[Any]:
+        """Run one, and wait for its owner's lock."""
+
+    def join(self, pending: Pending) -> None:
+        """Let one take its place in a batch."""
+
+
 class LockQueues:
-    """One request of each owner waits for that owner's lock, on a connection of its own; the owner's others wait behind it."""
+    """One request of each owner waits for the owner's lock, on a connection of its own; the others, of all queries, wait behind it."""
 
-    def __init__(
-        self, run: Callable[[Sequence[Any]], Awaitable[list[Any]]], join: Callable[[Pending], None], timeout_seconds: float
-    ) -> None:
-        """Let `run` wait for the lock, and those behind it then `join` a batch, or be refused where they have waited too long."""
-        self._run, self._join, self._timeout_seconds = run, join, timeout_seconds
+    def __init__(self, most: int, timeout_seconds: float) -> None:
+        """Let so many owners' requests wait for a lock at once, and refuse those behind them that have waited for too long."""
+        self._turns, self._timeout_seconds = asyncio.Semaphore(most), timeout_seconds
+        self._lines: WeakValueDictionary[Any, asyncio.Lock] = WeakValueDictionary()  # by owner
         self._waiting: set[asyncio.Task[None]] = set()
-        self.behind: dict[Any, list[Pending]] = {}  # by owner
+        self.behind: dict[Any, list[tuple[Traffic, Pending]]] = {}  # by owner
 
-    def add(self, pending: Pending) -> None:
+    @asynccontextmanager
+    async def line(self, owner: Any) -> AsyncIterator[None]:
+        """Run what is inside after the others of this owner. Raises Unavailable where that takes too long."""
+        line = self._lines.setdefault(owner, asyncio.Lock())
+        async with in_turn(line, self._timeout_seconds, Unavailable(WAITED_TOO_LONG)):
+            yield
+
+    def add(self, traffic: Traffic, pending: Pending) -> None:
         """Let a request wait: behind another one of its owner's, where there is one."""
         owner = pending.arguments[0]
         if owner in self.behind:
-            self.behind[owner].append(pending)
+            self.behind[owner].append((traffic, pending))
             return
         self.behind[owner] = []
-        waiting = asyncio.get_running_loop().create_task(self._wait(pending), context=NOBODYS)
+        waiting = asyncio.get_running_loop().create_task(self._wait(traffic, pending), context=NOBODYS)
         self._waiting.add(waiting)
         waiting.add_done_callback(self._waiting.discard)
 
-    async def _wait(self, pending: Pending) -> None:
+    async def _wait(self, traffic: Traffic, pending: Pending) -> None:
+        owner = pending.arguments[0]
         try:
-            pending.succeed(await self._run(pending.arguments))
+            async with self.line(owner), in_turn(self._turns, self._timeout_seconds, Unavailable(WAITED_TOO_LONG)):
+                pending.succeed(await traffic.ask_alone(pending.arguments))
         except Exception as error:  # noqa: BLE001 - it is raised where the request was made
             pending.fail(error)
         finally:
             too_long_ago = asyncio.get_running_loop().time() - self._timeout_seconds
-            for other in self.behind.pop(pending.arguments[0]):
+            for others, other in self.behind.pop(owner):
                 if other.asked_at < too_long_ago:
                     other.fail(Unavailable(WAITED_TOO_LONG))
                 else:
-                    self._join(other)
+                    others.join(other)

@@ -60,14 +60,15 @@ class Query(Generic[Row]):
 
     `types` names each parameter with its SQL type, in the order of the arguments; the first is whose data it is. `q.wait` is there
     without being asked for: whether the query may wait for a row's lock. Together with others it may not: a change whose row has `refused`
-    says BUSY there. A `read` is tried again where a connection broke. What takes long goes `alone`, always.
+    says BUSY there. A `read` is tried again where a connection broke. What takes long goes `alone`, always. A read that a user can make
+    `slow` takes turns besides, as what is heavy does.
 
     A `heavy` query's answer may be too long to travel with others. Where it may not `wait`, its `json` is then None. One that is `alone`,
     too, always takes a heavy turn. Its texts, and those of one that is `undecoded`, come as bytes. `name` is for those who measure; a
     function has one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - it is asked in as many ways
         self,
         row: type[Row],
         query: Function | PeeweeQuery,
@@ -76,19 +77,25 @@ class Query(Generic[Row]):
         read: bool = False,
         alone: bool = False,
         heavy: bool = False,
+        slow: bool = False,
         undecoded: bool = False,
         name: str | None = None,
     ) -> None:
         if isinstance(query, Function):
             name, query = query.name, Select([query], [SQL("*")])
         self.name, self.types = name or "select", types
-        self.is_read, self.goes_alone, self.is_heavy, self.is_undecoded = read, alone, heavy, heavy or undecoded
+        self.is_read, self.goes_alone, self.is_heavy, self.is_slow = read, alone, heavy, slow
+        self.is_undecoded = heavy or undecoded
         self.row, fields = row, cast("Any", row)._fields
         self.make_row = cast("Any", row)._make
-        self.may_be_busy = "refused" in fields
-        self._refused, self._json = fields.index("refused") if self.may_be_busy else 0, fields.index("json") if heavy else 0
+        self._refused, self._json = fields.index("refused") if "refused" in fields else 0, fields.index("json") if heavy else 0
         self._writers = [writer_of(sql_type) for sql_type in types.values()]
         self.one, self.many = self._statements(query)
+        self.may_be_busy = "refused" in fields and self._may_wait
+
+    @property
+    def _may_wait(self) -> bool:
+        return "q.wait" in self.one.text
 
     def _statements(self, query: PeeweeQuery) -> tuple[Statement, Statement]:
         text, constants = DIALECT.get_sql_context().sql(query).query()
@@ -159,6 +166,10 @@ class SetQuery(Query[Row]):
         text = f"SELECT * FROM {self.name}({self._arrays()}, %s::boolean)"  # noqa: S608 - all of it is ours
         statement = Statement(text, len(self.types) + 1)
         return statement, statement
+
+    @property
+    def _may_wait(self) -> bool:
+        return True
 
     def for_one(self, arguments: Sequence[Any], *, wait: bool) -> tuple[Statement, Sequence[Any]]:
         """Return the statement that answers one request, and its values."""

@@ -13,7 +13,7 @@ ErrorCode = TypeAliasType(
         # of which kind
         "not_text", "not_a_number", "not_a_boolean", "not_a_day", "not_a_moment", "not_one_of",
         # how much
-        "too_short", "too_long", "too_small", "too_large", "too_many_marks",
+        "too_short", "too_long", "too_small", "too_large", "too_many", "too_many_marks",
         # which
         "blank", "characters_not_allowed", "too_common", "same_as_login", "wrong_password", "wrong_code", "taken", "reserved",
         "mismatch", "not_of_this_list",

@@ -24,6 +24,7 @@ from rest.errors import (
     UnsupportedMediaType,
 )
 from rest.operation import Answer, Operation
+from rest.overload import TooManyAtOnce
 from rest.quotas import QuotaExceeded
 
 METHODS = ("get", "post", "put", "patch", "delete")
@@ -157,7 +158,7 @@ def _failures(operation: Operation, guard: str | None) -> list[type[Failure]]:
     failures: list[type[Failure]] = [InvalidInput, *operation.failures]
     failures += [RequestTimeout, ContentTooLarge, UnsupportedMediaType] if operation.body or operation.files else []
     failures += [Unauthorized, Unavailable] if guard else []
-    failures += [QuotaExceeded] if guard == "token" else []  # users have quotas
+    failures += [QuotaExceeded, TooManyAtOnce] if guard == "token" else []  # users have quotas, and shares
     return list(dict.fromkeys(failures))
 
 

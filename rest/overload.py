@@ -12,7 +12,7 @@ import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from rest.errors import HEADERS, PROBLEM, REFUSALS, Failure, Overloaded, RequestTimeout, Unavailable
+from rest.errors import HEADERS, PROBLEM, REFUSALS, Failure, Overloaded, RequestTimeout, TooManyRequests, Unavailable
 from server.connection import Refusal
 from telemetry import metrics
 
@@ -26,6 +26,13 @@ class TookTooLong(Unavailable):
 
     kind = "took-too-long"
     detail = "The service couldn't do this in time: try again."
+
+
+class TooManyAtOnce(TooManyRequests):
+    """As much of one user's as may take long is under way, and waits, as may at once; nothing was done."""
+
+    kind = "too-many-at-once"
+    detail = "You have too many requests under way: send this one when some of them have been answered."
 
 
 class TooManyConnections(Overloaded):
@@ -125,7 +132,7 @@ def _too_late(request: web.Request) -> Failure:
 
 
 @asynccontextmanager
-async def in_turn(lock: asyncio.Lock | asyncio.Semaphore, seconds: float, refusal: Failure) -> AsyncIterator[None]:
+async def in_turn(lock: asyncio.Lock | asyncio.Semaphore, seconds: float | None, refusal: Failure) -> AsyncIterator[None]:
     """Run what is inside when its turn comes. Raises the refusal where that takes longer."""
     try:
         async with asyncio.timeout(seconds):

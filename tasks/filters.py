@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from peewee import SQL, ColumnBase, Expression, fn
+from peewee import SQL, ColumnBase, Expression, Select, fn
 
 from models import Task
 from postgres.pages import Key
@@ -40,12 +40,19 @@ def _folded(text: ColumnBase) -> ColumnBase:
     return fn.text_folded(text).collate('"C"')
 
 
-_FOLDED_WORDS = SQL("(ARRAY(SELECT text_folded(w) FROM unnest(q.q) w))")
+_FOLDED_WORDS = SQL("unnest(ARRAY(SELECT text_folded(w) FROM unnest(q.q) w))")
+
+
+def _has_all_words(text: ColumnBase) -> Expression:
+    """Look for each word by strpos: LIKE takes ten times as long. OFFSET 0: the text is folded once, and not for each word."""
+    folded = Select(columns=[_folded(text).alias("text")]).offset(0).alias("folded")
+    absent = Select([folded, _FOLDED_WORDS.alias("word")], [SQL("1")]).where(fn.strpos(folded.c.text, SQL("word")) == 0)
+    has_all: Expression = ~fn.EXISTS(absent)
+    return has_all
 
 
 def filters(task: Any) -> dict[str, Filter]:
     """Return the filters by name."""
-    text = _folded(task.name.concat("\n").concat(task.description))
     return {  # one status and several differ, since the index then gives the order by id
         "status": Filter("text", task.status == q.status),
         "statuses": Filter("text[]", task.status == fn.ANY(q.statuses)),
@@ -55,7 +62,7 @@ def filters(task: Any) -> dict[str, Filter]:
         "completion_to": Filter("date", task.completion_at <= q.completion_to),
         "completed_from": Filter("timestamptz", task.completed_at >= q.completed_from),
         "completed_to": Filter("timestamptz", task.completed_at < q.completed_to),
-        "q": Filter("text[]", Expression(text, "LIKE ALL", _FOLDED_WORDS)),
+        "q": Filter("text[]", _has_all_words(task.name.concat("\n").concat(task.description))),
     }
 
 

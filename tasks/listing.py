@@ -93,7 +93,7 @@ class Listing(ABC):
 
 
 class TaskListing(Listing):
-    """The tasks that match a query, each with the UID that came with it if that is asked for, by whoever has a heavy turn.
+    """The tasks that match a query, each with the UID that came with it if that is asked for, by whoever has the turns.
 
     Its cursors are those of the listing that it is `part_of`, if that is another one in the same order.
     """
@@ -104,13 +104,18 @@ class TaskListing(Listing):
         self, service: Service, caller: Caller, query: TaskQuery, *, part_of: TaskQuery | None = None, with_uid: bool = False
     ) -> None:
         super().__init__(service, caller, query)
-        self._with_uid, self._ask = with_uid, service.database.ask_in_turn if with_uid else service.database.ask
+        self._with_uid, self._ask = with_uid, service.database.ask_alone if with_uid else service.database.ask
         self._whole = part_of or query
 
     @property
     def look(self) -> tuple[int, ...]:
         """How a page of it looks in this version: which tasks are in it, and in which order, too."""
         return (LOOK, filters.FOLDING) if self.query.q or self.query.sort.endswith("name") else (LOOK,)
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether a page of it may take long to make."""
+        return queries.is_slow(self.query.source, _filter_values(self.query), self.query.sort)
 
     @property
     def scope(self) -> str:
@@ -185,8 +190,5 @@ def _filter_values(match: TaskMatch) -> dict[str, Any]:
     if values.get("completion_at") == "none":
         values["without_day"] = values.pop("completion_at") == "none"
     if words := values.pop("q", ()):
-        values["q"] = [f"%{word.translate(_LITERALLY)}%" for word in words]
+        values["q"] = list(words)
     return values
-
-
-_LITERALLY = str.maketrans({"\\": "\\\\", "%": "\\%", "_": "\\_"})

@@ -3,7 +3,7 @@
 Of each query's parameters whose they are comes first; then as of when; then which part of the listing; then what the filters need.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache, lru_cache, reduce
 from operator import and_
 from typing import Any, Literal, NamedTuple
@@ -117,7 +117,12 @@ def task_page(
     source = _all_of(name, with_uid)
     order = Order(filters.keys(source.task)[sort], source.task.id, descending)
     types = source.types | pages.parameters(order, after) | {name: filters.FILTER_TYPES[name] for name in asked}
-    return _page(source, _conditions(source, asked), order, after, short, types, to_convert=with_uid)
+    return _page(source, _conditions(source, asked), order, after, short, types, slow=is_slow(name, asked, sort), to_convert=with_uid)
+
+
+def is_slow(name: SourceName, asked: Collection[str], sort: str) -> bool:
+    """Return whether a page may take long to make: the texts, or the logs, of all tasks are read for it."""
+    return name == "past" or "q" in asked or sort.endswith("name")
 
 
 @cache
@@ -134,11 +139,12 @@ def _page(
     short: bool,
     types: dict[str, str],
     *,
+    slow: bool = False,
     to_convert: bool = False,
 ) -> Query[PageRow]:
     tasks = Select(source.tables, [source.shown.alias("body")])
     page = pages.page_of(tasks.where(*conditions) if conditions else tasks, order, after, short, to_convert=to_convert)
-    return query_of_caller(PageRow, "task_page", with_page(UserState.revision, page).join(page, JOIN.CROSS), types, heavy=True)
+    return query_of_caller(PageRow, "task_page", with_page(UserState.revision, page).join(page, JOIN.CROSS), types, heavy=True, slow=slow)
 
 
 def with_page(revision: Any, page: Select) -> ModelSelect:
@@ -152,7 +158,7 @@ def matching_task(name: SourceName, asked: tuple[str, ...]) -> Query[TaskAsStore
     source = one_of(name)
     state = UserState.select(source.task.id, source.task.revision, source.shown.alias("body"), UserState.revision)
     types = {"id": "bigint"} | source.types | {name: filters.FILTER_TYPES[name] for name in asked}
-    return query_of_caller(TaskAsStored, "task_find", with_task(state, source, _conditions(source, asked)), types)
+    return query_of_caller(TaskAsStored, "task_find", with_task(state, source, _conditions(source, asked)), types, slow=name == "past")
 
 
 def with_task(state: ModelSelect, source: Source, conditions: Iterable[Expression]) -> ModelSelect:
@@ -161,12 +167,10 @@ def with_task(state: ModelSelect, source: Source, conditions: Iterable[Expressio
     return state.join(table, JOIN.LEFT_OUTER, on=reduce(and_, conditions, SQL("true"))).switch(UserState)
 
 
-def query_of_caller(
-    row: type[Row], name: str, state: ModelSelect, types: dict[str, str], *, heavy: bool = False, alone: bool = False
-) -> Query[Row]:
-    """Declare the query that reads something beside the caller's state."""
+def query_of_caller(row: type[Row], name: str, state: ModelSelect, types: dict[str, str], **kinds: bool) -> Query[Row]:
+    """Declare the query that reads something beside the caller's state; its `kinds` are those of a Query."""
     known = (UserState.user == q.user_id) & (UserState.token_generation == q.generation)
-    return Query(row, state.where(known), CALLER_TYPES | types, read=True, name=name, heavy=heavy, alone=alone)
+    return Query(row, state.where(known), CALLER_TYPES | types, read=True, name=name, **kinds)
 
 
 ACCOUNT_STATE = query_of_caller(State, "account_state", UserState.select(UserState.revision, *STATE), {})

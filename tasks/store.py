@@ -8,7 +8,6 @@ from peewee import fn
 from pydantic import MISSING
 
 from models import CALLER_TYPES, Caller
-from postgres.arrays import array
 from postgres.queries import Query, SetQuery, q
 from rest.conditions import NO_CONDITION, Preconditions
 from rest.errors import Failure, FieldError, InvalidInput, InvalidToken, NotFound
@@ -45,7 +44,7 @@ class _Conflict(NamedTuple):
     changed: str | None
 
 
-_WRITE = SetQuery(Written, "task_write", CALLER_TYPES | {"id": "bigint", "if_match": "text", "change": "jsonb", "most": "bigint"})
+_WRITE = SetQuery(Written, "task_write", CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]", "change": "jsonb", "most": "bigint"})
 _CREATE_ONCE = Query(
     Written,
     fn.task_create_once(q.user_id, q.generation, q.wait, q.new, q.most, q.key, q.digest),
@@ -61,6 +60,7 @@ _CONFLICT = Query(
     fn.task_conflict(q.user_id, q.generation, q.id, q.if_match),
     CALLER_TYPES | {"id": "bigint", "if_match": "bigint[]"},
     read=True,
+    slow=True,
 )
 
 
@@ -104,17 +104,13 @@ async def _write(
 ) -> TaskAsStored:
     if condition.unless is not None:
         change = orjson.dumps(orjson.loads(change) | {"unless": condition.unless}).decode()
-    rows = await service.database.ask(_WRITE, *caller, task_id, _array(condition.allowed), change, most)
+    rows = await service.database.ask(_WRITE, *caller, task_id, condition.allowed, change, most)
     return await unwrap_change(service, caller, rows, task_id, condition)
 
 
 def unless_json(unless: list[int] | bool | None) -> str | None:
     """Return what PostgreSQL takes for the revisions at which a change is not wanted."""
     return None if unless is None else orjson.dumps(unless).decode()
-
-
-def _array(revisions: list[int] | None) -> str | None:
-    return None if revisions is None else array(map(str, revisions))
 
 
 def unwrap_task(rows: Sequence[TaskAsStored]) -> TaskAsStored:

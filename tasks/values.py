@@ -9,10 +9,11 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from typing_extensions import TypeAliasType
 
 from rest.error_codes import wrong
-from rest.values import CLEAN, NUL, SPACE, VISIBLE, DescribedAs, StoredText, Text, clean, not_blank, text_schema
+from rest.values import NUL, SPACE, VISIBLE, DescribedAs, StoredText, Text, clean, not_blank, text_schema
 
 Status = TypeAliasType("Status", Literal["new", "planned", "in_work", "completed"])
 STATUSES: tuple[str, ...] = get_args(Status.__value__)
+MAX_WORDS, MAX_WORD_LENGTH = 10, 100  # that a search looks for: at worst each takes the product of its length and the text's
 
 
 def _not_only_space(value: str) -> str:
@@ -56,7 +57,12 @@ def _statuses(value: object) -> tuple[str, ...]:
 
 
 def _words(value: object) -> tuple[str, ...]:
-    return tuple(sorted(set(clean(value).split()))) if isinstance(value, str) else ()
+    words = clean(value).split() if isinstance(value, str) else []
+    if len(words) > MAX_WORDS:
+        raise wrong("too_many", "must not have more than {max} words", max=MAX_WORDS)
+    if any(len(word) > MAX_WORD_LENGTH for word in words):
+        raise wrong("too_long", "must not have words of more than {max} characters", max=MAX_WORD_LENGTH)
+    return tuple(sorted(set(words)))
 
 
 _D, _M, _Y = "(0[1-9]|[12][0-9]|3[01])", "(0[1-9]|1[0-2])", "(19|[2-9][0-9])[0-9]{2}"
@@ -111,8 +117,13 @@ StatusFilter = Annotated[
     BeforeValidator(_statuses),
     text_schema("one or several, separated by commas", "new", "new,planned,in_work", pattern=f"^{_A_STATUS}(,{_A_STATUS})*$"),
 ]
+_A_WORD = f"[^{NUL}{SPACE}]{{1,{MAX_WORD_LENGTH}}}"
 Words = Annotated[
     tuple[str, ...],
     BeforeValidator(_words),
-    text_schema("every one of these words occurs in name or description, in any case", "milk", **CLEAN),
+    text_schema(
+        f"every one of these words occurs in name or description, in any case; up to {MAX_WORDS} of up to {MAX_WORD_LENGTH} characters",
+        "milk",
+        pattern=f"^[{SPACE}]*({_A_WORD}([{SPACE}]+{_A_WORD}){{0,{MAX_WORDS - 1}}}[{SPACE}]*)?$",
+    ),
 ]

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -93,7 +94,11 @@ async def _write_form(asked: TaskListing, form: Form, uid: str, made: list[Liste
 async def _page_of(whole: TaskListing, query: TaskQuery, form: Form, uid: str) -> Listed:
     """Return a page in another form. One turn does for both, so that no pages wait to be converted."""
     asked = TaskListing(whole.service, whole.caller, query, part_of=whole.query, with_uid=True)
-    async with whole.service.database.heavy_turns.of(whole.caller.user_id):
+    database, owner = whole.service.database, whole.caller.user_id
+    async with AsyncExitStack() as turns:
+        if asked.is_slow:
+            await turns.enter_async_context(database.slow_turns.of(owner))
+        await turns.enter_async_context(database.heavy_turns.of(owner))
         page = await asked.page()
         return page._replace(json=await _convert(form, page.json, uid))
 

@@ -103,7 +103,7 @@ async def import_file(
                 await aside.put(AccountItems(), read_items(pieces))
             else:
                 await aside.put(await _make_changes(service, caller, media_type), read_lines(pieces))
-            async with imports.turns:
+            async with imports.turns, service.database.locked(caller.user_id):
                 if media_type == JSON:
                     return await _do(service, aside, _IMPORT_ACCOUNT, key)
                 return await _do(service, aside, _IMPORT_TASKS, key, skip, orjson.dumps(aside.skipped).decode(), aside.skipped_count)

@@ -24,7 +24,9 @@ BEGIN
     END IF;
     SELECT * INTO t FROM task x WHERE x.user_id = s.user_id AND x.id = known.task_id;
     refused := CASE WHEN known.digest <> p_digest THEN 'key_reused' WHEN t.id IS NULL THEN 'purged' END;
-    IF refused IS NULL THEN
+    IF refused IS NULL AND t.revision - t.created_revision > 10000 AND NOT p_wait THEN
+        refused := 'busy';  -- its log may be long: nobody else is to wait for that
+    ELSIF refused IS NULL THEN
         t := task_at(t, t.created_revision);
     END IF;
     id := t.id; revision := t.revision; body := t.body; user_revision := s.revision;

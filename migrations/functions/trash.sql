@@ -27,7 +27,7 @@ BEGIN
     refused := CASE WHEN s.user_id IS NULL THEN no_state(p_wait)
                     WHEN t.id IS NULL THEN 'not_found'
                     WHEN is_unwanted(t.revision, p_unless) THEN 'unchanged'
-                    WHEN t.revision <> ALL (p_if_match) THEN 'changed_meanwhile' END;
+                    WHEN t.revision <> ALL (array_remove(p_if_match, NULL)) THEN 'changed_meanwhile' END;
     id := t.id; revision := t.revision; body := task_shown(t); user_revision := s.revision;
     IF refused IS NULL THEN
         SELECT w.id, w.revision, w.body, w.user_revision INTO id, revision, body, user_revision

@@ -171,7 +171,7 @@ BEGIN
             refused := CASE WHEN m.id IS NULL THEN CASE WHEN s.last_task_id - s.purged >= m.most THEN 'too_many_tasks' END
                             WHEN old.id IS NULL THEN 'not_found'
                             WHEN m.change ? 'unless' AND is_unwanted(old.revision, m.change -> 'unless') THEN 'unchanged'
-                            WHEN differs AND old.revision <> ALL (m.if_match) THEN 'changed_meanwhile' END;
+                            WHEN differs AND old.revision <> ALL (array_remove(m.if_match, NULL)) THEN 'changed_meanwhile' END;
             after := old;
             IF differs AND refused IS NULL THEN
                 s.revision := s.revision + 1;

@@ -360,8 +360,8 @@ async def test_undos_take_turns_and_no_long_list_waits_for_them(alice: Person, m
     assert mallory.caller
     create_tasks(sql, mallory.caller, 10, description="x" * 9_000)
     async with AsyncExitStack() as others:
-        for _ in range(MAX_SLOW_AT_ONCE):
-            await others.enter_async_context(alice.service.database.slow_turns.of("others"))
+        for n in range(MAX_SLOW_AT_ONCE):
+            await others.enter_async_context(alice.service.database.slow_turns.of(f"other {n}"))
         undoing = asyncio.create_task(alice.post("/task/undo", json={"since": 5}))
         assert len((await mallory.get("/task")).json) == 10
         await asyncio.sleep(0.1)

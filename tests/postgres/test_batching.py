@@ -24,6 +24,7 @@ from postgres.database import Database
 from postgres.errors import DatabaseUnavailable
 from postgres.queries import BUSY, Query, SetQuery
 from rest.errors import Unavailable
+from tasks import store
 from tests.conftest import Person, Running, Server, Start, configured, connection_to
 from tests.tasks.test_races import row_held, until_waiting
 from tests.waiting import ENDLESS, PATIENCE_SECONDS
@@ -210,8 +211,8 @@ async def test_what_is_too_long_is_sent_again_alone_and_in_turn(
 ) -> None:
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as others:
-        for _ in range(database_module.MAX_HEAVY_AT_ONCE - 1):
-            await others.enter_async_context(database.heavy_turns.of("others"))
+        for n in range(database_module.MAX_HEAVY_AT_ONCE - 1):
+            await others.enter_async_context(database.heavy_turns.of(f"other {n}"))
         for calls in (2, 3):  # the second time it is known beforehand
             began_at = loop.time()
             answers = await ask(database, long, *((n, 100_000 + n) for n in range(1, 6)), (6, 6))
@@ -230,8 +231,8 @@ async def test_one_who_asks_for_much_waits_behind_himself(database: Database, lo
     await database.ask(long, 1, 100_000)  # from now on it is known whose answers are long
     await database.ask(long, 2, 100_000)
     async with AsyncExitStack() as others:
-        for _ in range(database_module.MAX_HEAVY_AT_ONCE - 1):
-            await others.enter_async_context(database.heavy_turns.of("others"))
+        for n in range(database_module.MAX_HEAVY_AT_ONCE - 1):
+            await others.enter_async_context(database.heavy_turns.of(f"other {n}"))
         await asyncio.gather(*(answer(owner) for owner in (*[1] * 20, 2)))
     assert order == [1, 2, *[1] * 19]
 
@@ -239,12 +240,12 @@ async def test_one_who_asks_for_much_waits_behind_himself(database: Database, lo
 async def test_what_is_long_and_goes_alone_always_takes_a_turn(database: Database) -> None:
     query = query_of("NULL::text", names="json moment", read=True, heavy=True, alone=True)
     async with AsyncExitStack() as others:
-        for _ in range(database_module.MAX_HEAVY_AT_ONCE):
-            await others.enter_async_context(database.heavy_turns.of("others"))
+        for n in range(database_module.MAX_HEAVY_AT_ONCE):
+            await others.enter_async_context(database.heavy_turns.of(f"other {n}"))
         asking = asyncio.create_task(database.ask(query, 1, 1))
         await asyncio.sleep(0.1)
         assert not asking.done()
-        assert [row.json for row in await database.ask_in_turn(query, 1, 1)] == [None]
+        assert [row.json for row in await database.ask_alone(query, 1, 1)] == [None]
     assert [row.json for row in await asking] == [None]
 
 
@@ -333,7 +334,7 @@ values = st.tuples(
     st.integers(1, 2**63 - 1),
     texts | st.none(),
     texts.map(lambda text: json.dumps({"a": text})) | st.none(),
-    st.lists(st.integers(0, 2**63 - 1)) | st.none(),
+    st.lists(st.integers(0, 2**63 - 1) | st.none()) | st.none(),
     st.lists(texts) | st.none(),
     st.dates(date(1900, 1, 1)) | st.none(),
     st.datetimes(datetime(1900, 1, 1), timezones=st.just(UTC)) | st.none(),  # noqa: DTZ001 - hypothesis wants it so
@@ -451,6 +452,20 @@ def noted(database: Database, monkeypatch: pytest.MonkeyPatch, query: Query[Any]
     for name, function in {"for_one": one, "for_many": many, "rows_of_one": end_one, "rows_of_many": end_many}.items():
         monkeypatch.setattr(query, name, function)
     return sizes
+
+
+async def test_revisions_arrive_as_they_are_also_where_one_is_none(alice: Person, mallory: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    await alice.new_task()
+    await mallory.new_task()
+    assert alice.caller
+    assert mallory.caller
+    sizes = noted(alice.service.database, monkeypatch, store._WRITE)
+    change = '{"name": "b"}'
+    answers = await ask(
+        alice.service.database, store._WRITE, (*alice.caller, 1, [1, None], change), (*mallory.caller, 1, [2, None], change)
+    )
+    assert [rows[0].refused for rows in answers] == [None, "changed_meanwhile"]
+    assert sizes == [2]
 
 
 @pytest.mark.usefixtures("patience")

@@ -32,6 +32,8 @@ REQUESTS: list[tuple[str, str, Any, Found]] = [
     ("GET", "/task?completed_from=1", None, ("completed_from", "not_a_moment", None)),
     ("GET", "/task?completed_from=2026-02-30T00:00:00Z", None, ("completed_from", "not_a_moment", None)),
     ("GET", "/task?revision=0&deleted=true", None, ("deleted", "not_together", None)),
+    ("GET", f"/task?q={'+'.join('abcdefghijk')}", None, ("q", "too_many", {"max": 10})),
+    ("GET", f"/task?q=b+{'a' * 101}", None, ("q", "too_long", {"max": 100})),
     ("GET", "/task?cursor=x", None, ("cursor", "not_of_this_list", None)),
     ("GET", "/task?revision=8", None, ("revision", "too_large", {"max": 1})),
     ("GET", "/task?status=old", None, ("status", "not_one_of", {"values": ["new", "planned", "in_work", "completed"]})),

@@ -1,7 +1,7 @@
 """Turns: few at once, and whoever asks for many waits behind himself."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -12,7 +12,7 @@ from rest.turns import Turns
 class Queue:
     """Turns, and those who asked for one."""
 
-    def __init__(self, most: int, **options: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, most: int, **options: Any) -> None:
         self.turns = Turns(most, **options)
         self.order: list[str] = []  # in which they had them
         self.at_once = self.most_at_once = 0

@@ -147,7 +147,7 @@ def test_what_is_so_already_is_not_written_whatever_was_seen(account: Account, i
     assert account.stored() == before
 
 
-@pytest.mark.parametrize("if_match", [[], [2], [0, 2, 3], [2**63 - 1]])
+@pytest.mark.parametrize("if_match", [[], [2], [0, 2, 3], [2**63 - 1], [None], [2, None]])
 @pytest.mark.parametrize("change", [CHANGES["update"], CHANGES["delete"]], ids=["update", "delete"])
 def test_a_stale_change_is_refused_with_the_task_as_it_is(account: Account, change: Callable[..., Answered], if_match: list[int]) -> None:
     before = account.stored()

@@ -385,6 +385,16 @@ async def test_q_finds_every_word_in_name_or_description_in_any_case_and_literal
     assert ids(await library.get(f"/task?q={quote(q, safe='')}")) == expected
 
 
+async def test_q_takes_ten_words_of_a_hundred_characters_each(alice: Person) -> None:
+    words = [f"{n}{'ß' * 99}" for n in range(10)]
+    await new_tasks(
+        alice, {"name": "some of them", "description": " ".join(words[1:])}, {"name": "all", "description": "".join(words).upper()}
+    )
+    assert ids(await alice.get("/task", params={"q": " ".join(words)})) == [2]
+    assert (await alice.get("/task", params={"q": " ".join([*words, "x"])})).status == 400
+    assert (await alice.get("/task", params={"q": words[0] + "ß"})).status == 400
+
+
 FOLDED = [  # a word, and a name in which it stands
     ("ΣΚΎΛΟΣ", "σκύλος"),
     ("σκύλος", "ΣΚΎΛΟΣ"),
