@@ -137,7 +137,7 @@ def judged() -> Iterator[None]:
 
     async def make_judged_runner(server: TestServer, **options: Any) -> web.BaseRunner:
         server.app.middlewares.insert(0, document.middleware)
-        return await make_runner(server, **options | {"handler_cancellation": False})  # as it is in production
+        return await make_runner(server, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TestServer, "_make_runner", make_judged_runner)

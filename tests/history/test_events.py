@@ -635,6 +635,9 @@ async def test_those_that_catch_up_take_turns(alice: Person, streams: list[event
 async def test_a_client_that_takes_nothing_is_given_up(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while it catches up: then nothing waits for it but what it is being sent."""
     monkeypatch.setattr(event_stream, "SECONDS_OF_PATIENCE", 0.3)
+    assert alice.client.server
+    assert alice.client.server.runner
+    monkeypatch.setattr(alice.client.server.runner.server, "handler_cancellation", False)  # as it is in production
     many_tasks_elsewhere(sql, alice, 600, LONG)
     async with deaf(alice, "/task/events?since=0"):
         assert places(sql, alice) == [1]
