@@ -210,7 +210,12 @@ async def test_a_change_sees_under_its_lock_what_if_none_match_names(alice: Pers
         first = alice.patch(f"/task/{number}", json={"name": "1"})
         second = alice(method, path.replace("/1", f"/{number}"), **named, **body)
         requests = (first, second) if number % 2 else (second, first)
-        answers = await at_once(sql, alice, *requests)
+        with row_held(sql, alice):
+            earlier = asyncio.ensure_future(requests[0])
+            await until_waiting(sql, 1)
+            later = asyncio.ensure_future(requests[1])
+            await asyncio.sleep(0.05)
+        answers = [await earlier, await later]
         plain, conditional = answers if number % 2 else reversed(answers)
         after = int((await alice.get("/task")).headers["X-Revision"]) - int(present)
         if conditional.status == 412:
