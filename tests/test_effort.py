@@ -19,6 +19,7 @@ from tests.waiting import PATIENCE_SECONDS
 FORM, JSON, MULTIPART = "application/x-www-form-urlencoded", "application/json", "multipart/form-data; boundary=b"
 TIMES = 3  # each is asked; the quickest counts
 MOST = 7  # times as much, for what is 4 times as long; what takes the square of its length would take 16
+ROUNDS = 4  # what costs too much is measured again: on a machine with other things to do, one may have had bad luck
 MOST_OF_A_HEAD = 30  # times as much as an ordinary one
 LINE, BODY = 8000, 120_000  # about as long as they may be
 NUMBERS = count(1)  # so that nothing is remembered
@@ -154,18 +155,20 @@ async def cost(alice: Person) -> AsyncIterator[Cost]:
     await runner.cleanup()
 
 
-async def measured(cost: Cost, kinds: dict[str, Make], length: int) -> tuple[float, dict[str, tuple[float, float]]]:
-    """Return what an ordinary request costs, and each kind beyond that: a quarter as long, and that long."""
-    ordinary = await cost(header("X-Ordinary", "a"), LINE)
-    took = {name: (await cost(make, length // 4), await cost(make, length)) for name, make in kinds.items()}
-    return ordinary, {name: (max(shorter - ordinary, ordinary), longer - ordinary) for name, (shorter, longer) in took.items()}
+async def costly(cost: Cost, kinds: dict[str, Make], length: int, most_times: float) -> dict[str, tuple[float, float]]:
+    """Return the kinds that cost too much each time: beyond what an ordinary request does, a quarter as long, and that long."""
+    took: dict[str, tuple[float, float]] = {}
+    for _ in range(ROUNDS):
+        ordinary = await cost(header("X-Ordinary", "a"), LINE)
+        costs = {name: (await cost(make, length // 4) - ordinary, await cost(make, length) - ordinary) for name, make in kinds.items()}
+        took = {name: (n, n4) for name, (n, n4) in costs.items() if n4 > min(MOST * max(n, ordinary), most_times * ordinary)}
+        kinds = {name: kinds[name] for name in took}
+    return took
 
 
 async def test_a_head_costs_little_however_long_it_is(cost: Cost) -> None:
-    ordinary, took = await measured(cost, LINES, LINE)
-    assert {name: times for name, times in took.items() if times[1] > min(MOST * times[0], MOST_OF_A_HEAD * ordinary)} == {}
+    assert await costly(cost, LINES, LINE, MOST_OF_A_HEAD) == {}
 
 
 async def test_a_body_that_is_four_times_as_long_takes_little_more_than_four_times_as_long(cost: Cost) -> None:
-    _, took = await measured(cost, BODIES, BODY)
-    assert {name: times for name, times in took.items() if times[1] > MOST * times[0]} == {}
+    assert await costly(cost, BODIES, BODY, float("inf")) == {}
