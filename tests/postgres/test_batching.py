@@ -462,7 +462,7 @@ async def test_revisions_arrive_as_they_are_also_where_one_is_none(alice: Person
     sizes = noted(alice.service.database, monkeypatch, store._WRITE)
     change = '{"name": "b"}'
     answers = await ask(
-        alice.service.database, store._WRITE, (*alice.caller, 1, [1, None], change), (*mallory.caller, 1, [2, None], change)
+        alice.service.database, store._WRITE, (*alice.caller, 1, [1, None], change, None), (*mallory.caller, 1, [2, None], change, None)
     )
     assert [rows[0].refused for rows in answers] == [None, "changed_meanwhile"]
     assert sizes == [2]
