@@ -16,7 +16,7 @@ from accounts.values import AccountLimits
 from history import event_watcher
 from history import views as history_views
 from postgres.housekeeping import Chore, keep_house
-from rest import cors, docs_pages, errors, openapi, operation, overload, values
+from rest import addresses, cors, docs_pages, errors, openapi, operation, overload, values
 from server import aiohttp_fixes, runner
 from server.connection import ConnectionLimits
 from service import SERVICE, make_service
@@ -122,7 +122,7 @@ def connection_limits(given: Settings) -> ConnectionLimits:
 async def create_app(given: Settings | None = None) -> web.Application:
     """Make an application with these settings, or with the environment's; gunicorn calls this in each worker."""
     given = given or settings.load()
-    service = make_service(given)
+    service, whose = make_service(given), addresses.sites(given.trusted_proxies)
     under_way = overload.UnderWay(given.max_requests_at_once, given.request_timeout_seconds, ALWAYS)
     app = web.Application(middlewares=middlewares(given, under_way), client_max_size=given.max_body_bytes)
     app.add_routes(PUBLIC + PRIVATE)
@@ -133,6 +133,7 @@ async def create_app(given: Settings | None = None) -> web.Application:
     app[operation.CONTEXT] = AccountLimits(given.password_min_length, given.token_lifetime_max_seconds, given.registration == "invited")
     app[runner.LIMITS] = connection_limits(given)
     app[runner.REFUSAL] = overload.refusal()
+    app[runner.WHOSE] = whose
     app[errors.PUBLIC_PATH] = given.public_path
     app[docs_pages.DOCUMENT] = document(given.public_url)
     if given.metrics_token:

@@ -62,11 +62,27 @@ class Holder(web.Server):
         """Note that a client is slow to read."""
         raise NotImplementedError
 
+    def has_room(self, transport: asyncio.Transport) -> bool:
+        """Return whether there is room for one more connection. If not, its client has been told."""
+        raise NotImplementedError
+
 
 class Connection(RequestHandler):
     """A client's connection."""
 
-    __slots__ = ("_ahead", "_begun", "_body", "_is_refused", "_look", "_timeout_seconds", "_wire", "kept_bytes", "slow_since")
+    __slots__ = (
+        "_ahead",
+        "_begun",
+        "_body",
+        "_is_refused",
+        "_look",
+        "_timeout_seconds",
+        "_wire",
+        "came_at",
+        "kept_bytes",
+        "request",
+        "slow_since",
+    )
     _manager: "Holder | None"
     _wire: asyncio.Transport  # also when aiohttp has closed it, and it waits until the client reads the rest
 
@@ -78,6 +94,8 @@ class Connection(RequestHandler):
         self._body: StreamReader = EMPTY_PAYLOAD  # of the request that came last
         self._is_refused = False  # what is still arriving
         self._look: asyncio.TimerHandle | None = None  # at a client that is slow to read
+        self.request: web.BaseRequest | None = None  # the one that came last: aiohttp keeps it as well
+        self.came_at = self._loop.time()  # that one or, before the first, the connection
         self.kept_bytes = 0  # of an answer, to be sent
         self.slow_since = 0.0
 
@@ -85,6 +103,8 @@ class Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast(asyncio.Transport, transport)
+        if self._manager is not None and not self._manager.has_room(self._wire):
+            return  # before aiohttp begins with it
         self._wire.set_write_buffer_limits(high=0)  # of what isn't sent at once nothing goes unseen
         super().connection_made(transport)
         self._expect_head()
@@ -134,6 +154,7 @@ class Connection(RequestHandler):
     def _handle_request(self, request: web.BaseRequest, start_time: float | None, request_handler: Any) -> Coroutine[Any, Any, Any]:
         if request._version not in VERSIONS:  # RFC 9110, section 15.6.6
             request_handler, request._version = self._make_error_handler(_told(OTHER_VERSION)), HttpVersion10
+        self.request, self.came_at = request, self._loop.time()
         return super()._handle_request(request, start_time, request_handler)
 
     def _make_error_handler(self, err_info: _ErrInfo) -> Any:
@@ -164,6 +185,7 @@ class Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._end_of_slowness()
         super().connection_lost(exc)
+        self.request = None
 
     def _end_of_slowness(self) -> None:
         if self._look is not None:
@@ -204,6 +226,28 @@ class Connection(RequestHandler):
     def closes_at(self) -> float:
         """When it is closed if nothing comes."""
         return self._next_keepalive_close_time
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether the application has the request, and hasn't answered yet."""
+        return self._current_request is not None
+
+    @property
+    def waits_since(self) -> float | None:
+        """Since when it waits for the first request, or the rest of one; None where it doesn't."""
+        if not self._request_count or self._begun:
+            return None if self._waiter is None else self._next_keepalive_close_time - self._timeout_seconds
+        return None if self._body.is_eof() else self.came_at
+
+    def give_way(self, refusal: bytes) -> None:
+        """Close it for another one. Who has begun to ask, and has heard nothing yet, is told why."""
+        request = self._current_request
+        if self._paused or (request is not None and request.writer.output_size):
+            self.abort()
+            return
+        if self._begun or request is not None:
+            self._wire.write(refusal)
+        self.force_close()
 
     def retire(self) -> None:
         """Answer the request that is under way, or the next one; with that say that it was the last, and close.

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from server.connection import ConnectionLimits, Refusal
 from server.connections import Server
+from server.giving_way import Whose
 
 BACKLOG = 2048  # connections that wait to be taken, as gunicorn has it; aiohttp would make it 128, which a burst outgrows
 SYSTEMS_BYTES = 256 * 1024  # of an answer; where it isn't told, the system keeps up to some MiB for a client that doesn't read
@@ -23,6 +24,7 @@ SECONDS_FOR_A_LAST_REQUEST = 2  # on a connection that is idle when the service 
 SECONDS_TO_BREAK_OFF = 1  # what goes on beyond its time when the service stops
 LIMITS = web.AppKey("connection_limits", ConnectionLimits)
 REFUSAL = web.AppKey("refusal", Refusal)
+WHOSE: web.AppKey[Whose] = web.AppKey("whose")
 
 
 class Runner(web.AppRunner):
@@ -51,6 +53,7 @@ class Runner(web.AppRunner):
             loop=made._loop,
             limits=self._limits,
             refusal=self.app.get(REFUSAL) or Refusal(),
+            whose=self.app.get(WHOSE) or (lambda address, request: address),
             **made._kwargs,
         )
 
