@@ -123,7 +123,9 @@ async def create_app(given: Settings | None = None) -> web.Application:
     """Make an application with these settings, or with the environment's; gunicorn calls this in each worker."""
     given = given or settings.load()
     service, whose = make_service(given), addresses.sites(given.trusted_proxies)
-    under_way = overload.UnderWay(given.max_requests_at_once, given.request_timeout_seconds, ALWAYS)
+    under_way = overload.UnderWay(
+        given.max_requests_at_once, given.request_timeout_seconds, ALWAYS, lambda request: whose(request.remote or "", request)
+    )
     app = web.Application(middlewares=middlewares(given, under_way), client_max_size=given.max_body_bytes)
     app.add_routes(PUBLIC + PRIVATE)
     if given.cors_origins:

@@ -1,5 +1,6 @@
 """Which connection gives way to a new one: who keeps others waiting, then who wants nothing, and first whose address has most of them."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from enum import IntEnum
@@ -40,7 +41,7 @@ class GivingWay:
     def __init__(self, most: int, whose: Whose) -> None:
         """Know for how many there is room, and whose they are."""
         self._most, self._whose = most, whose
-        self._looked_at = 0.0
+        self._looked_at = -math.inf
         self._line: list[_Place] = []  # last first
         self._heavy: list[_Place] = []  # at work, of those who have more than their part
 
