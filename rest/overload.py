@@ -204,6 +204,8 @@ async def read(request: web.Request) -> bytes:
         body = await request.read()
     else:
         async with under_way.arriving(request):
+            if request.transport is None:
+                raise ConnectionResetError("the client has gone")
             body = await request.read()
     request._read_bytes = None  # noqa: SLF001 - aiohttp keeps the last request of each connection until there is another one
     return body

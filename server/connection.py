@@ -16,6 +16,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from telemetry import metrics
+from telemetry.logs import USER_ID
 
 LINES_OF_A_HEAD = 8  # of the longest that there may be: so much, and one read more, is kept of a head that is still arriving
 REQUESTS_AHEAD = 2  # that are taken while another is at work; aiohttp takes 32, of up to a MiB each
@@ -233,6 +234,11 @@ class Connection(RequestHandler):
         return self._current_request is not None
 
     @property
+    def is_known(self) -> bool:
+        """Whether auth has let in whoever sent the request that came last."""
+        return self.request is not None and USER_ID in self.request._state
+
+    @property
     def waits_since(self) -> float | None:
         """Since when it waits for the first request, or the rest of one; None where it doesn't."""
         if not self._request_count or self._begun:
@@ -247,7 +253,11 @@ class Connection(RequestHandler):
             return
         if self._begun or request is not None:
             self._wire.write(refusal)
-        self.force_close()
+        if self._waiter is not None:
+            self.force_close()
+        else:  # who reads its body would find that there is no connection, before it has heard that it is lost
+            self._force_close = True
+            self._wire.close()
 
     def retire(self) -> None:
         """Answer the request that is under way, or the next one; with that say that it was the last, and close.

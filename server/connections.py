@@ -1,6 +1,7 @@
 """All connections of a worker: not too many, and little that is kept for those who don't read."""
 
 import asyncio
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -41,7 +42,7 @@ class Server(Holder):
         self._leaving &= self._connections.keys()
         if len(self._connections) - len(self._leaving) < self.limits.max_connections:
             return True
-        other = self._giving_way.next(self._ours(), address(transport.get_extra_info("peername")), self._loop.time())
+        other = self._giving_way.next(self._staying, address(transport.get_extra_info("peername")), self._loop.time())
         if other is None or not other.is_idle:
             self.refusal.count_one()
         if other is None:
@@ -86,6 +87,9 @@ class Server(Holder):
     def close(self) -> None:
         """Be measured no more."""
         self._measuring.close()
+
+    def _staying(self) -> Iterator[Connection]:
+        return (connection for connection in self._ours() if connection not in self._leaving)
 
     def _ours(self) -> list[Connection]:
         return [connection for connection in self._connections if isinstance(connection, Connection)]

@@ -9,11 +9,12 @@ from typing import NamedTuple
 from aiohttp import web
 
 from server.connection import Connection
-from telemetry.logs import USER_ID
 
 SECONDS_TO_BE_SLOW = 2  # to ask, to read an answer, or to be at work
 PART_OF_ONE = 4  # of all places: no address has more than a quarter of them at work while others find none
-SECONDS_BETWEEN_LOOKS = 0.02  # at all connections, which takes a millisecond; meanwhile they give way in the order that was found
+SECONDS_BETWEEN_LOOKS = 0.5  # at all connections, which takes some milliseconds; meanwhile they give way in the order that was found
+SECONDS_BEFORE_NEXT_LOOK = 0.1  # where all of these have gone
+PART_BETWEEN_LOOKS = 8  # or until so many have come as an eighth of all
 
 Whose = Callable[[str, web.BaseRequest | None], str]  # of a connection from an address, with the request on it: what counts as one client
 
@@ -41,19 +42,24 @@ class GivingWay:
     def __init__(self, most: int, whose: Whose) -> None:
         """Know for how many there is room, and whose they are."""
         self._most, self._whose = most, whose
-        self._looked_at = -math.inf
+        self._looked_at, self._came = -math.inf, 0
         self._line: list[_Place] = []  # last first
         self._heavy: list[_Place] = []  # at work, of those who have more than their part
 
-    def next(self, connections: Iterable[Connection], peer: str, now: float) -> Connection | None:
+    def next(self, connections: Callable[[], Iterable[Connection]], peer: str, now: float) -> Connection | None:
         """Return who gives way to somebody from there; None where nobody does."""
-        if now >= self._looked_at + SECONDS_BETWEEN_LOOKS:
-            self._look(connections, now)
+        self._came += 1
+        seconds = SECONDS_BETWEEN_LOOKS if self._line else SECONDS_BEFORE_NEXT_LOOK
+        if now >= self._looked_at + seconds or self._came * PART_BETWEEN_LOOKS > self._most:
+            self._look(connections(), now)
+        newcomer = self._whose(peer, None)
         while self._line:
             place = self._line.pop()
             if self._is_still(place, now):
+                if place.whose == newcomer and place.standing == Standing.ASKING and not _is_slow(place, now):
+                    self._line.append(place)
+                    return None  # they would chase one another, which is much to do
                 return place.connection
-        newcomer = self._whose(peer, None)
         for place in [each for each in self._heavy if each.whose != newcomer]:
             self._heavy.remove(place)
             if self._is_still(place, now):
@@ -61,11 +67,11 @@ class GivingWay:
         return None
 
     def _look(self, connections: Iterable[Connection], now: float) -> None:
-        self._looked_at = now
+        self._looked_at, self._came = now, 0
         keep_waiting, others, at_work = [], [], []
         for connection in connections:
-            if connection.transport is None:
-                continue  # its client has gone
+            if connection.transport is None:  # its client has gone
+                continue
             place = self._place(connection, now)
             if place.standing == Standing.AT_WORK:
                 at_work.append(place)
@@ -78,20 +84,18 @@ class GivingWay:
         self._heavy = [place for number, place in _most_first(at_work) if number > part and _is_slow(place, now)]
 
     def _place(self, connection: Connection, now: float) -> _Place:
-        request = connection.request
-        is_known = request is not None and USER_ID in request  # auth has let in whoever asks
         standing, moment = Standing.AT_WORK, connection.came_at
         if connection.writing_paused:
             moment = connection.slow_since
-            if not is_known and moment <= now - SECONDS_TO_BE_SLOW:
+            if moment <= now - SECONDS_TO_BE_SLOW and not connection.is_known:
                 standing = Standing.ASKING
         elif (since := connection.waits_since) is not None:
             moment = since
-            if not (is_known and connection.is_at_work):
+            if not (connection.is_at_work and connection.is_known):
                 standing = Standing.ASKING
         elif connection.is_idle:
             standing, moment = Standing.IDLE, connection.closes_at
-        return _Place(standing, moment, connection, self._whose(address(connection.peername), request))
+        return _Place(standing, moment, connection, self._whose(address(connection.peername), connection.request))
 
     def _is_still(self, place: _Place, now: float) -> bool:
         return place.connection.transport is not None and self._place(place.connection, now)[:2] == place[:2]
