@@ -229,6 +229,11 @@ class Connection(RequestHandler):
         return self._next_keepalive_close_time
 
     @property
+    def has_begun(self) -> bool:
+        """Whether aiohttp has begun with it; before that it must not be closed."""
+        return self._waiter is not None or self._request_count > 0
+
+    @property
     def is_at_work(self) -> bool:
         """Whether the application has the request, and hasn't answered yet."""
         return self._current_request is not None
@@ -241,8 +246,10 @@ class Connection(RequestHandler):
     @property
     def waits_since(self) -> float | None:
         """Since when it waits for the first request, or the rest of one; None where it doesn't."""
+        if not self.has_begun:
+            return self.came_at
         if not self._request_count or self._begun:
-            return None if self._waiter is None else self._next_keepalive_close_time - self._timeout_seconds
+            return self._next_keepalive_close_time - self._timeout_seconds
         return None if self._body.is_eof() else self.came_at
 
     def give_way(self, refusal: bytes) -> None:

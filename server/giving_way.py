@@ -59,7 +59,8 @@ class GivingWay:
                 if place.whose == newcomer and place.standing == Standing.ASKING and not _is_slow(place, now):
                     self._line.append(place)
                     return None  # they would chase one another, which is much to do
-                return place.connection
+                if place.connection.has_begun:
+                    return place.connection
         for place in [each for each in self._heavy if each.whose != newcomer]:
             self._heavy.remove(place)
             if self._is_still(place, now):

@@ -154,7 +154,7 @@ async def test_a_burst_finds_room_where_there_is_any(opened: Open, time: Callabl
     async with opened(answer, max_connections=10, **PATIENT) as house:
         idle = [await call(house, REQUEST) for _ in range(10)]
         assert len(idle) == 10
-        wires = await asyncio.gather(*(house.call() for _ in range(10)))
+        wires = await asyncio.gather(*(house.call(local_addr=(MALLORY, 0)) for _ in range(10)))
         for wire in wires:
             wire.send(REQUEST)
         assert [b"done" in await wire.answer() for wire in wires] == [True] * 10
@@ -214,3 +214,13 @@ async def test_a_flood_does_not_make_us_look_at_all_connections_for_each(opened:
         for _ in range(80):
             await call(house, POST)
         assert len(looks) == 8
+
+
+async def test_who_is_idle_stays_when_many_come_in_one_turn_of_the_loop(opened: Open, time: Callable[[float], None]) -> None:
+    time(600)
+    async with opened(answer, max_connections=5, **PATIENT) as house:
+        idle = await call(house, REQUEST, ALICE)
+        assert b"done" in await idle.answer()
+        for _ in range(5):
+            await asyncio.gather(*(house.call(local_addr=(MALLORY, 0)) for _ in range(20)))
+        assert await is_open(idle)
