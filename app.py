@@ -16,7 +16,7 @@ from accounts.values import AccountLimits
 from history import event_watcher
 from history import views as history_views
 from postgres.housekeeping import Chore, keep_house
-from rest import cors, docs_pages, errors, openapi, operation, overload, values
+from rest import addresses, cors, docs_pages, errors, openapi, operation, overload, values
 from server import aiohttp_fixes, runner
 from server.connection import ConnectionLimits
 from server.unread import Unread
@@ -124,8 +124,10 @@ async def create_app(given: Settings | None = None) -> web.Application:
     """Make an application with these settings, or with the environment's; gunicorn calls this in each worker."""
     given = given or settings.load()
     unread = Unread()
-    service = make_service(given, unread)
-    under_way = overload.UnderWay(given.max_requests_at_once, given.request_timeout_seconds, ALWAYS)
+    service, whose = make_service(given, unread), addresses.sites(given.trusted_proxies)
+    under_way = overload.UnderWay(
+        given.max_requests_at_once, given.request_timeout_seconds, ALWAYS, lambda request: whose(request.remote or "", request)
+    )
     app = web.Application(middlewares=middlewares(given, under_way), client_max_size=given.max_body_bytes)
     app.add_routes(PUBLIC + PRIVATE)
     if given.cors_origins:
@@ -136,6 +138,7 @@ async def create_app(given: Settings | None = None) -> web.Application:
     app[runner.LIMITS] = connection_limits(given)
     app[runner.REFUSAL] = overload.refusal()
     app[runner.UNREAD] = unread
+    app[runner.WHOSE] = whose
     app[errors.PUBLIC_PATH] = given.public_path
     app[docs_pages.DOCUMENT] = document(given.public_url)
     if given.metrics_token:

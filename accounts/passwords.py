@@ -5,8 +5,9 @@ import hmac
 import importlib.util
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import cache
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, Self, TypeVar
 
 from aiohttp import web
 from argon2 import PasswordHasher, extract_parameters
@@ -14,6 +15,7 @@ from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatc
 from argon2.low_level import Type, hash_secret_raw
 
 from rest.errors import Overloaded
+from rest.queues import FairQueue
 from service import SERVICE
 from settings import Settings
 from telemetry import metrics
@@ -114,12 +116,18 @@ MAX_PASSWORDS_WAITING = metrics.Gauge("passwords_waiting_max", "Passwords that m
 
 
 class Hashing:
-    """A few threads in which passwords are hashed, so that the event loop goes on; the queue before them is short."""
+    """A few threads in which passwords are hashed, so that the event loop goes on; the queue before them is short, and fair."""
 
     def __init__(self, threads: int, queue: int, peppers: Sequence[Pepper]) -> None:
         self.peppers, self.max_waiting = peppers, queue
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="hashing")
-        self._free = threads + queue
+        self._queue, self._whose = FairQueue(threads, queue), ""
+
+    def of(self, whose: str) -> Self:
+        """Return the same for a client, who takes turns with others."""
+        theirs = copy(self)
+        theirs._whose = whose  # noqa: SLF001
+        return theirs
 
     async def hash(self, password: str) -> str:
         """Return what is to be stored for a password. Raises Unavailable where too many wait already."""
@@ -135,17 +143,12 @@ class Hashing:
 
     def waiting(self) -> int:
         """Return how many wait."""
-        return max(0, self.max_waiting - self._free)
+        return self._queue.waiting
 
     async def run(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         """Run the function in one of the threads. Raises Unavailable where too many wait already."""
-        if not self._free:
-            raise Overloaded("Too many are logging in at this moment: try again.")
-        self._free -= 1
-        try:
+        async with self._queue.of(self._whose, Overloaded("Too many are logging in at this moment: try again.")):
             return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*arguments, **options))
-        finally:
-            self._free += 1
 
     def close(self) -> None:
         """Let the threads end."""

@@ -5,7 +5,7 @@ import hmac
 import logging
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -16,8 +16,9 @@ from cachetools import FIFOCache, LRUCache
 from accounts.values import login_key
 from auth import ACCESS
 from postgres.queries import Statement
-from rest import addresses, overload
+from rest import addresses
 from rest.errors import EXTRA_HEADERS, InvalidToken, Overloaded, Unavailable
+from rest.queues import FairQueue
 from rest.quotas import USERS, Quota, QuotaExceeded, headers
 from service import SERVICE, Service
 
@@ -58,7 +59,7 @@ class Attempts:
             "failures", self._settings.login_failures_per_hour, 3600, "This login has failed too often, from unknown addresses"
         )
         self._secret = self._settings.pass_salt.get_secret_value().encode()
-        self._turns = asyncio.Semaphore(MAX_AT_ONCE)
+        self._turns = FairQueue(MAX_AT_ONCE)  # by address
         self._refused: LRUCache[bytes, tuple[Quota, float]] = LRUCache(MAX_REMEMBERED)  # by key: until when, in the loop's seconds
 
     def key(self, *parts: str) -> bytes:
@@ -75,13 +76,13 @@ class Attempts:
 
     async def begin(self, counts: Sequence[Count], pair: bytes = b"", login: str = "") -> list[Counted]:
         """Count an attempt. Raises QuotaExceeded where it is one too many, and then it isn't counted."""
-        now = asyncio.get_running_loop().time()
-        for count in counts:
-            if (refused := self._refused.get(count.key)) and refused[1] > now:
-                raise QuotaExceeded(refused[0], refused[1] - now)
+        self._refuse_at_once(counts)
         keys, quotas = [count.key for count in counts], [count.quota for count in counts]
         limits = [quota.most for quota in quotas], [quota.seconds for quota in quotas]
-        rows = [Counted(*row) for row in await self._ask(_BEGIN, keys, *limits, pair, login, self._settings.known_address_seconds)]
+        async with self._turn(counts[0].key):
+            self._refuse_at_once(counts)  # what was found out meanwhile
+            values = keys, *limits, pair, login, self._settings.known_address_seconds
+            rows = [Counted(*row) for row in await self._database.run(_BEGIN, values)]
         last = rows[-1]
         if last.moment is None:
             quota, key = counts[last.number - 1]
@@ -92,13 +93,19 @@ class Attempts:
 
     async def succeed(self, pair: bytes, login: bytes, failed_at: datetime | None) -> None:
         """Note that an attempt succeeded: it was no failure of the login's, and the address is known for it."""
-        await self._ask(_SUCCEEDED, pair, login, failed_at)
+        async with self._turn(pair):
+            await self._database.run(_SUCCEEDED, (pair, login, failed_at))
 
-    async def _ask(self, statement: Statement, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a statement on one of the few connections that there are for it."""
+    def _refuse_at_once(self, counts: Sequence[Count]) -> None:
+        now = asyncio.get_running_loop().time()
+        for count in counts:
+            if (refused := self._refused.get(count.key)) and refused[1] > now:
+                raise QuotaExceeded(refused[0], refused[1] - now)
+
+    def _turn(self, whose: bytes) -> AbstractAsyncContextManager[None]:
+        """Wait for one of the few connections that there are for this."""
         refusal = Overloaded("Too many are trying to get in at this moment: try again.")
-        async with overload.in_turn(self._turns, self._settings.db_wait_seconds, refusal):
-            return await self._database.run(statement, values)
+        return self._turns.of(whose, refusal, self._settings.db_wait_seconds)
 
 
 ATTEMPTS = web.AppKey("attempts", Attempts)

@@ -8,7 +8,7 @@ from accounts import passwords, rate_limits, sign_in, users
 from accounts.schemas import Closure, Credentials, PasswordChange, PasswordReset, Registration
 from accounts.users import LoginTaken
 from auth import Resource, Token
-from rest import quotas
+from rest import addresses, quotas
 from rest.errors import EXTRA_HEADERS, Unavailable
 from rest.operation import Answer, operation
 from rest.quotas import QuotaExceeded
@@ -24,8 +24,9 @@ class AccountResource(Resource):
 
     @property
     def hashing(self) -> passwords.Hashing:
-        """Where passwords are hashed."""
-        return self.request.app[passwords.HASHING]
+        """Where passwords are hashed, in turn with those from other addresses."""
+        site = addresses.site(addresses.client(self.request, self.service.settings.trusted_proxies))
+        return self.request.app[passwords.HASHING].of(site)
 
     def token_answer(self, token: Token, status: int = HTTPStatus.OK) -> web.Response:
         """Answer with a token, which nobody is to store."""

@@ -4,21 +4,29 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import orjson
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
 from rest.errors import HEADERS, PROBLEM, REFUSALS, Failure, Overloaded, RequestTimeout, TooManyRequests, Unavailable
 from server.connection import Refusal
 from telemetry import metrics
+from telemetry.logs import USER_ID
 
 AT_WORK = metrics.Gauge("http_requests_at_work", "Requests that are being answered.")
 MAX_AT_WORK = metrics.Gauge("http_requests_at_work_max", "Requests that may be answered at once.")
+PART_OF_ONE = 4  # of all places: no address and no user has more than a quarter of them for long while others find none
+SECONDS_TO_BE_SLOW = 0.5
+SECONDS_BETWEEN_LOOKS = 0.02  # at all requests
 FULL = "The service has as much to do as it can at this moment: try again."
+
+Whose = Callable[[web.Request], str]  # the address that a request comes from, or what else counts as one client
 
 
 class TookTooLong(Unavailable):
@@ -50,28 +58,37 @@ def refusal() -> Refusal:
     return Refusal(f"{head}\r\n".encode() + problem, HEADERS, lambda: REFUSALS.count((TooManyConnections.kind,)))
 
 
+class _Heavy(NamedTuple):
+    """A slow request of whoever has more than its part."""
+
+    handling: asyncio.Task[Any]
+    shown: str | None  # the address or token by which a newcomer would be the same one
+
+
 class UnderWay:
     """The requests under way in this process, each with the moment (in the loop's seconds) at which it came.
 
     They stand in the order of these moments, and so of their deadlines too: one timer, for the first, does for all.
     """
 
-    def __init__(self, most: int, seconds: float, always: Collection[Any]) -> None:
-        """Serve so many at once, each for so long; those of the handlers `always`, however many there are."""
-        self._most, self._seconds, self._always = most, seconds, always
-        self._since: dict[asyncio.Task[Any], float] = {}
+    def __init__(self, most: int, seconds: float, always: Collection[Any], whose: Whose = lambda request: "") -> None:
+        """Serve so many at once, each for so long; those of the handlers `always`, however many there are. Know whose each is."""
+        self._most, self._seconds, self._always, self._whose = most, seconds, always, whose
+        self._since: dict[asyncio.Task[Any], tuple[float, web.Request]] = {}
         self._given_up: set[asyncio.Task[Any]] = set()  # and not yet ended
-        self._arriving = 0  # of them: their bodies are on the way, so they cost no more than their connections do
+        self._arriving: set[asyncio.Task[Any]] = set()  # their bodies are on the way, so they cost no more than their connections do
+        self._heavy: list[_Heavy] = []  # slowest first
+        self._looked_at = -math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()  # to ask for it costs a system call in Python 3.11
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Handle a request, until its time is over. Raises Unavailable then and where there are too many, RequestTimeout."""
-        if self._at_work() >= self._most and request.match_info.handler not in self._always:
+        if self._at_work() >= self._most and request.match_info.handler not in self._always and not self._makes_room(request):
             raise Overloaded(FULL)
         handling = self._handling()
-        self._since[handling] = self._loop.time()
+        self._since[handling] = self._loop.time(), request
         if self._timer is None:
             self._timer = self._loop.call_later(self._seconds, self._give_up)
         try:
@@ -91,29 +108,64 @@ class UnderWay:
             yield
 
     def _at_work(self) -> int:
-        return len(self._since) - self._arriving
+        return len(self._since) - len(self._arriving)
+
+    def _makes_room(self, request: web.Request) -> bool:
+        """Give up one that is slow, of another user or address, with more than its part. Return whether there was one."""
+        now = self._loop.time()
+        if now >= self._looked_at + SECONDS_BETWEEN_LOOKS:
+            self._look(now)
+        newcomer = self._whose(request), request.headers.get(hdrs.AUTHORIZATION, ...)
+        for each in [each for each in self._heavy if each.shown not in newcomer]:
+            self._heavy.remove(each)
+            if each.handling in self._since:
+                self._end(each.handling)
+                return True
+        return False
+
+    def _look(self, now: float) -> None:
+        self._looked_at, self._heavy = now, []
+        at_work = [(handling, *each) for handling, each in self._since.items() if handling not in self._arriving]
+        owned = [(handling, came_at, request, (request.get(USER_ID), self._whose(request))) for handling, came_at, request in at_work]
+        number = Counter(owner for *_, owners in owned for owner in owners if owner is not None)
+        for handling, came_at, request, owners in owned:
+            if came_at > now - SECONDS_TO_BE_SLOW:
+                break
+            user_id, address = owners
+            if number[user_id] > self._most // PART_OF_ONE:
+                self._heavy.append(_Heavy(handling, request.headers.get(hdrs.AUTHORIZATION)))
+            elif number[address] > self._most // PART_OF_ONE:
+                self._heavy.append(_Heavy(handling, address))
+            else:
+                continue
+            number.subtract(owners)
 
     def _give_up(self) -> None:
         """Cancel what is past its deadline, and come back at the next one."""
         self._timer = None
         while self._since:
-            handling, came_at = next(iter(self._since.items()))
+            handling, (came_at, _) = next(iter(self._since.items()))
             if came_at + self._seconds > self._loop.time():
                 self._timer = self._loop.call_at(came_at + self._seconds, self._give_up)
                 return
-            del self._since[handling]
-            self._given_up.add(handling)
-            handling.cancel()
+            self._end(handling)
+
+    def _end(self, handling: asyncio.Task[Any]) -> None:
+        del self._since[handling]
+        self._arriving.discard(handling)
+        self._given_up.add(handling)
+        handling.cancel()
 
     @asynccontextmanager
-    async def arriving(self) -> AsyncIterator[None]:
+    async def arriving(self, request: web.Request) -> AsyncIterator[None]:
         """Wait inside for the body of the request that is being handled. Raises Unavailable where there are too many once it is there."""
-        self._arriving += 1
+        handling = self._handling()
+        self._arriving.add(handling)
         try:
             yield
         finally:
-            self._arriving -= 1
-        if self._at_work() > self._most:
+            self._arriving.discard(handling)
+        if self._at_work() > self._most and not self._makes_room(request):
             raise Overloaded(FULL)
 
     def let_take_its_time(self) -> None:
@@ -158,7 +210,9 @@ async def read(request: web.Request) -> bytes:
     if (under_way := request.app.get(UNDER_WAY)) is None:
         body = await request.read()
     else:
-        async with under_way.arriving():
+        async with under_way.arriving(request):
+            if request.transport is None:
+                raise ConnectionResetError("the client has gone")
             body = await request.read()
     request._read_bytes = None  # noqa: SLF001 - aiohttp keeps the last request of each connection until there is another one
     return body

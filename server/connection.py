@@ -6,7 +6,7 @@ import socket
 import struct
 import sys
 import termios
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
 from aiohttp import web
@@ -14,6 +14,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from server.arrival import Arrival, last
 from server.unread import Unread
+from telemetry.logs import USER_ID
 
 MIN_READ_BYTES = 64 * 1024  # by a client that is slow to take an answer, within a request's time
 BYTES_PER_PIECE = 64 * 1024
@@ -44,25 +45,37 @@ class Holder(web.Server):
     refusal: Refusal
     unread: Unread
 
+    def has_room(self, transport: asyncio.Transport) -> bool:
+        """Return whether there is room for one more connection. If not, its client has been told."""
+        raise NotImplementedError
+
 
 class Connection(Arrival):
     """A client's connection."""
 
-    __slots__ = ("_look", "_wire", "answer_bytes", "kept_bytes", "slow_since")
+    __slots__ = ("_look", "_wire", "answer_bytes", "came_at", "kept_bytes", "request", "slow_since")
     _manager: "Holder | None"
     _wire: asyncio.Transport  # also when aiohttp has closed it, and it waits until the client reads the rest
 
     def __init__(self, holder: Holder, **options: Any) -> None:
         super().__init__(holder, timeout_seconds=holder.limits.request_timeout_seconds, **options)
         self._look: asyncio.TimerHandle | None = None  # at a client that is slow to read
+        self.request: web.BaseRequest | None = None  # the one that came last: aiohttp keeps it as well
+        self.came_at = self._loop.time()  # that one or, before the first, the connection
         self.answer_bytes = 0  # of an answer that is being sent: kept until all of it is
         self.kept_bytes = 0  # of that, still to be sent
         self.slow_since = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast(asyncio.Transport, transport)
+        if self._manager is not None and not self._manager.has_room(self._wire):
+            return  # before aiohttp begins with it
         self._wire.set_write_buffer_limits(high=0)  # of what isn't sent at once nothing goes unseen
         super().connection_made(transport)
+
+    def _handle_request(self, request: web.BaseRequest, start_time: float | None, request_handler: Any) -> Coroutine[Any, Any, Any]:
+        self.request, self.came_at = request, self._loop.time()
+        return super()._handle_request(request, start_time, request_handler)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -90,6 +103,7 @@ class Connection(Arrival):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._end_of_slowness()
         super().connection_lost(exc)
+        self.request = None
 
     def _end_of_slowness(self) -> None:
         if self._look is not None:
@@ -139,6 +153,44 @@ class Connection(Arrival):
     def closes_at(self) -> float:
         """When it is closed if nothing comes."""
         return self._next_keepalive_close_time
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether aiohttp has begun with it; before that it must not be closed."""
+        return self._waiter is not None or self._request_count > 0
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether the application has the request, and hasn't answered yet."""
+        return self._current_request is not None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether auth has let in whoever sent the request that came last."""
+        return self.request is not None and USER_ID in self.request._state
+
+    @property
+    def waits_since(self) -> float | None:
+        """Since when it waits for the first request, or the rest of one; None where it doesn't."""
+        if not self.has_begun:
+            return self.came_at
+        if not self._request_count or self._begun:
+            return self._next_keepalive_close_time - self._timeout_seconds
+        return None if self._body.is_eof() else self.came_at
+
+    def give_way(self, refusal: bytes) -> None:
+        """Close it for another one. Who has begun to ask, and has heard nothing yet, is told why."""
+        request = self._current_request
+        if self._paused or (request is not None and request.writer.output_size):
+            self.abort()
+            return
+        if self._begun or request is not None:
+            self._wire.write(refusal)
+        if self._waiter is not None:
+            self.force_close()
+        else:  # who reads its body would find that there is no connection, before it has heard that it is lost
+            self._force_close = True
+            self._wire.close()
 
     def retire(self) -> None:
         """Answer the request that is under way, or the next one; with that say that it was the last, and close.

@@ -15,6 +15,7 @@ from aiohttp import web
 from server.connection import ConnectionLimits, Refusal
 from server.connections import Server
 from server.descriptors import room_for
+from server.giving_way import Whose
 from server.unread import Unread
 
 BACKLOG = 2048  # connections that wait to be taken, as gunicorn has it; aiohttp would make it 128, which a burst outgrows
@@ -26,6 +27,7 @@ SECONDS_TO_BREAK_OFF = 1  # what goes on beyond its time when the service stops
 LIMITS = web.AppKey("connection_limits", ConnectionLimits)
 REFUSAL = web.AppKey("refusal", Refusal)
 UNREAD = web.AppKey("unread", Unread)
+WHOSE: web.AppKey[Whose] = web.AppKey("whose")
 
 
 class Runner(web.AppRunner):
@@ -56,6 +58,7 @@ class Runner(web.AppRunner):
             limits=self._limits,
             refusal=self.app.get(REFUSAL) or Refusal(),
             unread=self.app.get(UNREAD) or Unread(),
+            whose=self.app.get(WHOSE) or (lambda address, request: address),
             **made._kwargs,
         )
 

@@ -25,7 +25,7 @@ from telemetry import logs
 from telemetry.log_writer import WRITER
 from tests.conftest import Answer, Person, Start, configured
 from tests.rest.test_bodies import exchange
-from tests.waiting import PATIENCE_SECONDS
+from tests.waiting import PATIENCE_SECONDS, until
 
 PASSWORD = "correct horse battery"
 YEAR_SECONDS = 366 * 86400
@@ -419,6 +419,23 @@ async def test_the_queue_for_hashing_is_bounded(start: Start, gate: Gate, path: 
     gate.opened.set()
     assert [answer.status for answer in await asyncio.gather(*waiting)] == [status] * 3
     assert (await enter(stranger, path, unique())).status == status
+
+
+async def test_whoever_logs_in_again_and_again_leaves_room_to_others(start: Start, gate: Gate) -> None:
+    stranger = Person(await start(hashing_threads=1, hashing_queue=2, trusted_proxies="127.0.0.0/8"))
+
+    def come(address: str) -> asyncio.Task[Answer]:
+        fields = {"login": unique(), "password": PASSWORD}
+        return asyncio.create_task(stranger.post("/get-token", json=fields, headers={"X-Forwarded-For": address}))
+
+    queue = stranger.client.app[passwords.HASHING]._queue
+    mallorys = [come("192.0.2.1") for _ in range(3)]
+    await until(lambda: queue.waiting == 2)
+    alices = come("192.0.2.2")
+    done, waiting = await asyncio.wait(mallorys, return_when=asyncio.FIRST_COMPLETED)
+    gate.opened.set()
+    assert [task.result().status for task in done] == [503]
+    assert [answer.status for answer in await asyncio.gather(alices, *waiting)] == [401] * 3
 
 
 # Tokens. Each refusal stands beside a token that differs in nothing else and is let in.

@@ -17,11 +17,13 @@ from aiohttp.test_utils import TestClient, TestServer
 
 import app
 from accounts import rate_limits
+from rest.errors import Overloaded
 from service import Service
 from settings import Settings
 from tests import conftest
 from tests.conftest import Answer, Person, Server, Start, configured, connection_to
 from tests.postgres.test_housekeeping import sweep
+from tests.waiting import until
 from transfer import imports
 
 Sql = Callable[..., list[tuple[Any, ...]]]
@@ -272,7 +274,7 @@ async def test_where_nothing_can_be_counted_nobody_gets_in(visitor: Visitor, sql
     sql("BEGIN")
     sql("LOCK TABLE rate_limit")
     attempts = [asyncio.create_task(visitor.log_in(somewhere())) for _ in range(20)]
-    while not visitor.person.client.app[rate_limits.ATTEMPTS]._turns.locked():
+    while not visitor.person.client.app[rate_limits.ATTEMPTS]._turns.waiting:
         await asyncio.sleep(0.01)
     assert (await alice.get("/task")).status == 200  # the other connections are for those who are in
     assert not any(attempt.done() for attempt in attempts)
@@ -280,6 +282,28 @@ async def test_where_nothing_can_be_counted_nobody_gets_in(visitor: Visitor, sql
     sql("ROLLBACK")
     assert {(answer.status, answer.headers.get("Retry-After")) for answer in answers} == {(503, "1")}
     assert (await visitor.log_in(home)).status == 200
+
+
+async def test_whoever_floods_from_one_address_keeps_nobody_else_waiting(visitor: Visitor, sql: Sql) -> None:
+    """There are two turns for attempts, and a victim's comes next."""
+    queue, flooder, victim = visitor.person.client.app[rate_limits.ATTEMPTS]._turns, somewhere(), somewhere()
+    counted: list[str] = []
+
+    async def come(address: str) -> None:
+        await visitor.guess(address, f"{address}-{secrets.token_hex(6)}")
+        counted.append(address)
+
+    turns = [queue.of(name, Overloaded()) for name in "ab"]  # nobody else has one
+    for turn in turns:
+        await turn.__aenter__()
+    flood = [asyncio.create_task(come(flooder)) for _ in range(10)]
+    await until(lambda: queue.waiting == 10)
+    attempts = [*flood, asyncio.create_task(come(victim))]
+    await until(lambda: queue.waiting == 11)
+    for turn in turns:
+        await turn.__aexit__(None, None, None)
+    await asyncio.gather(*attempts)
+    assert counted.index(victim) < 6
 
 
 async def test_what_succeeded_has_though_that_cannot_be_put_down(visitor: Visitor, sql: Sql) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -203,6 +203,62 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
     handling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await handling
+
+
+async def refused_of(everybody: Sequence[tuple[str, int | None]], most: int = 8) -> list[int]:
+    """Ask in this order, each from an address and as somebody, for what takes for ever, and return which of them are refused."""
+    under_way = overload.UnderWay(most, 600, (), lambda request: request.headers["X-From"])
+
+    async def ask(address: str, user_id: int | None) -> None:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            if user_id:
+                request[logs.USER_ID] = user_id
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        headers = {"X-From": address} | ({"Authorization": f"{user_id}"} if user_id else {})
+        await under_way.middleware(make_mocked_request("GET", "/", headers=headers), handler)
+
+    asking = []
+    for comer in everybody:
+        asking.append(asyncio.ensure_future(ask(*comer)))
+        await asyncio.sleep(0.001)
+    refused = [number for number, each in enumerate(asking) if each.done() and isinstance(each.exception(), errors.Unavailable)]
+    for each in asking:
+        each.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    assert under_way._since == {}
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("before", "newcomer", "refused"),
+    [
+        (8 * [("M", None)], ("A", None), 0),
+        (8 * [("M", None)], ("M", None), 8),
+        ([("M", None)] * 6 + [("B", None)] * 2, ("A", None), 0),
+        ([(f"M{n}", 7) for n in range(8)], ("A", None), 0),
+        ([("M", n) for n in (1, 1, 7, 7, 7, 2, 2, 3)], ("M", 2), 2),
+        ([("M", n) for n in (1, 1, 7, 7, 7, 2, 2, 3)], ("M", 7), 8),
+        ([("M", None)] * 2 + [("B", None)] * 2 + [("C", 1)] * 2 + [("D", 2)] * 2, ("A", None), 8),
+    ],
+    ids=["one address", "one's own address", "most from one address", "one user", "one of many behind a proxy", "oneself", "many"],
+)
+async def test_no_address_and_no_user_keeps_all_places(
+    monkeypatch: pytest.MonkeyPatch, before: list[tuple[str, int | None]], newcomer: tuple[str, int | None], refused: int
+) -> None:
+    """Whoever has more than a quarter gives up its slowest; what isn't slow yet isn't given up."""
+    monkeypatch.setattr(overload, "SECONDS_BETWEEN_LOOKS", 0)
+    monkeypatch.setattr(overload, "SECONDS_TO_BE_SLOW", 0)
+    assert await refused_of([*before, newcomer]) == [refused]
+    monkeypatch.setattr(overload, "SECONDS_TO_BE_SLOW", 600)
+    assert await refused_of([*before, newcomer]) == [8]
+
+
+async def test_whoever_keeps_all_places_keeps_no_more_than_a_quarter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overload, "SECONDS_BETWEEN_LOOKS", 600)
+    monkeypatch.setattr(overload, "SECONDS_TO_BE_SLOW", 0)
+    assert await refused_of([("M", None)] * 8 + [(f"A{n}", None) for n in range(10)]) == [0, 1, 2, 3, 4, 5, *range(14, 18)]
 
 
 async def test_each_has_its_own_deadline() -> None:

@@ -89,9 +89,13 @@ def opened() -> Open:
     """Return a function that opens a house with some limits."""
 
     @asynccontextmanager
-    async def run(handler: Handler = at_once, kind: Any = Runner, on_shutdown: Any = None, **limits: Any) -> AsyncIterator[House]:
+    async def run(
+        handler: Handler = at_once, kind: Any = Runner, on_shutdown: Any = None, whose: Any = None, **limits: Any
+    ) -> AsyncIterator[House]:
         application = web.Application()
         application[runner.REFUSAL] = overload.refusal()
+        if whose:
+            application[runner.WHOSE] = whose
         application[runner.LIMITS] = USUAL._replace(**limits)
         application.router.add_route("*", "/here", handler)
         application.on_shutdown.extend([on_shutdown] if on_shutdown else [])
