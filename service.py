@@ -1,19 +1,21 @@
-"""What all rooms of one application share: its settings and its database. Two applications in one process have one each."""
+"""What all rooms of one application share: its settings, its database, its turns. Two applications in one process have one each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from postgres.database import Database, DatabaseConfiguration
+from rest.turns import Turns
 from settings import Settings
 
 
 @dataclass(frozen=True)
 class Service:
-    """An application's settings and database."""
+    """An application's settings and database, and the turns of those who have much to do."""
 
     settings: Settings
     database: Database
+    turns: Turns = field(default_factory=Turns)
 
 
 SERVICE = web.AppKey("service", Service)
