@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import TypeVar
 
 Thing = TypeVar("Thing")
-SECONDS_AT_A_TIME = 0.005
+SECONDS_AT_A_TIME = 0.002  # what asks little comes through some turns of the loop, and so waits for this a few times
 
 
 class Turns:
