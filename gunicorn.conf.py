@@ -13,7 +13,7 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 import settings
-from server.worker import Worker
+from server.worker import RETIRE, Worker
 from telemetry import logs, metrics
 
 _settings = settings.load()
@@ -36,7 +36,7 @@ loglevel = _OF_GUNICORN.get(_settings.log_level, _settings.log_level.lower())
 if _settings.metrics_token:
     metrics.share()
 
-_STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
+_STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, RETIRE}
 
 
 def pre_fork(server: Any, worker: Any) -> None:
@@ -55,9 +55,23 @@ def post_worker_init(worker: Any) -> None:
     worker.loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOPPING)
 
 
-def child_exit(server: object, worker: Any) -> None:
+def on_reload(server: Any) -> None:
+    """Let the workers that there are retire, and others take their places at once; those that were retiring already end.
+
+    gunicorn counts them as long as they live: there may be as many more, or a new one that dies would not be replaced before they end, and
+    gunicorn would end what it has too many of. It waits for those that are older than the new ones, and heeds no signal meanwhile.
+    """
+    for pid, worker in [*server.WORKERS.items()]:
+        server.kill_worker(pid, signal.SIGTERM if worker.is_retiring else RETIRE)
+        worker.is_retiring, worker.age = True, math.inf
+    server.num_workers += len(server.WORKERS)
+
+
+def child_exit(server: Any, worker: Any) -> None:
     """Leave its place to another worker."""
     metrics.leave_place(worker.place)
+    if worker.is_retiring:
+        server.num_workers -= 1
 
 
 def on_exit(server: object) -> None:

@@ -1,10 +1,11 @@
-"""What all rooms of one application share: its settings and its database. Two applications in one process have one each."""
+"""What all rooms of one application share: its settings, its database, its long work. Two applications in one process have one each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from postgres.database import MAX_HEAVY_AT_ONCE, Database, DatabaseConfiguration
+from rest.long_work import LongWork
 from rest.turns import Turns
 from server.unread import Unread
 from settings import Settings
@@ -12,10 +13,11 @@ from settings import Settings
 
 @dataclass(frozen=True)
 class Service:
-    """An application's settings and database."""
+    """An application's settings and database, and what lets those who have much to do take turns."""
 
     settings: Settings
     database: Database
+    long_work: LongWork = field(default_factory=LongWork)
 
 
 SERVICE = web.AppKey("service", Service)

@@ -1,7 +1,7 @@
 """All connections of a worker: not too many."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -64,10 +64,10 @@ class Server(Holder):
         for connection in self._ours():
             connection.retire()
 
-    async def wait_until_ended(self, seconds: float, seconds_of_idleness: float) -> None:
-        """Wait until no connections are left, or, after some time, only idle ones."""
+    async def wait_until_ended(self, seconds: float, seconds_of_idleness: float, is_to_wait: Callable[[], bool] = lambda: True) -> None:
+        """Wait until no connections are left, or, after some time, only idle ones: for so many seconds at most, while it `is_to_wait`."""
         began_at = self._loop.time()
-        while self._connections and (passed := self._loop.time() - began_at) < seconds:
+        while self._connections and (passed := self._loop.time() - began_at) < seconds and is_to_wait():
             if passed >= seconds_of_idleness and all(connection.is_idle for connection in self._ours()):
                 break
             await asyncio.sleep(SECONDS_BETWEEN_LOOKS)

@@ -6,7 +6,7 @@ slowly a client reads, no deadline for a head but the one for idleness, and an e
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -23,6 +23,7 @@ SYSTEMS_BYTES = 256 * 1024  # of an answer; where it isn't told, the system keep
 SECONDS_OF_LINGERING = 2  # in which the rest of a body that nobody wants is taken and thrown away, so that its sender sees the answer
 SECONDS_FOR_SUCCESSORS = 1  # in which a worker that stops still takes connections, until those that come after it do
 SECONDS_FOR_A_LAST_REQUEST = 2  # on a connection that is idle when the service stops
+SECONDS_TO_RETIRE = 600  # for what takes long, where others have taken over
 SECONDS_TO_BREAK_OFF = 1  # what goes on beyond its time when the service stops
 LIMITS = web.AppKey("connection_limits", ConnectionLimits)
 REFUSAL = web.AppKey("refusal", Refusal)
@@ -33,8 +34,9 @@ WHOSE: web.AppKey[Whose] = web.AppKey("whose")
 class Runner(web.AppRunner):
     """What runs an application: on connections of ours, and to an end that loses no request."""
 
-    def __init__(self, app: web.Application, **options: Any) -> None:
-        limits = app[LIMITS]
+    def __init__(self, app: web.Application, takes_its_time: Callable[[], bool] = lambda: False, **options: Any) -> None:
+        """Run an application. While it `takes_its_time`, its end waits also for what takes longer than requests may; not for ever."""
+        limits, self._takes_its_time = app[LIMITS], takes_its_time
         self._limits = limits._replace(max_connections=room_for(limits.max_connections))
         super().__init__(
             app,
@@ -76,6 +78,7 @@ class Runner(web.AppRunner):
             await self._server.wait_until_ended(SECONDS_FOR_SUCCESSORS, SECONDS_FOR_SUCCESSORS)
             await self._close_listeners(self._server)
             await self._server.wait_until_ended(self._limits.request_timeout_seconds, SECONDS_FOR_A_LAST_REQUEST - SECONDS_FOR_SUCCESSORS)
+            await self._server.wait_until_ended(SECONDS_TO_RETIRE, 0, self._takes_its_time)
         await super().cleanup()
 
     async def _cleanup_server(self) -> None:

@@ -1,10 +1,15 @@
 """gunicorn's worker for aiohttp, with a runner of ours."""
 
+import os
+import signal
 from typing import Any
 
 from aiohttp.worker import GunicornUVLoopWebWorker
 
 from server.runner import Runner
+
+RETIRE = signal.SIGUSR2  # what tells a worker that others take its place: it may finish also what takes long
+SECONDS_BETWEEN_SIGNS = 1  # of life
 
 
 class Worker(GunicornUVLoopWebWorker):
@@ -12,6 +17,7 @@ class Worker(GunicornUVLoopWebWorker):
 
     wsgi: Any
     sockets: list[Any]
+    is_retiring = False
 
     def init_process(self) -> None:
         """Begin, with the sockets themselves: uvloop closes what gunicorn puts around them a second time, and gunicorn complains."""
@@ -23,11 +29,35 @@ class Worker(GunicornUVLoopWebWorker):
         create_app = self.wsgi
 
         async def create_runner() -> Runner:
-            return Runner(await create_app(), logger=self.log)
+            return Runner(await create_app(), self._takes_its_time, logger=self.log)
 
         self.wsgi = create_runner
 
+    def init_signals(self) -> None:
+        super().init_signals()
+        self.loop.add_signal_handler(RETIRE, self.retire)
+
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin to stop at once; aiohttp's waits up to a second for its next look."""
+        self.is_retiring = False
         super().handle_exit(sig, frame)
         self._notify_waiter_done()
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Stop without delay, also where it is retiring."""
+        self.is_retiring = False
+        super().handle_quit(sig, frame)
+
+    def retire(self) -> None:
+        """Stop, but finish what is under way, however long it takes, unless gunicorn stops too."""
+        self.is_retiring, self.alive = True, False
+        self._notify_waiter_done()
+        self._give_signs_of_life()
+
+    def _takes_its_time(self) -> bool:
+        return self.is_retiring and os.getppid() == self.ppid
+
+    def _give_signs_of_life(self) -> None:
+        """Let gunicorn know that it lives: aiohttp's does so only while it serves."""
+        self.notify()
+        self.loop.call_later(SECONDS_BETWEEN_SIGNS, self._give_signs_of_life)

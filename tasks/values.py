@@ -14,6 +14,7 @@ from rest.values import NUL, SPACE, VISIBLE, DescribedAs, StoredText, Text, clea
 Status = TypeAliasType("Status", Literal["new", "planned", "in_work", "completed"])
 STATUSES: tuple[str, ...] = get_args(Status.__value__)
 MAX_WORDS, MAX_WORD_LENGTH = 10, 100  # that a search looks for: at worst each takes the product of its length and the text's
+MAX_UID = 1000
 
 
 def _not_only_space(value: str) -> str:
@@ -23,7 +24,7 @@ def _not_only_space(value: str) -> str:
 
 
 def _without_controls(value: str) -> str:
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value[:MAX_UID]):  # a longer one is refused for its length
         raise wrong("characters_not_allowed", "must not contain control characters")
     return value
 
@@ -84,7 +85,7 @@ Uid = Annotated[
     AfterValidator(_without_controls),
     Field(
         min_length=1,
-        max_length=1000,
+        max_length=MAX_UID,
         description="what it is called in calendars, where it came with a name; compared character by character",
         examples=["20201002T093000Z-7@tasks.example"],
         json_schema_extra={"pattern": r"^[^\u0000-\u001f\u007f-\u009f]*$"},

@@ -1,7 +1,7 @@
 """Put a file aside part by part as it comes, where it counts for nothing until all of it is there."""
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol, TypeVar
 from uuid import uuid4
@@ -43,7 +43,7 @@ class Aside:
     """What has come of a file, put aside part by part."""
 
     def __init__(self, service: Service, caller: Caller, *, skip: bool) -> None:
-        self._database = service.database
+        self._database, self._long_work = service.database, service.long_work
         self.caller, self.import_id = caller, str(uuid4())
         self.parts = 0
         self.skipped: list[dict[str, Any]] = []  # the first of them
@@ -62,12 +62,11 @@ class Aside:
             "\n".join(f"{kind} {known.hexdigest()}" for kind, known in sorted(self._digests.items())),
         )
 
-    async def put(self, reader: Reader[Part], parts: AsyncIterator[list[Part]]) -> None:
+    async def put(self, reader: Reader[Part], parts: AsyncIterator[Iterable[Part]]) -> None:
         """Put all of a file aside. Raises InvalidInput for the lines that are at fault, InvalidToken."""
         try:
             async for some in parts:
-                for part in some:
-                    self._take(reader.feed(part))
+                await self._long_work.each(some, lambda part: self._take(reader.feed(part)))
                 if self._bytes > BYTES_PER_PART:
                     await self._flush()
             self._take(reader.end())

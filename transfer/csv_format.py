@@ -12,6 +12,7 @@ from tasks.schemas import Task
 from transfer.entries import BOM, MAX_LINE_BYTES, NOT_UTF8, Entry, Line, at_line, moment_text, read_moment
 
 COLUMNS = ("uid", *Task.model_fields)
+MAX_COLUMNS = 16_384  # as many as spreadsheets have
 SEPARATORS = ",;\t"  # where numbers have commas in them, spreadsheets save with semicolons
 
 # What begins so is taken for a formula. A spreadsheet that separates by another character than we do sees cells begin within ours, and
@@ -49,7 +50,7 @@ def _cell(value: str | int | None) -> str:
 
 _COLUMNS = {name.replace("_", ""): name for name in COLUMNS}
 _SPACING = re.compile(r"[\s_-]+")
-_SEPARATOR = re.compile(rb'"?sep=(.)"?\1*[\r\n]*', re.IGNORECASE | re.DOTALL)  # a first line with which spreadsheets are told
+_SEPARATOR = re.compile(rb'"?sep=(.)"?\1*+[\r\n]*+', re.IGNORECASE | re.DOTALL)  # a first line with which spreadsheets are told
 _QUOTED = re.compile('"[^"]*+"')
 _DOTTED_DAY = re.compile(r"([0-9]{1,2})\.([0-9]{1,2})\.([0-9]{4})")
 
@@ -66,7 +67,10 @@ class Rows:
     def feed(self, line: Line) -> Iterator[Entry]:
         """Return the row that ends with this line, if one does. Raises InvalidInput where it isn't CSV."""
         if not self._is_open:
-            self._first, self._text = line.number, bytearray()
+            self._first = line.number
+            if line.text.isspace():
+                return
+            self._text = bytearray()
         self._text += line.text
         self._is_open ^= line.text.count(b'"') % 2 == 1
         if not self._is_open:
@@ -91,17 +95,22 @@ class Rows:
         try:
             [cells] = csv.reader([text], delimiter=separator, strict=True)
         except (csv.Error, ValueError):
-            wrong = self._fault("malformed", "is not CSV: a cell with a line end or a quotation mark in it must stand in quotation marks")
-            if not self._columns:
-                raise wrong from None
-            yield Entry(self._first, {}, faults=wrong.errors)
+            yield self._refused("malformed", "is not CSV: a cell with a line end or a quotation mark in it must stand in quotation marks")
             return
-        if not any(cell.strip() for cell in cells):
+        if not "".join(cells).strip():
             return
-        if self._columns:
+        if len(cells) > MAX_COLUMNS:
+            yield self._refused("wrong_number_of_cells", f"must have at most {MAX_COLUMNS} cells")
+        elif self._columns:
             yield self._entry(cells)
         else:
             self._columns, self._separator = self._named(cells), separator
+
+    def _refused(self, code: ErrorCode, message: str) -> Entry:
+        fault = self._fault(code, message)
+        if not self._columns:
+            raise fault from None
+        return Entry(self._first, {}, faults=fault.errors)
 
     def _decoded(self) -> str:
         try:

@@ -1,7 +1,7 @@
 """The pieces and lines of a body that is read as it comes, so that it may be longer than what fits into memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -17,7 +17,7 @@ from transfer.charsets import Recoder
 
 IDLE_SECONDS = 15.0  # from one piece of the body to the next
 MAX_LINE_BYTES = 128 * 1024
-BYTES_PER_PIECE = 16 * 1024  # to make something of them takes some milliseconds, in which nobody else gets on
+BYTES_PER_PIECE = 16 * 1024
 BOM = b"\xef\xbb\xbf"  # with which some programs begin what is UTF-8
 NOT_UTF8 = "is not UTF-8: save the file as UTF-8, or name its charset in the Content-Type"
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
@@ -91,12 +91,12 @@ async def read_pieces(request: web.Request, most_bytes: int, encoding: str | Non
         yield recoder.feed(b"", is_last=True)
 
 
-async def read_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[Line]]:
-    """Yield the lines, as many at a time as have come. Raises InvalidInput, and what `pieces` raises."""
+async def read_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[Iterable[Line]]:
+    """Yield the lines, as many at a time as have come, each as it is taken. Raises InvalidInput, and what `pieces` raises."""
     number, beginning = 1, b""
     async for piece in pieces:
         *texts, beginning = (beginning + piece).split(b"\n")
-        yield [Line(n, text + b"\n") for n, text in enumerate(texts, start=number)]
+        yield (Line(n, text + b"\n") for n, text in enumerate(texts, start=number))
         number += len(texts)
         if len(beginning) > MAX_LINE_BYTES:
             raise InvalidInput(at_line(number, "too_long", "is too long", max=MAX_LINE_BYTES))
@@ -106,7 +106,6 @@ async def read_lines(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[Line]]:
 
 async def _piece(request: web.Request) -> bytes:
     """Return the next piece, which is shorter only at the end: however slowly it comes, a reader begins with each anew but rarely."""
-    await asyncio.sleep(0)
     piece = bytearray()
     try:
         while len(piece) < BYTES_PER_PIECE:

@@ -1,7 +1,5 @@
 """Tasks on their way out: listings in other forms, and the whole account."""
 
-import asyncio
-import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -14,15 +12,14 @@ from models import Caller, User, UserState
 from postgres.queries import Query, Row, q
 from rest.bodies import JSON
 from rest.errors import Conflict, FieldError, InvalidInput, InvalidToken
+from rest.long_work import LongWork
 from service import Service
 from tasks import queries
 from tasks.errors import HistoryGone
 from tasks.listing import Listed, TaskListing
 from tasks.queries import State
 from tasks.schemas import EXAMPLE_TASK, TaskQuery
-from transfer import csv_format, ics_format, json_format
-
-SECONDS_AT_A_TIME = 0.002  # of converting, then whoever else is at work comes
+from transfer import csv_format, ics_format, json_format, json_items
 
 
 class Form(NamedTuple):
@@ -100,25 +97,22 @@ async def _page_of(whole: TaskListing, query: TaskQuery, form: Form, uid: str) -
             await turns.enter_async_context(database.slow_turns.of(owner))
         await turns.enter_async_context(database.heavy_turns.of(owner))
         page = await asked.page()
-        return page._replace(json=await _convert(form, page.json, uid))
+        return page._replace(json=await _convert(form, whole.service.long_work, page.json, uid))
 
 
 def _has_moved_on(state: State, begun: State) -> bool:
     return (state.user_revision, state.purged) != (begun.user_revision, begun.purged)
 
 
-async def _convert(form: Form, json: bytes, uid: str) -> bytes:
-    """Say in a form what JSON says of some tasks. A page may take 0.1 s: the others have their time in between."""
-    written, pause_at = [], time.monotonic() + SECONDS_AT_A_TIME
-    for task in orjson.loads(b"[%b]" % json):
-        written.append(_write(form, task, uid))
-        if time.monotonic() >= pause_at:
-            await asyncio.sleep(0)
-            pause_at = time.monotonic() + SECONDS_AT_A_TIME
+async def _convert(form: Form, long_work: LongWork, json: bytes, uid: str) -> bytes:
+    """Say in a form what JSON says of some tasks."""
+    written: list[bytes] = []
+    await long_work.each(json_items.listed(json), lambda task: written.append(_write(form, task, uid)))
     return b"".join(written)
 
 
-def _write(form: Form, task: dict[str, Any], uid: str) -> bytes:
+def _write(form: Form, json: bytes, uid: str) -> bytes:
+    task = orjson.loads(json)
     return form.task({"uid": f"{task['id']}-{uid}"} | task)
 
 
@@ -204,7 +198,7 @@ async def get_uid(service: Service, caller: Caller) -> str:
 
 
 EXAMPLES = {
-    form.media_type: (form.head + _write(form, orjson.loads(EXAMPLE_TASK), "6fa459ea-ee8a-4ca4-894e-db77e160355e") + form.end).decode(
+    form.media_type: (form.head + _write(form, EXAMPLE_TASK.encode(), "6fa459ea-ee8a-4ca4-894e-db77e160355e") + form.end).decode(
         "utf-8-sig"
     )
     for form in FORMS.values()

@@ -8,8 +8,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from icalendar.parser import Contentline
-
 from rest.error_codes import ErrorCode
 from rest.errors import FieldError, InvalidInput
 from rest.values import is_blank
@@ -27,11 +25,20 @@ NAMED = {
 TAKEN = {*NAMED.values(), "PERCENT-COMPLETE", OUR_STATUS, OUR_SUMMARY, OUR_DESCRIPTION}
 RECURRING = {"RRULE", "RDATE", "EXRULE"}
 REFUSED = {"DURATION": "say by DUE when the task is to be completed"}  # all other properties are passed over
+MAX_DESCRIPTION = 10_000  # in which a title is looked for: a longer one isn't taken
 NO_TITLE, MAX_TITLE = "(no title)", 80  # what a task is called that has no SUMMARY: the first words of its DESCRIPTION, if it has one
 _TIME = "(?:[01][0-9]|2[0-3])[0-5][0-9](?:[0-5][0-9]|60)"
 _DAY = re.compile(f"([0-9]{{4}})([0-9]{{2}})([0-9]{{2}})(?:T{_TIME}Z?)?")
 _MOMENT = re.compile("([0-9]{4})([0-9]{2})([0-9]{2})(?:T([0-9]{2})([0-9]{2})([0-9]{2})(Z?))?")
 _PERCENT = re.compile(r"\+?0*(100|[0-9]{1,2})")
+MAX_PARAMETERS = 100  # of a line; the standard has some twenty
+# A content line (section 3.1), leniently: with blanks around its parameters, and without a value. All is possessive, so that time grows as
+# the line does.
+_CONTROLS = r"\x00-\x08\x0a-\x1f\x7f"
+_VALUE = rf'(?:[ \t]*+"[^"{_CONTROLS}]*+"[ \t]*+|(?:\\[^"{_CONTROLS}]|[^",:;\\{_CONTROLS}])*+)'
+_VALUES = rf"{_VALUE}(?:,{_VALUE})*+"
+_LINE = re.compile(rf"[^:;]++((?:;[ \t]*+[\w.-]++[ \t]*+={_VALUES}){{0,{MAX_PARAMETERS}}}+)(?::(.*+))?", re.DOTALL)
+_PARAMETER = re.compile(rf";[ \t]*+([\w.-]++)[ \t]*+=({_VALUES})")
 
 
 class _Property(NamedTuple):
@@ -60,16 +67,15 @@ class Todo:
         elif name in self._values:
             self._refuse(number, "repeated", name, "must not stand twice")
         elif name in TAKEN:
-            try:
-                _, parameters, value = Contentline(text.decode()).parts()
-            except ValueError:
+            if not (line := _LINE.fullmatch(text.decode())):
                 self._refuse(number, "malformed", name, "can't be read")
                 return
+            parameters = {parameter[1].upper(): parameter[2] for parameter in _PARAMETER.finditer(line[1])}
             if "ENCODING" in parameters:
                 self._refuse(number, "not_taken", name, "must be text as it is, without ENCODING")
             elif len(text) > MAX_LINE_BYTES:
                 self._refuse(number, "too_long", name, "is too long", max=MAX_LINE_BYTES)
-            self._values[name] = _Property(number, value, str(parameters.get("TZID", "")))
+            self._values[name] = _Property(number, _unescaped(line[2] or ""), parameters.get("TZID", "").strip(' \t"'))
 
     def refuse(self, line: int, code: ErrorCode, message: str, **params: Any) -> None:
         """Say what is wrong with a line of it."""
@@ -152,9 +158,16 @@ class Todo:
         self.refuse(line, code, f"{name} {message}", name=name, **params)
 
 
+def _unescaped(text: str) -> str:
+    r"""Return what a text says (section 3.3.11). Lines hold no NUL, which stands for \\ meanwhile."""
+    for escaped, character in (("\\\\", "\0"), ("\\n", "\n"), ("\\N", "\n"), ("\\,", ","), ("\\;", ";"), ("\\:", ":"), ("\0", "\\")):
+        text = text.replace(escaped, character)
+    return text
+
+
 def _title(description: str) -> str:
     """Return what a task is called that has no name."""
-    line = next((line for line in description.split("\n") if not is_blank(line)), NO_TITLE)
+    line = next((line for line in description[:MAX_DESCRIPTION].split("\n") if not is_blank(line)), NO_TITLE)
     words = " ".join(line.lstrip()[: 10 * MAX_TITLE].split())
     if is_blank(words):
         return NO_TITLE

@@ -4,7 +4,7 @@ ijson reads such streams, too; its events, one for each value, cost several time
 """
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import NamedTuple
 
 import orjson
@@ -12,6 +12,7 @@ import orjson
 from rest.errors import InvalidInput
 from transfer.entries import at_line
 
+MAX_RUNS = 1000  # of an object's text: its strings, its objects, and what stands between two of them; each member has up to four
 MAX_ITEM_BYTES = 320 * 1024  # two descriptions of 10,000 characters, each written as a pair of escapes, have 240,000
 
 
@@ -24,7 +25,7 @@ class Item(NamedTuple):
 
 
 def _object(within: bytes = b"") -> bytes:
-    return rb'\{(?:[^{}"]++|' + _STRING + within + rb")*+\}"
+    return rb'\{(?:[^{}"]++|' + _STRING + within + rb"){0,%d}+\}" % MAX_RUNS
 
 
 _SPACE = rb"[ \t\r\n]*+"
@@ -39,6 +40,20 @@ _STEPS = {  # what may come next, after what has come
     "comma": re.compile(rb"%b(%b)(?P<comma>%b,)?+" % (_SPACE, _ITEM, _SPACE)),  # and the next, so that most items take but one step
     "end": re.compile(rb"([ \t\r\n]++)"),
 }
+
+
+_LISTED = re.compile(rb"(%b)(?:,|\Z)" % _ITEM)
+
+
+def listed(array: bytes) -> Iterator[bytes]:
+    """Yield the items of an array of ours, whose brackets are left out. Raises ValueError where it is none."""
+    position = 0
+    while position < len(array):
+        item = _LISTED.match(array, position)
+        if not item:
+            raise ValueError("no array of objects")
+        yield item[1]
+        position = item.end()
 
 
 class Items:
@@ -102,9 +117,12 @@ class Items:
         return InvalidInput(at_line(line, "malformed", words.get(self._has_come, "is no JSON, or too long, or not what may stand here")))
 
 
-async def read_items(pieces: AsyncIterator[bytes]) -> AsyncIterator[list[Item]]:
-    """Yield the items of an object, as many at a time as have come. Raises InvalidInput, and what `pieces` raises."""
+async def read_items(pieces: AsyncIterator[bytes]) -> AsyncIterator[Iterable[Item]]:
+    """Yield the items of an object, as many at a time as have come, each found as it is taken; all are to be.
+
+    Raises InvalidInput, and what `pieces` raises.
+    """
     items = Items()
     async for piece in pieces:
-        yield [*items.feed(piece)]
+        yield items.feed(piece)
     items.end()

@@ -203,7 +203,7 @@ BEGIN
     SELECT * INTO opened FROM import_open(p_user_id, p_generation, p_import_id, p_kept, p_key, p_digest);
     s := jsonb_populate_record(opened.s, (
         SELECT i.content -> 0 FROM import_row i WHERE i.user_id = p_user_id AND i.import_id = p_import_id AND i.kind = 'account'));
-    refused := coalesce(opened.refused, CASE WHEN opened.answer IS NULL AND (opened.s).last_task_id > 0 THEN 'in_use' END);
+    refused := coalesce(opened.refused, CASE WHEN opened.answer IS NULL AND (opened.s).revision > 0 THEN 'in_use' END);
     answer := opened.answer; user_revision := (opened.s).revision;
     IF refused IS NOT NULL OR answer IS NOT NULL THEN
         RETURN;
@@ -250,10 +250,11 @@ EXCEPTION
     WHEN unique_violation THEN  -- of UIDs: the ids ascend
         SELECT jsonb_agg(jsonb_build_object('line', d.line, 'code', 'repeated', 'message', 'has the uid of line ' || d.first) ORDER BY d.line) INTO faults
           FROM (SELECT u.line, u.first
-                  FROM (SELECT x.line, min(x.line) OVER (PARTITION BY x.uid) AS first
-                          FROM import_row i CROSS JOIN LATERAL jsonb_to_recordset(i.content) x (line bigint, uid text)
-                         WHERE i.user_id = p_user_id AND i.import_id = p_import_id AND i.kind = 'task' AND x.uid IS NOT NULL) u
-                 WHERE u.line > u.first ORDER BY u.line LIMIT 100) d;
+                  FROM (SELECT x.line, first_value(x.line) OVER alike AS first, row_number() OVER alike AS number
+                          FROM import_row i CROSS JOIN LATERAL jsonb_to_recordset(i.content) x (line bigint, id bigint, uid text)
+                         WHERE i.user_id = p_user_id AND i.import_id = p_import_id AND i.kind = 'task' AND x.uid IS NOT NULL
+                        WINDOW alike AS (PARTITION BY x.uid ORDER BY x.id)) u
+                 WHERE u.number > 1 ORDER BY u.line LIMIT 100) d;
 END $$;
 
 CREATE FUNCTION import_entries(p_user_id bigint, p_import_id uuid)

@@ -628,17 +628,41 @@ async def test_whom_the_system_has_taken_when_the_listener_closes_is_answered(op
         with ExitStack() as late:
             came: list[socket.socket] = []
 
-            async def ended_while_some_come(server: connections.Server, *seconds: float) -> None:
+            async def ended_while_some_come(server: connections.Server, *how_long: Any) -> None:
                 if not came:
                     for _ in range(3):  # while the loop is held up, so that nobody takes them
                         came.append(late.enter_context(socket.create_connection(house.runner.addresses[0])))
                         came[-1].sendall(REQUEST)
                 else:
-                    await ended(server, *seconds)
+                    await ended(server, *how_long)
 
             monkeypatch.setattr(connections.Server, "wait_until_ended", ended_while_some_come)
             await house.runner.cleanup()
             assert [each.recv(1024)[:15] for each in came] == [b"HTTP/1.1 200 OK"] * 3
+
+
+async def test_what_takes_long_is_finished_where_others_have_taken_over(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "SECONDS_FOR_SUCCESSORS", 0.1)
+    may_end, asked = asyncio.Event(), list[float]()
+
+    async def work(request: web.Request) -> web.Response:
+        await may_end.wait()
+        return web.Response()
+
+    def takes_its_time() -> bool:
+        asked.append(asyncio.get_running_loop().time())
+        return True
+
+    async with opened(work, request_timeout_seconds=0.2) as house:
+        house.runner._takes_its_time = takes_its_time
+        wire = await house.call()
+        wire.send(REQUEST)
+        await asyncio.sleep(0.05)
+        ending = asyncio.create_task(house.runner.cleanup())
+        await until(lambda: len(asked) > 3)  # its time is over
+        may_end.set()
+        assert (await wire.answer()).startswith(b"HTTP/1.1 200 OK\r\n")
+        await asyncio.wait_for(ending, PATIENCE_SECONDS)
 
 
 async def test_what_goes_on_for_ever_is_broken_off(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,6 +242,17 @@ async def test_what_is_no_export_is_named(alice: Person, text: str, fault: str) 
     assert faults(await send(alice, JSON, text))[-1] == ("line 1", fault)
 
 
+async def test_an_export_without_tasks_goes_into_no_account_with_another_revision(alice: Person) -> None:
+    empty = '{"account":{"revision":0,' + ACCOUNT + '},"tasks":[],"log":[]}'
+    first, second = (
+        empty.replace('"revision":0', f'"revision":{revision}').replace('"kept_from":0', f'"kept_from":{revision}') for revision in (100, 5)
+    )
+    assert (await send(alice, JSON, first, **{"Idempotency-Key": "first"})).json == done(0, 100, 0)
+    refused = await send(alice, JSON, second, **{"Idempotency-Key": "second"})
+    assert (refused.status, refused.json["type"], refused.headers["X-Revision"]) == (409, "/docs/problems#account-in-use", "100")
+    assert (await alice.get("/export")).json["account"]["revision"] == 100
+
+
 @pytest.mark.parametrize("missing", ["account", "tasks", "log"])
 async def test_what_an_export_lacks_is_named(alice: Person, newcomer: Newcomer, missing: str) -> None:
     export = (await alice.get("/export")).json

@@ -163,3 +163,8 @@ async def test_an_export_with_one_uid_twice_is_refused(newcomer: Newcomer) -> No
     [(line, words)] = faults(answer)
     assert words.startswith("has the uid of line ")
     assert int(line.removeprefix("line ")) > int(words.removeprefix("has the uid of line "))
+
+
+async def test_an_export_on_one_line_with_one_uid_twice_is_refused(newcomer: Newcomer) -> None:
+    answer = await send(await newcomer("alice"), JSON, export("a", "b", "a").replace("\n", ""))
+    assert faults(answer) == [("line 1", "has the uid of line 1")]
