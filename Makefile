@@ -22,7 +22,7 @@ prove: .venv/test.installed ## Run what needs load or hours, one part after the 
 fuzz: .venv/test.installed ## Ask the service 10,000 things that its document allows or forbids; EXAMPLES=500 chooses how many
 	@FUZZ_EXAMPLES=$(or $(EXAMPLES),10000) $(VENV_PYTHON) -m pytest --timeout 0 -m long tests/test_schemathesis.py $(ARGS)
 
-torture: .venv/test.installed ## Kill, freeze and restart it under load and compare what was promised with what is there; ARGS="--seconds 600 --seed 7", ARGS="--soak --seconds 3600" goes on for long, ARGS=--hostile sends 10,000 hostile requests
+torture: .venv/test.installed ## Kill, freeze and restart it under load and compare what was promised with what is there; ARGS="--seconds 600 --seed 7", ARGS="--soak --seconds 3600" goes on for long, ARGS=--hostile sends 10,000 hostile requests, ARGS=--siege measures what one hostile client costs others
 	@$(VENV_PYTHON) -m torture $(ARGS)
 
 bench: .venv/bench.installed $(if $(findstring --kinto,$(ARGS)),.venv/bench-kinto.installed) ## Measure it beside others and write docs/performance.md; ARGS=--quick is quick and only prints, ARGS=--help tells more

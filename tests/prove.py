@@ -45,7 +45,8 @@ PARTS = {
     ),
     "hostile": Part("10,000 hostile requests do nothing", "5 minutes", KEPT, ["make torture ARGS='--hostile --seed 5'"]),
     "soak": Part("nothing grows in an hour", "an hour", KEPT, ["make torture ARGS='--soak --seconds 3600 --seed 40'"]),
-    "report": Part("the page says what those three found", "a second", "docs/reliability.md", ["make torture ARGS=--report"]),
+    "siege": Part("one hostile client hurts nobody else", "80 minutes", KEPT, ["make torture ARGS=--siege"]),
+    "report": Part("the page says what those four found", "a second", "docs/reliability.md", ["make torture ARGS=--report"]),
     "growth": Part(
         "what a request costs with 10^4 and with 10^7 tasks; needs wrk and some GB",
         "two hours",

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,13 +34,14 @@ class Outcome:
 
 
 @contextlib.asynccontextmanager
-async def stage(directory: Path) -> AsyncIterator[tuple[Server, Service]]:
-    """Start PostgreSQL and the service in a directory; nothing of them is left afterwards."""
+async def stage(directory: Path, settings: Mapping[str, str] | None = None) -> AsyncIterator[tuple[Server, Service]]:
+    """Start PostgreSQL and the service, with some settings of its own, in a directory; nothing of them is left afterwards."""
     server = Server(directory)
     try:
         server.start()
         server.make_database()
         service = Service(server, directory)
+        service.settings |= settings or {}
         try:
             service.start()
             await service.until_ready()

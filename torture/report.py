@@ -19,6 +19,7 @@ from torture.service import HOUSE
 FILE = Path(__file__).with_name("results.json")
 PAGE = HOUSE / "docs" / "reliability.md"
 MIN_SECONDS = 600  # of a run that goes on the page
+MIN_SIEGE_SECONDS, MIN_PAIRS = 30, 5  # of an attack that does
 PACKAGES = ("aiohttp", "gunicorn", "uvloop", "aiopg", "peewee-async", "psycopg2-binary")
 TEXT = """# Reliability
 
@@ -42,10 +43,15 @@ another is broken, in an order that a seed gives, now and then two at once. At t
   exactly that effect. What was refused may not be there; what is there by half is found;
 - no answer is 500 or late; a lost one needs a killed process, a 503 needs PostgreSQL to be in trouble; the service's log has no error.
 
-The judge itself is tested: `tests/torture/test_torture.py` plants each kind of difference and expects it to be found; and with `synchronous_commit = off`, with which PostgreSQL loses in a crash what it had acknowledged, 20 s are enough to find dozens of disagreements. A run of 20 s is part of `make test-all`; `make prove ARGS="torture hostile soak report"` runs all that stands here, and writes it.
+The judge itself is tested: `tests/torture/test_torture.py` plants each kind of difference and expects it to be found; and with `synchronous_commit = off`, with which PostgreSQL loses in a crash what it had acknowledged, 20 s are enough to find dozens of disagreements. A run of 20 s is part of `make test-all`; `make prove ARGS="torture hostile soak siege report"` runs all that stands here, and writes it.
 
 `make torture ARGS=--hostile` sends at least 10,000 hostile requests of {attacks} kinds (forged tokens, texts that are none, broken JSON, forms and multipart, bombs, impossible dates and ids, smuggling, ...), each of which must be refused with one answer and change nothing, and a good one after
 every nine, which must succeed.
+
+`make torture ARGS=--siege` measures what one hostile client costs everybody else. A victim with an account and an address of its own lists, reads, changes and creates {per_second} times a second, on connections that it keeps to each worker and on new ones; each request is timed from the moment for which it was planned, so that who is held up for a second is held up with all
+requests of that second. Beside it runs an attack for {siege_seconds} s, and then, as its control, harmless load on as many connections (8 to 40), whose pace follows from the CPU time that the service and PostgreSQL spend: it is to cost as much as the attack did, or what so many connections can (the table has the cores of both). That is a pair; there are {pairs}. The service has the settings of `docker-compose.yml` and all its limits. An attack comes from one address,
+mostly by one account, at the pace that was seen to be enough. It is too much where the median of the pairs' ratios of the victim's p99 exceeds {ratio}, where anything of the victim's isn't served, where the workers together have more than {pss} MiB (PSS; the container has 512), or the log grows by more than {log:g} MB. Attacks whose aim is another have an end of their own, which is looked for.
+`ARGS="--siege --only searches,writers --seconds 5 --pairs 1"` chooses some and is short.
 
 `make torture ARGS="--soak --seconds 3600"` goes on for long: the same clients, a fault a minute that ends no worker, and in the end the same judge; beside that no worker's memory may have grown by more than {growth:.0%}, and there may be no more connections than the
 pools have places.
@@ -68,7 +74,7 @@ the last refusal had been given. The clients that `clients dropped` made go away
 """
 
 
-def keep(part: str, seed: int, seconds: float, outcome: Outcome) -> None:
+def keep(part: str, seed: int | str, seconds: float, outcome: Outcome) -> None:
     """Put a run beside the others; it takes the place of one with the same seed."""
     found = {(run["part"], run["seed"]): run for run in _load()}
     run = {"part": part, "seed": seed, "seconds": seconds, "when": f"{datetime.now(UTC):%Y-%m-%d}", "on": _machine()}
@@ -78,16 +84,23 @@ def keep(part: str, seed: int, seconds: float, outcome: Outcome) -> None:
 
 def write() -> None:
     """Write the page."""
-    from torture import attacks, client, fleet, soak
-
     runs = _load()
-    under_fire, soaks, storms = ([run for run in runs if run["part"] == part] for part in ("fire", "soak", "hostile"))
-    head = TEXT.format(
+    under_fire, soaks, storms, sieges = ([run for run in runs if run["part"] == part] for part in ("fire", "soak", "hostile", "siege"))
+    parts = [words(), "## What was found\n", _runs(under_fire), HEAD + "".join(_rows(under_fire)) + EXPLAINED]
+    PAGE.write_text("\n".join([*parts, *map(_soak, soaks), *map(_storm, storms), *_siege(sieges)]))
+
+
+def words() -> str:
+    """Return what the page says before it comes to what was found."""
+    from torture import attacks, client, fleet, soak
+    from torture.siege import figures, victim
+
+    return TEXT.format(
         deadline=DEADLINE_SECONDS, recover=SECONDS_TO_RECOVER, attacks=len(attacks.KINDS), hot=fleet.HOT_USERS,
         sharing=client.CLIENTS["hot"], cold=fleet.COLD_USERS, growth=soak.MAX_GROWTH,
+        per_second=victim.PER_SECOND, siege_seconds=MIN_SIEGE_SECONDS, pairs=MIN_PAIRS, ratio=figures.MAX_RATIO, pss=figures.MAX_PSS_MIB,
+        log=figures.MAX_LOG_BYTES / 1e6,
     )  # fmt: skip
-    parts = [head, "## What was found\n", _runs(under_fire), HEAD + "".join(_rows(under_fire)) + EXPLAINED]
-    PAGE.write_text("\n".join([*parts, *map(_soak, soaks), *map(_storm, storms)]))
 
 
 def _runs(runs: Sequence[Any]) -> str:
@@ -129,6 +142,40 @@ def _storm(run: Any) -> str:
     kinds = ", ".join(f"{count:,} {name}" for name, count in counts.items() if not name.startswith(("answered", "MiB")))
     memory = f"A worker had {counts['MiB of a worker before']} MiB before and {counts['MiB of a worker after']} MiB after"
     return f"Hostile requests, seed {run['seed']} ({run['when']}): {kinds}. They were answered {answers}. {memory}. **{run['faults']} faults.**\n"
+
+
+SIEGE_HEAD = (
+    "| attack | p50, ms | control | p99, ms | control | p99 : control's, median | not served | cores | control | PSS, MiB, most | log, kB, most | |\n"
+    "|---|---|---|---|---|---|---|---|---|---|---|---|\n"
+)
+TRIALS_HEAD = "| attack | what was seen | |\n|---|---|---|\n"
+
+
+def _siege(runs: Sequence[Any]) -> Iterable[str]:
+    """Return the tables of a siege: of the attacks beside which a victim was measured, and of the others."""
+    rows = [row for run in runs for row in run["rows"]]
+    if measured := [row for row in rows if "pairs" in row]:
+        when = ", ".join(sorted({run["when"] for run in runs}))
+        yield f"A siege ({when}), the victim beside each attack and beside its control, pair by pair:\n"
+        yield SIEGE_HEAD + "".join(map(_measured, measured))
+    if others := [row for row in rows if "pairs" not in row]:
+        yield TRIALS_HEAD + "".join(f"| {row['says']} | {row['found']} | {_good(row)} |\n" for row in others)
+
+
+def _measured(row: Any) -> str:
+    def each(side: str, figure: str, form: str = ".0f") -> str:
+        return " ".join(f"{pair[side][figure]:{form}}" for pair in row["pairs"])
+
+    figures = [each(side, figure) for figure in ("p50_ms", "p99_ms") for side in ("attack", "control")]
+    cores = [each(side, "cores", ".1f") for side in ("attack", "control")]
+    attacks = [pair["attack"] for pair in row["pairs"]]
+    refused = f"{sum(sum(run['not_served'].values()) for run in attacks)} of {sum(run['requests'] for run in attacks):,}"
+    most = f"{max(run['pss_mib'] for run in attacks)}", f"{max(run['log_bytes'] for run in attacks) / 1000:.0f}"
+    return f"| {' | '.join([row['says'], *figures, str(row['ratio']), refused, *cores, *most, _good(row)])} |\n"
+
+
+def _good(row: Any) -> str:
+    return "good" if row["good"] else "**too much**"
 
 
 def _load() -> list[Any]:

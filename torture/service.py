@@ -62,6 +62,11 @@ class Service:
                             return
                 await asyncio.sleep(0.02)
 
+    @property
+    def pid(self) -> int:
+        """The master's process id."""
+        return self._master.pid
+
     def workers(self) -> list[Handle]:
         """Return the workers that live."""
         return list(descendants(self._master.pid, only_children=True))

@@ -1,5 +1,6 @@
-"""The service under fire for some seconds, as `make torture` has it for minutes; and a thousand hostile requests."""
+"""The service under fire, or besieged, for some seconds, as `make torture` has it for minutes; and a thousand hostile requests."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,21 @@ def test_nothing_is_lost_and_everybody_is_answered_whatever_is_killed() -> None:
     done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Journal, database and logs agree." in done.stdout
+
+
+def test_a_siege_measures_the_victim_beside_an_attack_and_beside_its_control() -> None:
+    command = [sys.executable, "-m", "torture", "--siege", "--seconds", "2", "--pairs", "1", "--only", "stalled-log"]
+    done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True, timeout=550, check=False)
+    attack, control = re.findall(r"^  (?:attack|control) +[\d.]+ +[\d.]+ +\d+/(\d+)", done.stdout, re.MULTILINE)
+    assert (attack, control) == ("36", "36"), done.stdout + done.stderr
+    assert "TOO MUCH" in done.stdout if done.returncode else "One hostile client hurts nobody else." in done.stdout  # as the machine is
+
+
+def test_a_siege_names_the_attacks_that_there_are() -> None:
+    command = [sys.executable, "-m", "torture", "--siege", "--only", "tokens,sleep"]
+    done = subprocess.run(command, cwd=HOUSE, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "no such attack: sleep; there are content-types" in done.stderr
 
 
 async def test_a_thousand_hostile_requests_do_nothing(public_service: Service, sql: Callable[..., list[tuple[Any, ...]]]) -> None:

@@ -1,0 +1,1 @@
+"""The siege: what one hostile client costs everybody else, attack by attack."""
