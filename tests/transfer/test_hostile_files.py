@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rest import long_work
 from rest.errors import InvalidInput
 from tests.conftest import Person
 from tests.rest.test_long_work import Loop, counted
