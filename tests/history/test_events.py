@@ -623,8 +623,8 @@ async def test_what_waits_in_a_stream_gives_way_but_not_what_else_it_says(alice:
 async def test_those_that_catch_up_take_turns(alice: Person, streams: list[event_stream.Stream]) -> None:
     task = await alice.new_task()
     async with AsyncExitStack() as others, followed(alice):
-        for _ in range(event_stream.MAX_CATCHING_UP):
-            await others.enter_async_context(streams[0]._waiting_in_all.turns.of("others"))
+        for n in range(event_stream.MAX_CATCHING_UP):
+            await others.enter_async_context(streams[0]._waiting_in_all.turns.of(f"other {n}"))
         async with followed(alice, path="/task/events?since=0") as stream:
             with pytest.raises(TimeoutError):
                 await stream.next(0.3)

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from rest import addresses
 from server import giving_way
+from server.arrival import end_with_client
 from telemetry.logs import USER_ID
 from tests.server.test_connections import HEAD, POST, REQUEST, House, Open, Wire, has_the_security_headers, long_answer, opened, slow_reader
 from tests.waiting import PATIENCE_SECONDS, until
@@ -31,6 +32,7 @@ async def answer(request: web.Request) -> web.StreamResponse:
     if "X-Long" in request.headers:
         return await long_answer(request)
     if "X-Never" in request.headers:
+        end_with_client(request)
         while request.transport:
             await asyncio.sleep(0.01)
     return web.Response(text=f"done {await request.text()}")

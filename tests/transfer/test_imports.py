@@ -243,7 +243,8 @@ async def test_what_is_no_export_is_named(alice: Person, text: str, fault: str) 
 
 
 async def test_an_export_without_tasks_goes_into_no_account_with_another_revision(alice: Person) -> None:
-    empty = '{"account":{"revision":0,' + ACCOUNT + '},"tasks":[],"log":[]}'
+    account = ACCOUNT.replace('"last_task_id":0', '"last_task_id":2').replace('"purged":0', '"purged":2')
+    empty = '{"account":{"revision":0,' + account + '},"tasks":[],"log":[]}'
     first, second = (
         empty.replace('"revision":0', f'"revision":{revision}').replace('"kept_from":0', f'"kept_from":{revision}') for revision in (100, 5)
     )
