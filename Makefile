@@ -11,10 +11,10 @@ run: .venv/local.installed ## Run the service, with a PostgreSQL of its own wher
 
 PYTEST = $(VENV_PYTHON) -m pytest --numprocesses 2 --dist worksteal
 test: .venv/test.installed ## Run the tests that take two minutes; ARGS="-k log" chooses some
-	@$(PYTEST) -m "not long" $(ARGS)
+	@$(PYTEST) -m "not long and not effort" $(ARGS)
 
 test-all: .venv/test.installed ## Run all tests, also those marked long; ARGS=tests/process chooses some, ARGS=--cov measures coverage
-	@$(PYTEST) $(ARGS)
+	@$(PYTEST) -m "not effort" $(ARGS)
 
 prove: .venv/test.installed ## Run what needs load or hours, one part after the other; ARGS="torture soak" chooses parts, ARGS=--plan only says what there is
 	@$(VENV_PYTHON) -m tests.prove $(ARGS)

@@ -25,6 +25,12 @@ KEPT = "kept for docs/reliability.md, which `report` writes"
 
 PARTS = {
     "fuzz": Part("the service keeps to its document, asked 10,000 things", "10 minutes", "printed", ["make fuzz"]),
+    "effort": Part(
+        "what one request or line of a file costs grows no faster than it does",
+        "a minute",
+        "printed",
+        ["make test-all ARGS='-m effort --numprocesses 0'"],
+    ),
     "models": Part(
         "what random users, histories and copies come to, 3,000 of each, is what a model in memory says",
         "two hours",

@@ -26,6 +26,8 @@ NUMBERS = count(1)  # so that nothing is remembered
 
 Make = Callable[[int], bytes]
 
+pytestmark = pytest.mark.effort
+
 
 def some(unit: str, length: int) -> str:
     """Return units one after the other."""

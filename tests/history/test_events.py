@@ -372,6 +372,7 @@ async def test_streams_of_an_old_and_of_a_new_token_are_not_mixed_up(alice: Pers
             assert await new.next() == ("task", 1, task)
 
 
+@pytest.mark.long
 async def test_a_stopping_worker_ends_its_streams_at_once(start: Start, alice: Person, sql: Sql) -> None:
     alice.client = await start()
     async with followed(alice) as stream, followed(alice), deaf(alice):
@@ -568,6 +569,7 @@ async def ids(reader: asyncio.StreamReader, last: int) -> list[int]:
     return found
 
 
+@pytest.mark.long
 async def test_of_all_that_waits_for_slow_readers_little_is_kept_and_nothing_is_lost(
     alice: Person, sql: Sql, streams: list[event_stream.Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:

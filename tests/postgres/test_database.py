@@ -151,6 +151,7 @@ def error_of_last_words(directory: Path) -> type[BaseException]:
         return runner.run(ask())
 
 
+@pytest.mark.long
 def test_under_uvloop_the_end_of_a_killed_backend_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory(prefix="task-test-") as directory:
         assert issubclass(error_of_last_words(Path(directory)), psycopg2.OperationalError)

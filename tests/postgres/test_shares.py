@@ -128,6 +128,7 @@ async def test_of_one_owners_slow_questions_only_so_many_wait(database: Database
     assert [rows[0][0] for rows in await asyncio.gather(*asking)] == [*range(database_module.MAX_SLOW_WAITING)]
 
 
+@pytest.mark.long
 async def test_what_took_too_long_together_is_asked_again_in_turns(running: Running) -> None:
     async with running(batch_size=32, statement_timeout_seconds=0.3, db_wait_seconds=60) as database:
         sleeping = query_of("q.number", "pg_sleep(q.seconds)", types=OWN | {"seconds": "float"})

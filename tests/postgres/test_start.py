@@ -62,6 +62,7 @@ def test_another_service_at_that_port_is_told_from_postgresql() -> None:
         assert words(host="127.0.0.1", port=port).startswith(f"what listens at 127.0.0.1, port {port} is no PostgreSQL")
 
 
+@pytest.mark.long
 def test_who_never_answers_is_told() -> None:
     with listener(None) as port:
         assert words(host="127.0.0.1", port=port).startswith(f"nothing answers at 127.0.0.1, port {port}")

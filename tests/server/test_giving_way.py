@@ -200,6 +200,7 @@ async def test_behind_a_proxy_that_is_trusted_it_is_the_client_that_counts(opene
         await until(lambda: [is_gone(wire) for wire in wires] == [is_room and wire is wires[2] for wire in wires])
 
 
+@pytest.mark.long
 async def test_a_flood_does_not_make_us_look_at_all_connections_for_each(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
     monkeypatch.setattr(giving_way, "SECONDS_BETWEEN_LOOKS", 6000)

@@ -26,6 +26,8 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
+pytestmark = pytest.mark.long
+
 
 async def at_once(writer: asyncio.StreamWriter) -> None:
     writer.write(ANSWER)

@@ -27,6 +27,7 @@ MUCH = MAX_LINE_BYTES - 1000
 # Between any two parts of a file everybody else may have a turn
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("kind", "body", "status"),
     [
@@ -107,6 +108,7 @@ def seconds(read: Callable[[], Iterator[Any]]) -> float:
     return min(taken)
 
 
+@pytest.mark.effort
 @pytest.mark.parametrize(
     "read",
     {

@@ -260,7 +260,7 @@ async def test_a_reader_that_takes_nothing_is_given_up(
     assert not received.endswith(b"\r\n0\r\n\r\n")
 
 
-@pytest.mark.parametrize("form", ["csv", "ics", "export"])
+@pytest.mark.parametrize("form", ["csv", pytest.param("ics", marks=pytest.mark.long), "export"])
 async def test_while_a_client_reads_a_part_nothing_else_is_kept(alice: Person, sql: Sql, form: str) -> None:
     make_tasks(sql, alice, 500)
     assert alice.caller
