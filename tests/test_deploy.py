@@ -180,6 +180,7 @@ def test_each_alert_has_its_case() -> None:
     assert [case[0] for case in CASES] == [rule["alert"] for rule in RULES]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("alert", "bad", "fine"), CASES, ids=[case[0] for case in CASES])
 def test_an_alert_goes_off_when_it_should(
     alert: str, bad: dict[str, str], fine: dict[str, str], promtool: Callable[..., None], tmp_path: Path

@@ -92,6 +92,7 @@ async def test_each_has_batches_and_a_pool_of_its_own(pair: Pair, monkeypatch: p
     assert [person.service.database.pool_backend.pool.maxsize for person in pair] == [10, 3]
 
 
+@pytest.mark.long
 async def test_events_come_where_something_happens(pair: Pair) -> None:
     async with followed(pair.here) as here, followed(pair.there) as there:
         task = await pair.here.new_task(name="here")

@@ -189,6 +189,7 @@ async def test_an_unknown_login_is_counted_alike(visitor: Visitor) -> None:
     assert all("failures" not in left(answer) for answer in answers[:-1])  # how often others failed is their business
 
 
+@pytest.mark.long
 async def test_only_failures_from_unknown_addresses_are_counted(visitor: Visitor) -> None:
     places = [somewhere() for _ in range(FAILURES + 1)]
     await visitor.register(places[0])

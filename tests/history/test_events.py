@@ -283,6 +283,7 @@ async def test_a_purge_that_passes_a_stream_resets_it_and_it_goes_on(alice: Pers
         assert [await one.next() for one in (stream, behind)] == [("task", 7, task)] * 2
 
 
+@pytest.mark.long
 async def test_a_purge_that_passes_one_that_catches_up_resets_it(alice: Person, sql: Sql) -> None:
     many_tasks_elsewhere(sql, alice, 600, LONG)
     async with followed(alice) as stream, deaf(alice, "/task/events?since=0") as reader:
@@ -329,6 +330,7 @@ async def test_it_ends_when_the_token_does(alice: Person, sql: Sql) -> None:
         assert await lasting.is_silent(0.1)
 
 
+@pytest.mark.long
 async def test_it_ends_when_the_generation_changes(alice: Person, mallory: Person, sql: Sql) -> None:
     assert alice.caller
     for generation in (alice.caller.generation + 1, -1):  # revoked; closed
@@ -351,6 +353,7 @@ async def test_it_ends_when_one_logs_out_everywhere_and_goes_on_with_the_new_tok
         assert await stream.next() == ("task", 2, task)
 
 
+@pytest.mark.long
 async def test_one_that_catches_up_with_a_client_that_does_not_read_ends_too(alice: Person, sql: Sql) -> None:
     assert alice.caller
     many_tasks_elsewhere(sql, alice, 600, LONG)
@@ -450,6 +453,7 @@ async def test_a_clock_that_steps_back_keeps_nobody_out(alice: Person, sql: Sql)
         ) == [(1,)]
 
 
+@pytest.mark.long
 async def test_a_place_that_another_has_taken_is_neither_held_nor_freed(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
     """As after a stall of a worker that took longer than places are held."""
     assert alice.caller
@@ -489,6 +493,7 @@ def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ran
 
 
+@pytest.mark.long
 async def test_with_no_stream_nothing_is_asked(alice: Person, sql: Sql, statements: list[str]) -> None:
     async with followed(alice):
         await until(lambda: len([text for text in statements if "events_after" in text]) >= 2)
@@ -500,6 +505,7 @@ async def test_with_no_stream_nothing_is_asked(alice: Person, sql: Sql, statemen
     assert len(statements) == 1
 
 
+@pytest.mark.long
 async def test_one_question_serves_all_streams(alice: Person, mallory: Person, statements: list[str]) -> None:
     async with AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(followed(person)) for person in (alice, mallory) for _ in range(5)]
@@ -591,6 +597,7 @@ async def test_of_all_that_waits_for_slow_readers_little_is_kept_and_nothing_is_
             assert await ids(reader, 5 * count + 1) == [5 * count + 1]
 
 
+@pytest.mark.long
 async def test_many_that_catch_up_and_do_not_read_hold_little(
     alice: Person, mallory: Person, sql: Sql, streams: list[event_stream.Stream], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -634,6 +641,7 @@ async def test_those_that_catch_up_take_turns(alice: Person, streams: list[event
             assert await stream.next() == ("task", 1, task)
 
 
+@pytest.mark.long
 async def test_a_client_that_takes_nothing_is_given_up(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while it catches up: then nothing waits for it but what it is being sent."""
     monkeypatch.setattr(event_stream, "SECONDS_OF_PATIENCE", 0.3)
@@ -678,6 +686,7 @@ async def test_nobody_waits_for_what_one_users_many_changes_cost(alice: Person, 
     sql("UPDATE task_log SET field = 'status', old = 'new' WHERE user_id = %s", mallory.caller.user_id)
 
 
+@pytest.mark.long
 async def test_streams_that_lack_much_catch_up_and_are_live_again(alice: Person, sql: Sql) -> None:
     count = event_stream.MAX_OF_ONE_USER + 7
     async with followed(alice) as stream, followed(alice) as other:
@@ -725,6 +734,7 @@ async def test_none_opens_while_the_database_is_away(alice: Person, monkeypatch:
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
 
 
+@pytest.mark.long
 async def test_those_that_are_open_go_on_when_it_is_back(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_watcher, "SECONDS_AFTER_TROUBLE", 0.1)
     async with followed(alice) as stream:

@@ -340,6 +340,7 @@ async def test_too_much_is_not_undone(alice: Person, start: Start) -> None:
     assert await listed(alice) == present
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("count", "description"), [(1001, ""), (80, "\x01" * 10_000)], ids=["many", "long"])
 async def test_of_all_that_it_altered_an_undo_shows_what_fits(alice: Person, sql: Sql, count: int, description: str) -> None:
     assert alice.caller

@@ -287,6 +287,7 @@ async def test_nobody_suffers_for_a_neighbours_fault(database: Database, counter
     assert counter() == {1: 1, 3: 1}
 
 
+@pytest.mark.long
 async def test_a_neighbour_over_its_limit_ends_alone(running: Running, counter: Callable[[], dict[int, int]]) -> None:
     async with running(batch_size=32, statement_timeout_seconds=0.5) as database:
         sleeping = query_of("counted(q.number, 1)", "pg_sleep(q.seconds)", types=OWN | {"seconds": "float"})

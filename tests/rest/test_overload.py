@@ -55,6 +55,7 @@ async def test_more_than_can_be_served_is_refused_at_once_and_what_tells_of_it_i
         assert (await alice.get("/task")).status == 200
 
 
+@pytest.mark.long
 async def test_what_takes_too_long_is_given_up_and_leaves_nothing_behind(alice: Person, sql: Sql, serve: Serve) -> None:
     await alice.new_task()
     async with serve(alice, **ENDLESS | {"request_timeout_seconds": 1}):
@@ -85,6 +86,7 @@ def table_locked(sql: Sql) -> Iterator[None]:
         sql("COMMIT")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "limits",
     [{"statement_timeout_seconds": 0.3}, {"lock_timeout_seconds": 0.3}, {"db_wait_seconds": 0.3, "db_pool_size": 1}],

@@ -50,6 +50,7 @@ async def test_a_location_leads_to_the_task(visitor: Visitor) -> None:
         assert (await (await visitor("GET", created.url.join(URL(created.headers["Location"])))).json())["name"] == "Buy milk"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "first", ["task?limit=1&q=milk", "task?limit=1&format=csv", "task?limit=1&since=0", "task/log?limit=1", "task/1/log?limit=1"]
 )

@@ -357,6 +357,7 @@ async def a_little_too_much(request: web.Request) -> web.Response:
     return LongResponse(body=b"done", headers={"Connection": "close"} if "last" in request.query else {})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("query", [b"", b"?last"], ids=["when it has been idle for long enough", "after the last answer"])
 async def test_nor_is_a_little_kept_for_a_client_that_does_not_read(opened: Open, query: bytes) -> None:
     async with opened(a_little_too_much, request_timeout_seconds=0.5, keepalive_seconds=0.1) as house:
@@ -372,6 +373,7 @@ async def test_who_has_not_read_its_answer_yet_is_not_idle(opened: Open) -> None
         assert b"503 Service Unavailable" in await (await house.call()).answer()
 
 
+@pytest.mark.long
 async def test_a_client_that_reads_slowly_gets_all_of_it(opened: Open) -> None:
     async with opened(long_answer, request_timeout_seconds=0.2) as house:
         wire = await slow_reader(house)
@@ -386,6 +388,7 @@ async def test_a_client_that_reads_slowly_gets_all_of_it(opened: Open) -> None:
         assert taken > LONG
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("handler", [long_answer, long_stream])
 @pytest.mark.parametrize(
     ("most", "seconds"), [(2.5 * LONG, 0), (1.25 * LONG, 60)], ids=["too much", "far too much, though none is slow yet"]

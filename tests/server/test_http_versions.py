@@ -157,6 +157,7 @@ async def test_a_stream_of_events_is_no_exception(
         assert (await line.answer()).status == 200
 
 
+@pytest.mark.long
 async def test_a_request_that_took_too_long_to_arrive_is_the_last(call: Call) -> None:
     line = await call(request_timeout_seconds=1)
     line.send("POST /task HTTP/1.1", "Content-Type: application/json", "Content-Length: 4", body=b"tr")

@@ -201,6 +201,7 @@ def as_it_must_be(sql: Sql, user_id: int, changes: list[tuple[int, dict[str, Any
     return refusals
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(8))
 def test_the_bound_is_exact_whatever_is_changed_and_whoever_counted(sql: Sql, seed: int) -> None:
     """Changes alone and together, bounded or not, those of a version that counts nothing, and erasures."""

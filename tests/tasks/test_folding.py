@@ -46,6 +46,7 @@ def test_the_folding_is_unicodes(sql: Sql, texts: list[str]) -> None:
     assert [(text, made, folded(text)) for text, made in found if made != folded(text)] == []
 
 
+@pytest.mark.long
 @every_text
 def test_a_postgresql_without_case_folding_has_the_same_by_a_table(sql: Sql, texts: list[str]) -> None:
     texts = [text for text in texts if not CHEROKEE & {*text}]  # which folds to its capitals, and here to its small letters: all alike
@@ -91,6 +92,7 @@ def elsewhere(server: Server, request: pytest.FixtureRequest) -> Iterator[Sql]:
             yield run
 
 
+@pytest.mark.long
 def test_the_databases_own_collation_is_no_matter(elsewhere: Sql) -> None:
     texts = [text for text in map(normal, CASED) if text not in CHEROKEE]
     found = elsewhere(f"SELECT t, text_folded(t), {BY_TABLE} FROM unnest(%s) t", texts)

@@ -634,6 +634,7 @@ async def test_without_a_limit_a_page_has_a_thousand(alice: Person, sql: Callabl
     assert [len(page.json) for page in await pages(alice, "/task")] == [1000]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sort", ORDERS)
 async def test_pages_of_any_length_give_the_whole_listing_in_its_order(alice: Person, sort: str) -> None:
     await mixed_tasks(alice)
@@ -678,6 +679,7 @@ async def test_every_page_tells_the_users_revision(alice: Person) -> None:
     assert (first.headers["X-Revision"], second.headers["X-Revision"]) == ("2", "3")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sort", ORDERS)
 @pytest.mark.parametrize("limit", [1, 4, 9])
 async def test_what_happens_to_other_tasks_between_pages_neither_skips_nor_repeats_one(alice: Person, sort: str, limit: int) -> None:

@@ -195,6 +195,7 @@ async def test_a_read_waits_for_no_change(alice: Person, sql: Sql, path: str) ->
         assert (await alice.get(path)).status == 200
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("other", ["PATCH /task/1", "DELETE /task/1", "DELETE /task/1?forever=true", "POST /task/1/restore"])
 async def test_a_change_sees_under_its_lock_what_if_none_match_names(alice: Person, sql: Sql, other: str) -> None:
     """Of two changes at once each that comes second knows what the first has made: revision 2, at which the second is not wanted."""

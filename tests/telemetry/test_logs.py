@@ -304,6 +304,7 @@ for _ in range(100):
 """
 
 
+@pytest.mark.long
 def test_the_lines_of_several_workers_stay_whole() -> None:
     reading, writing = os.pipe()
     workers = [subprocess.Popen([sys.executable, "-c", SPLICING], stdout=writing, env=os.environ | {"PYTHONPATH": "."}) for _ in range(2)]

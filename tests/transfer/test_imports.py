@@ -202,6 +202,7 @@ async def test_the_longest_entry_is_taken_however_it_is_written(alice: Person, n
     assert (await again.get("/export")).text == (await alice.get("/export")).text
 
 
+@pytest.mark.long
 async def test_what_comes_in_small_pieces_is_put_together_first(alice: Person) -> None:
     """Or each would be read again and again from where its item began."""
 
@@ -487,6 +488,7 @@ def head(person: Person, length: int) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
+@pytest.mark.long
 async def test_a_file_that_stops_coming_is_given_up(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transfer.entries.IDLE_SECONDS", 0.3)
     before = stored(alice, sql)

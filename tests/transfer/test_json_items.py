@@ -38,6 +38,7 @@ def put_together(items: list[Item]) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.long
 @given(DOCUMENTS, st.sampled_from([None, 0, 3]), st.booleans(), st.integers(1, 40))
 def test_whatever_is_taken_apart_is_the_same_again(document: dict[str, Any], indent: int | None, escaped: bool, size: int) -> None:
     text = json.dumps(document, indent=indent, ensure_ascii=escaped).encode()

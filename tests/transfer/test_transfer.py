@@ -242,6 +242,7 @@ async def test_head_says_what_get_would(alice: Person, form: str) -> None:
     assert (head.status, head.text) == (200, "")
 
 
+@pytest.mark.long
 async def test_a_reader_that_takes_nothing_is_given_up(
     alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -260,7 +261,8 @@ async def test_a_reader_that_takes_nothing_is_given_up(
     assert not received.endswith(b"\r\n0\r\n\r\n")
 
 
-@pytest.mark.parametrize("form", ["csv", pytest.param("ics", marks=pytest.mark.long), "export"])
+@pytest.mark.long
+@pytest.mark.parametrize("form", ["csv", "ics", "export"])
 async def test_while_a_client_reads_a_part_nothing_else_is_kept(alice: Person, sql: Sql, form: str) -> None:
     make_tasks(sql, alice, 500)
     assert alice.caller
