@@ -16,12 +16,12 @@ from aiohttp.typedefs import Handler
 
 from rest.errors import HEADERS, PROBLEM, REFUSALS, Failure, Overloaded, RequestTimeout, TooManyRequests, Unavailable
 from server.connection import Refusal
+from server.giving_way import PART_OF_ONE
 from telemetry import metrics
 from telemetry.logs import USER_ID
 
 AT_WORK = metrics.Gauge("http_requests_at_work", "Requests that are being answered.")
 MAX_AT_WORK = metrics.Gauge("http_requests_at_work_max", "Requests that may be answered at once.")
-PART_OF_ONE = 4  # of all places: no address and no user has more than a quarter of them for long while others find none
 SECONDS_TO_BE_SLOW = 0.5
 SECONDS_BETWEEN_LOOKS = 0.02  # at all requests
 FULL = "The service has as much to do as it can at this moment: try again."
@@ -184,7 +184,7 @@ def _too_late(request: web.Request) -> Failure:
 
 
 @asynccontextmanager
-async def in_turn(lock: asyncio.Lock | asyncio.Semaphore, seconds: float | None, refusal: Failure) -> AsyncIterator[None]:
+async def in_turn(lock: asyncio.Lock | asyncio.Semaphore, seconds: float, refusal: Failure) -> AsyncIterator[None]:
     """Run what is inside when its turn comes. Raises the refusal where that takes longer."""
     try:
         async with asyncio.timeout(seconds):

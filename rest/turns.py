@@ -9,12 +9,11 @@ from typing import Any
 
 from rest.overload import TooManyAtOnce
 
+MAX_REMEMBERED = 1000  # owners
+
 
 async def _at_once() -> None:
     """Wait for no room."""
-
-
-MAX_REMEMBERED = 1000
 
 
 class Turns:

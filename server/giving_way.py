@@ -11,7 +11,7 @@ from aiohttp import web
 from server.connection import Connection
 
 SECONDS_TO_BE_SLOW = 2  # to ask, to read an answer, or to be at work
-PART_OF_ONE = 4  # of all places: no address has more than a quarter of them at work while others find none
+PART_OF_ONE = 4  # of all places: no address, and no user, has more than a quarter of them at work for long while others find none
 SECONDS_BETWEEN_LOOKS = 0.5  # at all connections, which takes some milliseconds; meanwhile they give way in the order that was found
 SECONDS_BEFORE_NEXT_LOOK = 0.1  # where all of these have gone
 PART_BETWEEN_LOOKS = 8  # or until so many have come as an eighth of all
