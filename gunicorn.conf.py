@@ -13,7 +13,7 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 import settings
-from server.worker import RETIRE, Worker
+from server.worker import RETIRE, STOPPING, Worker
 from telemetry import logs, metrics
 
 _settings = settings.load()
@@ -36,8 +36,6 @@ loglevel = _OF_GUNICORN.get(_settings.log_level, _settings.log_level.lower())
 if _settings.metrics_token:
     metrics.share()
 
-_STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, RETIRE}
-
 
 def pre_fork(server: Any, worker: Any) -> None:
     """Give the worker the first place among the metrics that none of the others has."""
@@ -47,12 +45,12 @@ def pre_fork(server: Any, worker: Any) -> None:
 def post_fork(server: object, worker: Any) -> None:
     """Put off the signals that stop a worker: until its event loop runs, uvloop would lose them, and gunicorn wait in vain."""
     metrics.take_place(worker.place)
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
 
 
 def post_worker_init(worker: Any) -> None:
     """Let them through once the loop runs."""
-    worker.loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, _STOPPING)
+    worker.loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, STOPPING)
 
 
 def on_reload(server: Any) -> None:

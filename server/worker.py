@@ -9,6 +9,7 @@ from aiohttp.worker import GunicornUVLoopWebWorker
 from server.runner import Runner
 
 RETIRE = signal.SIGUSR2  # what tells a worker that others take its place: it may finish also what takes long
+STOPPING = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, RETIRE}
 SECONDS_BETWEEN_SIGNS = 1  # of life
 
 
@@ -36,6 +37,13 @@ class Worker(GunicornUVLoopWebWorker):
     def init_signals(self) -> None:
         super().init_signals()
         self.loop.add_signal_handler(RETIRE, self.retire)
+
+    async def _run(self) -> None:
+        """Serve; once that has ended, what tells the worker to stop is heard no more: the event loop that heeds it is about to go."""
+        try:
+            await super()._run()
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """Begin to stop at once; aiohttp's waits up to a second for its next look."""

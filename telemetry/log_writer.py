@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import signal
 import threading
 import time
 from queue import SimpleQueue
@@ -54,6 +55,7 @@ class Writer:
         return True
 
     def _write_on(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's, which may want none
         while True:
             piece, lines = self._pieces.get()
             is_lost = not self._is_written(piece)

@@ -6,7 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 import pytest
 import requests
@@ -120,3 +120,16 @@ def test_a_second_reload_ends_what_the_first_has_left(service: Service) -> None:
         assert file.answer() == b""
         until_then(lambda: not before & set(service.workers()))
     assert len(service.workers()) == 2
+
+
+def test_a_signal_that_comes_while_a_worker_ends_does_not_break_it_off(service: Service) -> None:
+    """Ctrl-C reaches the workers themselves, and then gunicorn tells them to stop: by the time one hears that, it may be about to end."""
+    for victim in service.workers():
+        handle = os.pidfd_open(victim)
+        os.kill(victim, signal.SIGINT)
+        with suppress(ProcessLookupError), os.fdopen(handle):
+            while True:
+                signal.pidfd_send_signal(handle, signal.SIGQUIT)
+    until_then(lambda: len(service.workers()) == 2)
+    assert service.stop() == 0
+    assert "was sent" not in service.output
