@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any, NamedTuple, cast
 
 import orjson
@@ -24,6 +25,7 @@ AT_WORK = metrics.Gauge("http_requests_at_work", "Requests that are being answer
 MAX_AT_WORK = metrics.Gauge("http_requests_at_work_max", "Requests that may be answered at once.")
 SECONDS_TO_BE_SLOW = 0.5
 SECONDS_BETWEEN_LOOKS = 0.02  # at all requests
+ENDED_AT_ONCE, SECONDS_BETWEEN_ENDS = 4, 0.005  # of those past their deadline: where they are many, others have their turns meanwhile
 FULL = "The service has as much to do as it can at this moment: try again."
 
 Whose = Callable[[web.Request], str]  # the address that a request comes from, or what else counts as one client
@@ -142,13 +144,13 @@ class UnderWay:
 
     def _give_up(self) -> None:
         """Cancel what is past its deadline, and come back at the next one."""
-        self._timer = None
-        while self._since:
-            handling, (came_at, _) = next(iter(self._since.items()))
-            if came_at + self._seconds > self._loop.time():
-                self._timer = self._loop.call_at(came_at + self._seconds, self._give_up)
-                return
+        now = self._loop.time()
+        for handling, (came_at, _) in list(islice(self._since.items(), ENDED_AT_ONCE)):
+            if came_at + self._seconds > now:
+                break
             self._end(handling)
+        first = next(iter(self._since.values()), None)
+        self._timer = first and self._loop.call_at(max(first[0] + self._seconds, now + SECONDS_BETWEEN_ENDS), self._give_up)
 
     def _end(self, handling: asyncio.Task[Any]) -> None:
         del self._since[handling]

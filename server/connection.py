@@ -87,6 +87,11 @@ class Connection(Arrival):
             response.headers.update(self._manager.refusal.headers)
         return response
 
+    def log_exception(self, *words: Any, exc_info: Any = True, **options: Any) -> None:
+        """Say what is wrong, but not that a client has gone, be it while the rest of a body that nobody wants is thrown away."""
+        if not isinstance(exc_info, ConnectionError):
+            super().log_exception(*words, exc_info=exc_info, **options)
+
     # A client that is slow to read. aiohttp would keep its answer for as long as it likes.
 
     def pause_writing(self) -> None:
@@ -156,7 +161,7 @@ class Connection(Arrival):
 
     @property
     def has_begun(self) -> bool:
-        """Whether aiohttp has begun with it; before that it must not be closed."""
+        """Whether aiohttp has begun with it."""
         return self._waiter is not None or self._request_count > 0
 
     @property

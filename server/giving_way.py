@@ -4,6 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from enum import IntEnum
+from operator import attrgetter
 from typing import NamedTuple
 
 from aiohttp import web
@@ -14,7 +15,8 @@ SECONDS_TO_BE_SLOW = 2  # to ask, to read an answer, or to be at work
 PART_OF_ONE = 4  # of all places: no address, and no user, has more than a quarter of them at work for long while others find none
 SECONDS_BETWEEN_LOOKS = 0.5  # at all connections, which takes some milliseconds; meanwhile they give way in the order that was found
 SECONDS_BEFORE_NEXT_LOOK = 0.1  # where all of these have gone
-PART_BETWEEN_LOOKS = 8  # or until so many have come as an eighth of all
+PART_BETWEEN_LOOKS = 8  # or until so many have gone as an eighth of all
+SECONDS_BETWEEN_ONES_OWN = 0.05  # where one that is slow gives way to another from its own address: to refuse it is much cheaper
 
 Whose = Callable[[str, web.BaseRequest | None], str]  # of a connection from an address, with the request on it: what counts as one client
 
@@ -34,6 +36,7 @@ class _Place(NamedTuple):
     moment: float
     connection: Connection
     whose: str
+    urgency: tuple[bool, float]  # of one client's the least goes first
 
 
 class GivingWay:
@@ -42,33 +45,34 @@ class GivingWay:
     def __init__(self, most: int, whose: Whose) -> None:
         """Know for how many there is room, and whose they are."""
         self._most, self._whose = most, whose
-        self._looked_at, self._came = -math.inf, 0
+        self._looked_at = self._chased_at = -math.inf
+        self._gone = 0  # since the last look
         self._line: list[_Place] = []  # last first
         self._heavy: list[_Place] = []  # at work, of those who have more than their part
 
     def next(self, connections: Callable[[], Iterable[Connection]], peer: str, now: float) -> Connection | None:
         """Return who gives way to somebody from there; None where nobody does."""
-        self._came += 1
         seconds = SECONDS_BETWEEN_LOOKS if self._line else SECONDS_BEFORE_NEXT_LOOK
-        if now >= self._looked_at + seconds or self._came * PART_BETWEEN_LOOKS > self._most:
+        if now >= self._looked_at + seconds or self._gone * PART_BETWEEN_LOOKS >= self._most:
             self._look(connections(), now)
         newcomer = self._whose(peer, None)
         while self._line:
-            place = self._line.pop()
-            if self._is_still(place, now):
-                if place.whose == newcomer and place.standing == Standing.ASKING and not _is_slow(place, now):
-                    self._line.append(place)
-                    return None  # they would chase one another, which is much to do
-                if place.connection.has_begun:
-                    return place.connection
-        for place in [each for each in self._heavy if each.whose != newcomer]:
-            self._heavy.remove(place)
-            if self._is_still(place, now):
+            if place := self._again(self._line.pop(), now):
+                if place.whose == newcomer and place.standing == Standing.ASKING:
+                    if not _is_slow(place, now) or now < self._chased_at + SECONDS_BETWEEN_ONES_OWN:
+                        self._line.append(place)
+                        return None  # they would chase one another, which is much to do
+                    self._chased_at = now
+                self._gone += 1
                 return place.connection
+        for heavy in [each for each in self._heavy if each.whose != newcomer]:
+            self._heavy.remove(heavy)
+            if self._again(heavy, now):
+                return heavy.connection
         return None
 
     def _look(self, connections: Iterable[Connection], now: float) -> None:
-        self._looked_at, self._came = now, 0
+        self._looked_at, self._gone = now, 0
         keep_waiting, others, at_work = [], [], []
         for connection in connections:
             if connection.transport is None:  # its client has gone
@@ -96,10 +100,16 @@ class GivingWay:
                 standing = Standing.ASKING
         elif connection.is_idle:
             standing, moment = Standing.IDLE, connection.closes_at
-        return _Place(standing, moment, connection, self._whose(address(connection.peername), connection.request))
+        whose = self._whose(address(connection.peername), connection.request)
+        return _Place(standing, moment, connection, whose, (standing != Standing.IDLE, moment))
 
-    def _is_still(self, place: _Place, now: float) -> bool:
-        return place.connection.transport is not None and self._place(place.connection, now)[:2] == place[:2]
+    def _again(self, place: _Place, now: float) -> _Place | None:
+        """Return what the connection does now, where that is the same still: who asks may have got on with it."""
+        if place.connection.transport is None:
+            return None
+        there = self._place(place.connection, now)
+        is_same = there.standing == place.standing and (there.moment == place.moment or there.standing == Standing.ASKING)
+        return there if is_same else None
 
 
 def _is_slow(place: _Place, now: float) -> bool:
@@ -113,14 +123,10 @@ def _most_first(places: list[_Place]) -> list[tuple[int, _Place]]:
     """
     numbers: defaultdict[str, int] = defaultdict(int)
     numbered = []
-    for place in sorted(places, key=_urgency, reverse=True):
+    for place in sorted(places, key=attrgetter("urgency"), reverse=True):
         numbers[place.whose] += 1
         numbered.append((numbers[place.whose], place))
-    return sorted(numbered, key=lambda each: (-each[0], *_urgency(each[1])))
-
-
-def _urgency(place: _Place) -> tuple[bool, float]:
-    return place.standing != Standing.IDLE, place.moment
+    return sorted(numbered, key=lambda each: (-each[0], each[1].urgency))
 
 
 def address(peername: object) -> str:

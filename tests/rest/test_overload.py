@@ -282,3 +282,30 @@ async def test_each_has_its_own_deadline() -> None:
 
     took = await asyncio.gather(seconds(0, 5), seconds(0.05, 0.01), seconds(0.1, 5), seconds(0.25, 0.01), seconds(0.3, 5))
     assert [length and length > 0.19 for length in took] == [True, None, True, None, True]
+
+
+async def test_of_many_past_their_deadline_a_few_end_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overload, "SECONDS_BETWEEN_ENDS", 0)
+    ended: list[int] = []
+    under_way = overload.UnderWay(100, 0.05, ())
+    request = make_mocked_request("GET", "/")
+
+    async def handler(request: Any) -> web.StreamResponse:
+        await asyncio.sleep(PATIENCE_SECONDS)
+        return web.Response()
+
+    async def ask() -> None:
+        with pytest.raises(errors.Unavailable):
+            await under_way.middleware(request, handler)
+        ended[-1] += 1
+
+    async def turn() -> None:
+        while True:
+            ended.append(0)
+            await asyncio.sleep(0)
+
+    turns = asyncio.ensure_future(turn())
+    await asyncio.gather(*(ask() for _ in range(20)))
+    turns.cancel()
+    assert sum(ended) == 20
+    assert max(ended) == overload.ENDED_AT_ONCE

@@ -158,6 +158,21 @@ async def test_a_short_answer_to_a_client_that_has_gone_is_no_error(opened: Open
 # Bodies
 
 
+async def test_nor_is_a_client_that_goes_while_the_rest_of_its_body_is_thrown_away(opened: Open, caplog: pytest.LogCaptureFixture) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text="not read")
+
+    async with opened(answer) as house:
+        wire = await house.call()
+        wire.send(POST)
+        await wire.answer()
+        [connection] = house.runner.server.connections
+        task = connection._task_handler
+        wire.writer.close()
+        await until(task.done)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 @pytest.mark.parametrize(("length", "status"), [(0, b"200"), (1024, b"200"), (1025, b"413")])
 @pytest.mark.parametrize("is_there", [True, False])
 async def test_a_body_may_be_so_long_be_it_there_already_or_not(opened: Open, length: int, status: bytes, *, is_there: bool) -> None:

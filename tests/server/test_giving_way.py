@@ -41,7 +41,7 @@ async def answer(request: web.Request) -> web.StreamResponse:
 @pytest.fixture(autouse=True)
 def time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Let everybody who isn't there at once be slow; return a function that sets how long it takes to be."""
-    for name in ("SECONDS_BETWEEN_LOOKS", "SECONDS_BEFORE_NEXT_LOOK"):
+    for name in ("SECONDS_BETWEEN_LOOKS", "SECONDS_BEFORE_NEXT_LOOK", "SECONDS_BETWEEN_ONES_OWN"):
         monkeypatch.setattr(giving_way, name, 0)
 
     def set_seconds(seconds: float) -> None:
@@ -198,6 +198,49 @@ async def test_behind_a_proxy_that_is_trusted_it_is_the_client_that_counts(opene
         wires = [await ask(name) for name in names]
         assert (b"200 OK" in await answered(house, MALLORY)) == is_room
         await until(lambda: [is_gone(wire) for wire in wires] == [is_room and wire is wires[2] for wire in wires])
+
+
+async def test_who_floods_from_one_address_is_refused_rather_than_let_in_for_its_own(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(giving_way, "SECONDS_BETWEEN_ONES_OWN", 600)
+    async with opened(answer, max_connections=4, **PATIENT) as house:
+        slow = [await call(house, POST) for _ in range(4)]
+        assert b"200 OK" in await answered(house, MALLORY)
+        assert b"503 " in await answered(house, MALLORY)
+        assert b"200 OK" in await answered(house, ALICE)
+        await until(lambda: [is_gone(wire) for wire in slow] == [True, True, False, False])
+
+
+async def test_who_gets_on_with_asking_stays_in_line_before_who_is_idle(
+    opened: Open, time: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time(600)
+    async with opened(answer, max_connections=6, **PATIENT) as house:
+        idle = await call(house, REQUEST, ALICE)
+        assert b"done" in await idle.answer()
+        wires = [await call(house, b"") for _ in range(5)]
+        monkeypatch.setattr(giving_way, "SECONDS_BETWEEN_LOOKS", 600)
+        assert b"503 " in await heard(await house.call(local_addr=(MALLORY, 0)))  # so there has been a look
+        for wire in wires:
+            wire.send(POST)
+        await until(lambda: sum(connection.is_at_work for connection in house.runner.server.connections) == 5)
+        assert b"503 " in await heard(await house.call(local_addr=(MALLORY, 0)))
+        assert await is_open(idle)
+
+
+async def test_who_has_only_just_come_gives_way_before_who_is_idle(
+    opened: Open, time: Callable[[float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With those who come in one turn of the loop aiohttp hasn't begun when another comes."""
+    time(600)
+    async with opened(answer, max_connections=5, **PATIENT) as house:
+        idle = await call(house, REQUEST, ALICE)
+        assert b"done" in await idle.answer()
+        crowd = [MALLORY] * 4
+        wires = await asyncio.gather(*(house.call(local_addr=(address, 0)) for address in [*crowd, "127.0.0.4", *crowd]))
+        await until(lambda: len(house.runner.server.connections) == 5)
+        assert await is_open(wires[4])
+        assert await is_open(idle)
+    assert not caplog.records
 
 
 @pytest.mark.long
