@@ -148,16 +148,26 @@ class Batches(Generic[Row]):
         able = self._queue
         if len(self._journeys) >= MAX_SLOW_OF_ONE and (slow := self._count_slow()):
             able = [pending for pending in able if slow[pending.arguments[0]] < MAX_SLOW_OF_ONE]
-        if len(able) > self._share and len({pending.arguments[0] for pending in able}) > 1:
-            place: Counter[Any] = Counter()  # of each among its owner's
-            able = [pending for pending in able if place.update((pending.arguments[0],)) or place[pending.arguments[0]] <= self._share]
+        if len(able) > self._share:
+            able = self._shares(able)
         batch = able[: self._max_size]
-        if able is self._queue:
+        if len(able) == len(self._queue):
             del self._queue[: self._max_size]
         else:
             taken = {*batch}
             self._queue = [pending for pending in self._queue if pending not in taken]
         return [pending for pending in batch if not pending.answer.done()]
+
+    def _shares(self, able: list[Pending]) -> list[Pending]:
+        """Return of each owner's as many as it has a share of a batch; all, where nobody else is there."""
+        places: dict[Any, int] = {}
+        shares = []
+        for pending in able:
+            owner = pending.arguments[0]
+            places[owner] = place = places.get(owner, 0) + 1
+            if place <= self._share:
+                shares.append(pending)
+        return shares if len(places) > 1 else able
 
     def _count_slow(self) -> Counter[Any]:
         """Count, by owner, the batches of all queries that have been under way for long."""

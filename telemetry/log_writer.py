@@ -1,8 +1,9 @@
-"""Where the log is written: by a thread, so that nothing else waits for a disk that is full or a reader that doesn't read."""
+"""Where the log is written: at once where that takes no waiting, else by a thread, so that nothing else waits for who doesn't read it."""
 
 import atexit
 import os
 import signal
+import stat
 import threading
 import time
 from queue import SimpleQueue
@@ -38,11 +39,22 @@ class Writer:
         """Let it be written, soon, and in one piece with respect to other processes where it has 4096 bytes at most."""
         piece = text.encode(errors="backslashreplace")
         with self._lock:
+            if not self._bytes_waiting and not (piece := piece[self._write_at_once(piece) :]):
+                return
             if self._bytes_waiting + len(piece) > MAX_BYTES_WAITING or not self._has_thread():
                 self._lines_lost += lines
                 return
             self._bytes_waiting += len(piece)
             self._pieces.put((piece, lines))
+
+    def _write_at_once(self, piece: bytes) -> int:
+        """Write as much as takes no waiting, and return how many bytes that is. To wake the thread costs a request 10 us."""
+        try:
+            if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                return os.write(self._descriptor, piece)
+            return os.pwritev(self._descriptor, [piece], -1, os.RWF_NOWAIT)  # to a pipe, since Linux 6.4
+        except (OSError, AttributeError):  # it would wait, or can't be told not to; or it fails, as it will where that is counted
+            return 0
 
     def _has_thread(self) -> bool:
         if not self._thread:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -150,6 +151,26 @@ def test_a_log_that_nobody_reads_holds_up_no_end(monkeypatch: pytest.MonkeyPatch
     WRITER.put("one line\n")
     WRITER.drain()
     assert WRITER._bytes_waiting
+
+
+@pytest.fixture(params=["pipe", "file"])
+def writer(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[log_writer.Writer, Callable[[], bytes]]]:
+    """Return a writer into a pipe, or a file, in which there is room; and what reads that."""
+    if request.param == "file":
+        reading, writing = os.open(tmp_path / "log", os.O_RDONLY | os.O_CREAT), os.open(tmp_path / "log", os.O_WRONLY | os.O_APPEND)
+    else:
+        reading, writing = os.pipe()
+    yield log_writer.Writer(writing), lambda: os.read(reading, 100_000)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_where_there_is_room_no_thread_is_woken(writer: tuple[log_writer.Writer, Callable[[], bytes]]) -> None:
+    written, read = writer
+    for number in range(3):
+        written.put(f"line {number}\n")
+    assert read() == b"line 0\nline 1\nline 2\n"
+    assert written._thread is None
 
 
 FORKING = """
