@@ -125,9 +125,7 @@ async def create_app(given: Settings | None = None) -> web.Application:
     given = given or settings.load()
     unread = Unread()
     service, whose = make_service(given, unread), addresses.sites(given.trusted_proxies)
-    under_way = overload.UnderWay(
-        given.max_requests_at_once, given.request_timeout_seconds, ALWAYS, lambda request: whose(request.remote or "", request)
-    )
+    under_way = overload.UnderWay(given.max_requests_at_once, given.request_timeout_seconds, ALWAYS, whose)
     app = web.Application(middlewares=middlewares(given, under_way), client_max_size=given.max_body_bytes)
     app.add_routes(PUBLIC + PRIVATE)
     if given.cors_origins:

@@ -42,4 +42,4 @@ def database_configuration(settings: Settings) -> DatabaseConfiguration:
 
 def make_service(settings: Settings, unread: Unread) -> Service:
     """Make the service of these settings. Its database is to be used while `database.running()`; what it makes waits for room."""
-    return Service(settings, Database(database_configuration(settings), Turns(MAX_HEAVY_AT_ONCE, unread.make_room)))
+    return Service(settings, Database(database_configuration(settings), Turns(MAX_HEAVY_AT_ONCE, unread.make_room, most_of_one=1)))

@@ -15,7 +15,7 @@ from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatc
 from argon2.low_level import Type, hash_secret_raw
 
 from rest.errors import Overloaded
-from rest.queues import FairQueue
+from rest.turns import Turns
 from service import SERVICE
 from settings import Settings
 from telemetry import metrics
@@ -121,7 +121,7 @@ class Hashing:
     def __init__(self, threads: int, queue: int, peppers: Sequence[Pepper]) -> None:
         self.peppers, self.max_waiting = peppers, queue
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="hashing")
-        self._queue, self._whose = FairQueue(threads, queue), ""
+        self._turns, self._whose = Turns(threads, most_waiting=queue), ""
 
     def of(self, whose: str) -> Self:
         """Return the same for a client, who takes turns with others."""
@@ -143,11 +143,11 @@ class Hashing:
 
     def waiting(self) -> int:
         """Return how many wait."""
-        return self._queue.waiting
+        return self._turns.waiting
 
     async def run(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         """Run the function in one of the threads. Raises Unavailable where too many wait already."""
-        async with self._queue.of(self._whose, Overloaded("Too many are logging in at this moment: try again.")):
+        async with self._turns.of(self._whose, Overloaded("Too many are logging in at this moment: try again.")):
             return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*arguments, **options))
 
     def close(self) -> None:

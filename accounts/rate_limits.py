@@ -18,8 +18,8 @@ from auth import ACCESS
 from postgres.queries import Statement
 from rest import addresses
 from rest.errors import EXTRA_HEADERS, InvalidToken, Overloaded, Unavailable
-from rest.queues import FairQueue
 from rest.quotas import USERS, Quota, QuotaExceeded, headers
+from rest.turns import Turns
 from service import SERVICE, Service
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Attempts:
             "failures", self._settings.login_failures_per_hour, 3600, "This login has failed too often, from unknown addresses"
         )
         self._secret = self._settings.pass_salt.get_secret_value().encode()
-        self._turns = FairQueue(MAX_AT_ONCE)  # by address
+        self._turns = Turns(MAX_AT_ONCE)  # by address
         self._refused: LRUCache[bytes, tuple[Quota, float]] = LRUCache(MAX_REMEMBERED)  # by key: until when, in the loop's seconds
 
     def key(self, *parts: str) -> bytes:

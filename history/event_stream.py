@@ -74,7 +74,7 @@ class Waiting:
     """What waits to be sent, in all streams of a worker: not more than so much. What is left out is fetched again when its time comes."""
 
     def __init__(self) -> None:
-        self.turns = Turns(MAX_CATCHING_UP)
+        self.turns = Turns(MAX_CATCHING_UP, most_of_one=1)
         self._streams: dict[Stream, None] = {}  # in which something waits, for longest first
         self._bytes = 0
 

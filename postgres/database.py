@@ -81,8 +81,8 @@ class Database(AsyncPostgresql):
             configuration.name, **configuration.parameters, options=_options(configuration), pool_params=_pool_params(configuration)
         )
         self.listeners: set[Callable[[Any], None]] = set()  # called, after each query that is no read, with whose data it was for
-        self.heavy_turns = heavy_turns or Turns(MAX_HEAVY_AT_ONCE)
-        self.slow_turns = Turns(MAX_SLOW_AT_ONCE, most_waiting=MAX_SLOW_WAITING)
+        self.heavy_turns = heavy_turns or Turns(MAX_HEAVY_AT_ONCE, most_of_one=1)
+        self.slow_turns = Turns(MAX_SLOW_AT_ONCE, most_of_one=1, most_of_one_waiting=MAX_SLOW_WAITING)
         self._lock_queues = LockQueues(MAX_LOCKS_AT_ONCE, configuration.lock_timeout_seconds)
         turns = self.heavy_turns, self.slow_turns
         self._environment = Environment(self.run, configuration.batch_size, self._lock_queues, *turns, {}, self.listeners)

@@ -6,7 +6,7 @@
 import asyncio
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Any, NamedTuple, cast
@@ -17,7 +17,7 @@ from aiohttp.typedefs import Handler
 
 from rest.errors import HEADERS, PROBLEM, REFUSALS, Failure, Overloaded, RequestTimeout, TooManyRequests, Unavailable
 from server.connection import Refusal
-from server.giving_way import PART_OF_ONE
+from server.giving_way import PART_OF_ONE, Whose
 from telemetry import metrics
 from telemetry.logs import USER_ID
 
@@ -27,8 +27,6 @@ SECONDS_TO_BE_SLOW = 0.5
 SECONDS_BETWEEN_LOOKS = 0.02  # at all requests
 ENDED_AT_ONCE, SECONDS_BETWEEN_ENDS = 4, 0.005  # of those past their deadline: where they are many, others have their turns meanwhile
 FULL = "The service has as much to do as it can at this moment: try again."
-
-Whose = Callable[[web.Request], str]  # the address that a request comes from, or what else counts as one client
 
 
 class TookTooLong(Unavailable):
@@ -73,7 +71,7 @@ class UnderWay:
     They stand in the order of these moments, and so of their deadlines too: one timer, for the first, does for all.
     """
 
-    def __init__(self, most: int, seconds: float, always: Collection[Any], whose: Whose = lambda request: "") -> None:
+    def __init__(self, most: int, seconds: float, always: Collection[Any], whose: Whose = lambda address, request: "") -> None:
         """Serve so many at once, each for so long; those of the handlers `always`, however many there are. Know whose each is."""
         self._most, self._seconds, self._always, self._whose = most, seconds, always, whose
         self._since: dict[asyncio.Task[Any], tuple[float, web.Request]] = {}
@@ -117,7 +115,7 @@ class UnderWay:
         now = self._loop.time()
         if now >= self._looked_at + SECONDS_BETWEEN_LOOKS:
             self._look(now)
-        newcomer = self._whose(request), request.headers.get(hdrs.AUTHORIZATION, ...)
+        newcomer = self._site(request), request.headers.get(hdrs.AUTHORIZATION, ...)
         for each in [each for each in self._heavy if each.shown not in newcomer]:
             self._heavy.remove(each)
             if each.handling in self._since:
@@ -128,7 +126,7 @@ class UnderWay:
     def _look(self, now: float) -> None:
         self._looked_at, self._heavy = now, []
         at_work = [(handling, *each) for handling, each in self._since.items() if handling not in self._arriving]
-        owned = [(handling, came_at, request, (request.get(USER_ID), self._whose(request))) for handling, came_at, request in at_work]
+        owned = [(handling, came_at, request, (request.get(USER_ID), self._site(request))) for handling, came_at, request in at_work]
         number = Counter(owner for *_, owners in owned for owner in owners if owner is not None)
         for handling, came_at, request, owners in owned:
             if came_at > now - SECONDS_TO_BE_SLOW:
@@ -141,6 +139,9 @@ class UnderWay:
             else:
                 continue
             number.subtract(owners)
+
+    def _site(self, request: web.Request) -> str:
+        return self._whose(request.remote or "", request)
 
     def _give_up(self) -> None:
         """Cancel what is past its deadline, and come back at the next one."""

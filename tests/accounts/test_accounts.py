@@ -428,7 +428,7 @@ async def test_whoever_logs_in_again_and_again_leaves_room_to_others(start: Star
         fields = {"login": unique(), "password": PASSWORD}
         return asyncio.create_task(stranger.post("/get-token", json=fields, headers={"X-Forwarded-For": address}))
 
-    queue = stranger.client.app[passwords.HASHING]._queue
+    queue = stranger.client.app[passwords.HASHING]._turns
     mallorys = [come("192.0.2.1") for _ in range(3)]
     await until(lambda: queue.waiting == 2)
     alices = come("192.0.2.2")

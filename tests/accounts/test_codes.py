@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 import app
 from accounts import codes, passwords
-from rest.queues import FairQueue
+from rest.turns import Turns
 from service import database_configuration
 from settings import Settings
 from tests.accounts.test_credentials import account, is_let_in, log_in
@@ -273,7 +273,7 @@ async def test_a_closed_account_has_no_code(alice: Person, stranger: Person, sql
 async def test_when_too_many_hash_the_code_stays_good(alice: Person, stranger: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
     code = hand_out(sql, codes.make_code(), alice)
     with monkeypatch.context() as patch:
-        patch.setattr(stranger.client.app[passwords.HASHING], "_queue", FairQueue(0, 0))
+        patch.setattr(stranger.client.app[passwords.HASHING], "_turns", Turns(0, most_waiting=0))
         assert (await reset(stranger, code)).status == 503
     assert (await reset(stranger, code)).status == 200
 

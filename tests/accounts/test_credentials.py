@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestClient
 import auth
 from accounts import passwords, users
 from rest import errors
-from rest.queues import FairQueue
+from rest.turns import Turns
 from service import Service
 from tests import document
 from tests.conftest import PASSWORD, Answer, Person, Start, configured
@@ -224,7 +224,7 @@ async def test_when_too_many_hash_an_account_stays_as_it_is(
 ) -> None:
     before = account(sql, alice)
     assert client.app
-    monkeypatch.setattr(client.app[passwords.HASHING], "_queue", FairQueue(0, 0))
+    monkeypatch.setattr(client.app[passwords.HASHING], "_turns", Turns(0, most_waiting=0))
     answer = await alice.post(path, json=CALLS[path])
     assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
     assert account(sql, alice) == before

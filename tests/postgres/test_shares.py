@@ -42,7 +42,7 @@ def count_waiting(sql: Sql) -> int:
 
 
 async def test_turns_go_round_by_owner_and_each_has_one() -> None:
-    turns, begun = Turns(2), []
+    turns, begun = Turns(2, most_of_one=1), []
     hold = asyncio.Event()
 
     async def take(owner: str) -> None:

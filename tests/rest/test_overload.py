@@ -209,7 +209,7 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
 
 async def refused_of(everybody: Sequence[tuple[str, int | None]], most: int = 8) -> list[int]:
     """Ask in this order, each from an address and as somebody, for what takes for ever, and return which of them are refused."""
-    under_way = overload.UnderWay(most, 600, (), lambda request: request.headers["X-From"])
+    under_way = overload.UnderWay(most, 600, (), lambda address, request: request.headers["X-From"])
 
     async def ask(address: str, user_id: int | None) -> None:
         async def handler(request: web.Request) -> web.StreamResponse:

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from rest import turns
+from rest.errors import Overloaded
+from rest.overload import TooManyAtOnce
 from rest.turns import Turns
 
 
@@ -33,6 +34,30 @@ class Queue:
         return asking
 
 
+class Counter:
+    """Where those come who want something; it lets them go on one by one."""
+
+    def __init__(self, turns: Turns) -> None:
+        self.turns, self.served = turns, list[str]()
+        self._go_on = asyncio.Semaphore(0)
+
+    async def _ask(self, whose: str, seconds: float | None, told: bool) -> None:
+        async with self.turns.of(whose, Overloaded(whose) if told else None, seconds):
+            self.served.append(whose)
+            await self._go_on.acquire()
+
+    async def come(self, everybody: str, seconds: float | None = None, told: bool = True) -> list[asyncio.Task[None]]:
+        """Let some come, one after the other: a letter for each."""
+        tasks = [asyncio.ensure_future(self._ask(whose, seconds, told)) for whose in everybody]
+        await asyncio.sleep(0)
+        return tasks
+
+    async def serve_all(self, tasks: list[asyncio.Task[None]]) -> list[Any]:
+        for _ in tasks:
+            self._go_on.release()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def test_only_so_many_have_a_turn_at_once() -> None:
     queue = Queue(3)
     await asyncio.gather(*(queue.ask(owner) for owner in 5 * "abcd"))
@@ -47,14 +72,6 @@ async def test_who_asks_for_many_waits_behind_himself() -> None:
     await asyncio.gather(*asking)
     assert {*queue.order[:had]} == {"mallory"}
     assert queue.order[had:] == ["alice", "bob", "mallory", "alice", *["mallory"] * (119 - had)]
-
-
-async def test_of_those_who_lately_had_turns_only_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "MAX_REMEMBERED", 2)
-    queue = Queue(1)
-    for owner in "abcb":
-        await queue.ask(owner)
-    assert [*queue.turns._had] == ["c", "b"]
 
 
 @pytest.mark.parametrize("when", ["while it waits", "when its turn has just come"])
@@ -87,3 +104,59 @@ async def test_whoever_has_a_turn_waits_until_there_is_room() -> None:
     room.set()
     await asyncio.gather(*asking, return_exceptions=True)
     assert queue.order == ["b"]
+
+
+async def test_one_has_no_more_turns_than_one_may_have_and_the_others_go_first() -> None:
+    counter = Counter(Turns(3, most_of_one=1))
+    tasks = await counter.come("MMMAAB")
+    assert "".join(counter.served) == "MAB"
+    await counter.serve_all(tasks)
+    assert "".join(counter.served) == "MABMAM"
+    assert (counter.turns.free, counter.turns.waiting, counter.turns._having) == (3, 0, {})
+
+
+async def test_of_one_no_more_wait_than_may() -> None:
+    counter = Counter(Turns(1, most_of_one_waiting=2))
+    tasks = await counter.come("MMMMAAA", told=False)
+    answers = await counter.serve_all(tasks)
+    assert [isinstance(answer, TooManyAtOnce) for answer in answers] == [False, False, False, True, False, False, True]
+
+
+async def test_each_client_has_a_turn_before_any_has_another() -> None:
+    counter = Counter(Turns(2))
+    tasks = await counter.come("MMMMMMAMBB")
+    await counter.serve_all(tasks)
+    assert "".join(counter.served) == "MMABMBMMMM"
+    assert (counter.turns.free, counter.turns.waiting) == (2, 0)
+
+
+async def test_where_no_more_may_wait_it_is_the_last_of_whoever_has_most_that_is_refused() -> None:
+    counter = Counter(Turns(1, most_waiting=3))
+    tasks = await counter.come("MMMMMABC")
+    answers = await counter.serve_all(tasks)
+    assert "".join(counter.served) == "MABM"
+    assert [isinstance(answer, Overloaded) for answer in answers] == [False, False, True, True, True, False, False, True]
+    assert (counter.turns.free, counter.turns.waiting) == (1, 0)
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["before its turn", "as its turn comes"])
+async def test_who_waits_no_longer_leaves_its_turn_to_others(is_late: bool) -> None:
+    counter = Counter(Turns(1))
+    async with counter.turns.of("T", Overloaded()):
+        tasks = await counter.come("AMB")
+        if not is_late:
+            tasks[0].cancel()
+    tasks[0].cancel()  # which hasn't gone on yet
+    await counter.serve_all(tasks)
+    assert "".join(counter.served) == "MB"
+    assert (counter.turns.free, counter.turns.waiting) == (1, 0)
+
+
+async def test_who_waits_for_too_long_is_refused() -> None:
+    counter = Counter(Turns(1))
+    tasks = await counter.come("M")
+    [late] = await counter.come("A", seconds=0.01)
+    with pytest.raises(Overloaded):
+        await late
+    await counter.serve_all(tasks)
+    assert (counter.turns.free, counter.turns.waiting) == (1, 0)
