@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -83,11 +83,19 @@ def keep(part: str, seed: int | str, seconds: float, outcome: Outcome) -> None:
 
 
 def write() -> None:
-    """Write the page."""
-    runs = _load()
-    under_fire, soaks, storms, sieges = ([run for run in runs if run["part"] == part] for part in ("fire", "soak", "hostile", "siege"))
-    parts = [words(), "## What was found\n", _runs(under_fire), HEAD + "".join(_rows(under_fire)) + EXPLAINED]
-    PAGE.write_text("\n".join([*parts, *map(_soak, soaks), *map(_storm, storms), *_siege(sieges)]))
+    """Write the page. What was not run since keeps what the page says of it."""
+    runs, kept = _load(), _sections(PAGE.read_text())
+    sections = [words(), "## What was found"]
+    for heading, part, told in SECTIONS:
+        of_part = [run for run in runs if run["part"] == part]
+        if of_part or heading in kept:
+            sections.append("\n".join([heading, "", *told(of_part)]) if of_part else kept[heading])
+    PAGE.write_text("\n\n".join(section.rstrip("\n") for section in sections) + "\n")
+
+
+def _sections(page: str) -> dict[str, str]:
+    """Return what a page has found, by its headings."""
+    return {text.partition("\n")[0]: text for text in re.findall(r"^### .*?(?=^### |\Z)", page, re.MULTILINE | re.DOTALL)}
 
 
 def words() -> str:
@@ -101,6 +109,10 @@ def words() -> str:
         per_second=victim.PER_SECOND, siege_seconds=MIN_SIEGE_SECONDS, pairs=MIN_PAIRS, ratio=figures.MAX_RATIO, pss=figures.MAX_PSS_MIB,
         log=figures.MAX_LOG_BYTES / 1e6,
     )  # fmt: skip
+
+
+def _under_fire(runs: Sequence[Any]) -> Iterable[str]:
+    yield from (_runs(runs), HEAD + "".join(_rows(runs)) + EXPLAINED)
 
 
 def _runs(runs: Sequence[Any]) -> str:
@@ -172,6 +184,14 @@ def _measured(row: Any) -> str:
     refused = f"{sum(sum(run['not_served'].values()) for run in attacks)} of {sum(run['requests'] for run in attacks):,}"
     most = f"{max(run['pss_mib'] for run in attacks)}", f"{max(run['log_bytes'] for run in attacks) / 1000:.0f}"
     return f"| {' | '.join([row['says'], *figures, str(row['ratio']), refused, *cores, *most, _good(row)])} |\n"
+
+
+SECTIONS: list[tuple[str, str, Callable[[Sequence[Any]], Iterable[str]]]] = [
+    ("### Under fire", "fire", _under_fire),
+    ("### For an hour", "soak", lambda runs: map(_soak, runs)),
+    ("### Hostile requests", "hostile", lambda runs: map(_storm, runs)),
+    ("### A siege", "siege", _siege),
+]
 
 
 def _good(row: Any) -> str:

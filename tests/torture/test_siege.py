@@ -6,12 +6,14 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.waiting import until
 from torture import report
+from torture.ordeal import Outcome
 from torture.service import HOUSE
 from torture.siege import campaign, figures
 from torture.siege.accounts import new_address, sheet
@@ -304,3 +306,18 @@ def test_the_page_on_security_names_every_attack() -> None:
 
 def test_the_page_begins_with_the_words_that_are_written_for_it() -> None:
     assert report.PAGE.read_text().startswith(report.words())
+
+
+def test_what_was_not_run_again_keeps_its_place_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(report.PAGE.read_text())
+    monkeypatch.setattr(report, "PAGE", page)
+    monkeypatch.setattr(report, "FILE", tmp_path / "results.json")
+    report.write()
+    assert page.read_text() == (HOUSE / "docs/reliability.md").read_text()
+    row = {"kind": "b", "says": "an end", "found": "nothing", "good": True}
+    report.keep("siege", "b", 30, Outcome([], {}, [row]))
+    report.write()
+    before, after = (HOUSE / "docs/reliability.md").read_text(), page.read_text()
+    assert "| an end | nothing | good |" in after
+    assert after.startswith(before[: before.index("### Hostile requests")])
