@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import importlib.util
+import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -120,7 +121,7 @@ class Hashing:
 
     def __init__(self, threads: int, queue: int, peppers: Sequence[Pepper]) -> None:
         self.peppers, self.max_waiting = peppers, queue
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="hashing")
+        self._executor = ThreadPoolExecutor(threads, "hashing", signal.pthread_sigmask, (signal.SIG_BLOCK, signal.valid_signals()))
         self._turns, self._whose = Turns(threads, most_waiting=queue), ""
 
     def of(self, whose: str) -> Self:

@@ -42,10 +42,14 @@ class Worker(GunicornUVLoopWebWorker):
         self.loop.add_signal_handler(RETIRE, self.retire)
 
     async def _run(self) -> None:
-        """Serve; once that has ended, what tells the worker to stop is heard no more: the event loop that heeds it is about to go."""
+        """Serve; once that has ended, what tells the worker to stop is heard no more: the event loop that heeds it is about to go.
+
+        No thread may be left that hears it.
+        """
         try:
             await super()._run()
         finally:
+            await self.loop.shutdown_default_executor()
             signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
