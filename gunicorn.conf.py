@@ -5,7 +5,6 @@ import signal
 if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # until gunicorn sets its own
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the start, without a traceback of where it was
 
-import gc
 import logging
 import math
 import os
@@ -14,7 +13,7 @@ from typing import Any
 from gunicorn.glogging import Logger
 
 import settings
-from server.worker import RETIRE, STOPPING, Worker
+from server.worker import RETIRE, Worker
 from telemetry import logs, metrics
 
 _settings = settings.load()
@@ -39,23 +38,13 @@ if _settings.metrics_token:
 
 
 def pre_fork(server: Any, worker: Any) -> None:
-    """Give the worker the first place among the metrics that none of the others has.
-
-    What there is by now stays: to look through it for garbage would hold up a worker for 60 ms, and copy it.
-    """
-    gc.freeze()
+    """Give the worker the first place among the metrics that none of the others has."""
     worker.place = metrics.free_place(other.place for other in server.WORKERS.values())
 
 
 def post_fork(server: object, worker: Any) -> None:
-    """Put off the signals that stop a worker: until its event loop runs, uvloop would lose them, and gunicorn wait in vain."""
+    """Take that place."""
     metrics.take_place(worker.place)
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-
-
-def post_worker_init(worker: Any) -> None:
-    """Let them through once the loop runs."""
-    worker.loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, STOPPING)
 
 
 def on_reload(server: Any) -> None:

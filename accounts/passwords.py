@@ -121,7 +121,8 @@ class Hashing:
 
     def __init__(self, threads: int, queue: int, peppers: Sequence[Pepper]) -> None:
         self.peppers, self.max_waiting = peppers, queue
-        self._executor = ThreadPoolExecutor(threads, "hashing", signal.pthread_sigmask, (signal.SIG_BLOCK, signal.valid_signals()))
+        no_signals = signal.SIG_BLOCK, signal.valid_signals()  # they are the main thread's, which may want none
+        self._executor = ThreadPoolExecutor(threads, "hashing", signal.pthread_sigmask, no_signals)
         self._turns, self._whose = Turns(threads, most_waiting=queue), ""
 
     def of(self, whose: str) -> Self:

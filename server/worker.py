@@ -22,7 +22,11 @@ class Worker(GunicornUVLoopWebWorker):
     is_retiring = False
 
     def init_process(self) -> None:
-        """Begin, with the sockets themselves: uvloop closes what gunicorn puts around them a second time, and gunicorn complains."""
+        """Begin, with the sockets themselves: uvloop closes what gunicorn puts around them a second time, and gunicorn complains.
+
+        The signals that stop a worker wait until its event loop runs: uvloop would lose them, and gunicorn wait in vain.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         self.sockets = [listener.sock for listener in self.sockets]
         super().init_process()
 
@@ -32,7 +36,7 @@ class Worker(GunicornUVLoopWebWorker):
 
         async def create_runner() -> Runner:
             app = await create_app()
-            gc.freeze()  # it stays, and to look through it for garbage would hold up all requests for 30 ms
+            gc.freeze()  # what there is by now stays, and to look through it for garbage would hold up all requests for 60 ms
             return Runner(app, self._takes_its_time, logger=self.log)
 
         self.wsgi = create_runner
@@ -46,6 +50,7 @@ class Worker(GunicornUVLoopWebWorker):
 
         No thread may be left that hears it.
         """
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         try:
             await super()._run()
         finally:
