@@ -160,11 +160,6 @@ class Connection(Arrival):
         return self._next_keepalive_close_time
 
     @property
-    def has_begun(self) -> bool:
-        """Whether aiohttp has begun with it."""
-        return self._waiter is not None or self._request_count > 0
-
-    @property
     def is_at_work(self) -> bool:
         """Whether the application has the request, and hasn't answered yet."""
         return self._current_request is not None
@@ -177,7 +172,7 @@ class Connection(Arrival):
     @property
     def waits_since(self) -> float | None:
         """Since when it waits for the first request, or the rest of one; None where it doesn't."""
-        if not self.has_begun:
+        if self._waiter is None and not self._request_count:  # aiohttp hasn't begun with it
             return self.came_at
         if not self._request_count or self._begun:
             return self._next_keepalive_close_time - self._timeout_seconds

@@ -186,16 +186,16 @@ def _measured(row: Any) -> str:
     return f"| {' | '.join([row['says'], *figures, str(row['ratio']), refused, *cores, *most, _good(row)])} |\n"
 
 
+def _good(row: Any) -> str:
+    return "good" if row["good"] else "**too much**"
+
+
 SECTIONS: list[tuple[str, str, Callable[[Sequence[Any]], Iterable[str]]]] = [
     ("### Under fire", "fire", _under_fire),
     ("### For an hour", "soak", lambda runs: map(_soak, runs)),
     ("### Hostile requests", "hostile", lambda runs: map(_storm, runs)),
     ("### A siege", "siege", _siege),
 ]
-
-
-def _good(row: Any) -> str:
-    return "good" if row["good"] else "**too much**"
 
 
 def _load() -> list[Any]:
