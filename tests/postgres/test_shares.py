@@ -14,7 +14,6 @@ from postgres.errors import DatabaseUnavailable
 from postgres.queries import Query
 from rest.errors import Unavailable
 from rest.overload import TooManyAtOnce
-from rest.turns import Turns
 from tasks import queries, store
 from tests.conftest import Answer, Person, Running
 from tests.postgres.test_batching import HELD, LOCK, OWN, Release, Sql, ask, lock, noted, query_of, statements
@@ -36,59 +35,6 @@ def count_waiting(sql: Sql) -> int:
     """Count the connections that wait for a lock."""
     [(count,)] = sql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
     return int(count)
-
-
-# Turns
-
-
-async def test_turns_go_round_by_owner_and_each_has_one() -> None:
-    turns, begun = Turns(2, most_of_one=1), []
-    hold = asyncio.Event()
-
-    async def take(owner: str) -> None:
-        async with turns.of(owner):
-            begun.append(owner)
-            await hold.wait()
-            await asyncio.sleep(0)
-
-    taking = [asyncio.create_task(take(owner)) for owner in ["a", "a", "a", "b", "c", "c", "d"]]
-    await asyncio.sleep(0)
-    assert begun == ["a", "b"]
-    assert [turns.count_waiting(owner) for owner in "abcde"] == [2, 0, 2, 1, 0]
-    hold.set()
-    await asyncio.gather(*taking)
-    assert begun[:5] == ["a", "b", "c", "d", "a"]
-    assert sorted(begun[5:]) == ["a", "c"]
-    assert turns.count_waiting("a") == 0
-
-
-async def test_a_turn_that_nobody_waits_for_any_more_goes_to_the_next() -> None:
-    turns = Turns(1)
-    async with turns.of("a"):
-        gone, coming, next_one = (asyncio.create_task(turns.of(owner).__aenter__()) for owner in ("b", "c", "d"))
-        await asyncio.sleep(0)
-        gone.cancel()
-        await asyncio.sleep(0)
-        assert turns.count_waiting("b") == 0
-    coming.cancel()  # its turn has just come
-    async with asyncio.timeout(30):
-        await next_one
-    assert (gone.cancelled(), coming.cancelled()) == (True, True)
-
-
-async def test_who_gives_up_as_a_turn_is_given_back_takes_none() -> None:
-    turns = Turns(1)
-    async with turns.of("a"):
-        going = [asyncio.create_task(turns.of(owner).__aenter__()) for owner in ("a", "b", "b")]
-        staying = asyncio.create_task(turns.of("b").__aenter__())
-        await asyncio.sleep(0)
-        for each in going:
-            each.cancel()  # which they hear of in the loop's next turn
-    async with asyncio.timeout(30):
-        await staying
-    await asyncio.wait(going)
-    assert all(each.cancelled() for each in going)
-    assert [turns.count_waiting(owner) for owner in "ab"] == [0, 0]
 
 
 # What takes long

@@ -155,9 +155,6 @@ async def test_a_short_answer_to_a_client_that_has_gone_is_no_error(opened: Open
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-# Bodies
-
-
 async def test_nor_is_a_client_that_goes_while_the_rest_of_its_body_is_thrown_away(opened: Open, caplog: pytest.LogCaptureFixture) -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.Response(text="not read")
@@ -171,6 +168,9 @@ async def test_nor_is_a_client_that_goes_while_the_rest_of_its_body_is_thrown_aw
         wire.writer.close()
         await until(task.done)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+# Bodies
 
 
 @pytest.mark.parametrize(("length", "status"), [(0, b"200"), (1024, b"200"), (1025, b"413")])

@@ -65,6 +65,13 @@ async def call(house: House, data: bytes, address: str = MALLORY) -> Wire:
     return wire
 
 
+async def served(house: House) -> Wire:
+    """Open a connection of Alice's that has been answered, and is idle."""
+    wire = await call(house, REQUEST, ALICE)
+    assert b"done" in await wire.answer()
+    return wire
+
+
 async def is_open(wire: Wire) -> bool:
     """Return whether it is still there, and answers."""
     wire.send(REQUEST)
@@ -105,8 +112,7 @@ async def test_who_is_refused_leaves_nothing_in_the_log(opened: Open, caplog: py
 @pytest.mark.parametrize("data", ALIKE, ids=IDS)
 async def test_who_keeps_others_waiting_gives_way_before_who_is_idle(opened: Open, data: bytes) -> None:
     async with opened(answer, max_connections=3, **PATIENT) as house:
-        idle = [await call(house, REQUEST, ALICE) for _ in range(2)]
-        assert all([b"done" in await wire.answer() for wire in idle])
+        idle = [await served(house) for _ in range(2)]
         slow = await call(house, data)
         assert b"200 OK" in await answered(house, ALICE)
         told = await heard(slow)
@@ -119,8 +125,7 @@ async def test_of_those_the_one_goes_whose_address_has_most_of_them(opened: Open
     for seconds in (0, 600):  # slow, or with too many others
         time(seconds)
         async with opened(answer, max_connections=6, **PATIENT) as house:
-            idle, first = await call(house, REQUEST, ALICE), await call(house, data, "127.0.0.4")
-            assert b"done" in await idle.answer()
+            idle, first = await served(house), await call(house, data, "127.0.0.4")
             slow = [await call(house, data) for _ in range(4)]
             assert b"200 OK" in await answered(house, ALICE)
             await slow[0].seconds_until_closed()
@@ -215,8 +220,7 @@ async def test_who_gets_on_with_asking_stays_in_line_before_who_is_idle(
 ) -> None:
     time(600)
     async with opened(answer, max_connections=6, **PATIENT) as house:
-        idle = await call(house, REQUEST, ALICE)
-        assert b"done" in await idle.answer()
+        idle = await served(house)
         wires = [await call(house, b"") for _ in range(5)]
         monkeypatch.setattr(giving_way, "SECONDS_BETWEEN_LOOKS", 600)
         assert b"503 " in await heard(await house.call(local_addr=(MALLORY, 0)))  # so there has been a look
@@ -233,8 +237,7 @@ async def test_who_has_only_just_come_gives_way_before_who_is_idle(
     """With those who come in one turn of the loop aiohttp hasn't begun when another comes."""
     time(600)
     async with opened(answer, max_connections=5, **PATIENT) as house:
-        idle = await call(house, REQUEST, ALICE)
-        assert b"done" in await idle.answer()
+        idle = await served(house)
         crowd = [MALLORY] * 4
         wires = await asyncio.gather(*(house.call(local_addr=(address, 0)) for address in [*crowd, "127.0.0.4", *crowd]))
         await until(lambda: len(house.runner.server.connections) == 5)
@@ -265,8 +268,7 @@ async def test_a_flood_does_not_make_us_look_at_all_connections_for_each(opened:
 async def test_who_is_idle_stays_when_many_come_in_one_turn_of_the_loop(opened: Open, time: Callable[[float], None]) -> None:
     time(600)
     async with opened(answer, max_connections=5, **PATIENT) as house:
-        idle = await call(house, REQUEST, ALICE)
-        assert b"done" in await idle.answer()
+        idle = await served(house)
         for _ in range(5):
             await asyncio.gather(*(house.call(local_addr=(MALLORY, 0)) for _ in range(20)))
         assert await is_open(idle)
