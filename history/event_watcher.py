@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 STREAMS_PER_USER = 10  # over all workers and hosts
 SECONDS_BETWEEN_QUESTIONS = 0.25  # about what other workers and hosts have changed
 SECONDS_AFTER_TROUBLE = 1
+SECONDS_UNTIL_ONE_IS_MISSED = (0.5, 1, 2)  # when to ask again for a place, where a client that comes back may have left its own
 SECONDS_OF_A_PLACE = 45  # it stays taken for so long when its worker crashes
 SECONDS_BETWEEN_HOLDS = 15
 SYSTEMS_BYTES = 32 * 1024  # that wait for a client to read, before ours do: there may be many streams, and of each little comes
@@ -139,10 +140,12 @@ class Watcher:
             self._wake.set()
 
     async def _take_place(self, caller: Caller) -> _Taken:
-        """Ask for a place. Where all are taken, one whose client has just gone, and comes back, is missed soon: ask once more."""
+        """Ask for a place. Where all are taken, one whose client has just gone, and comes back, is missed soon: ask again."""
         [taken] = await self._database.ask(_TAKE, *caller)
-        if taken.refused == "too_many":
-            await asyncio.sleep(2 * SECONDS_BETWEEN_QUESTIONS)
+        for seconds in SECONDS_UNTIL_ONE_IS_MISSED:
+            if taken.refused != "too_many":
+                break
+            await asyncio.sleep(seconds)
             [taken] = await self._database.ask(_TAKE, *caller)
         return taken
 

@@ -399,7 +399,8 @@ async def test_a_stopping_worker_opens_no_stream(start: Start, alice: Person) ->
 
 
 @pytest.mark.long
-async def test_a_user_has_ten_and_the_eleventh_waits(alice: Person, mallory: Person, sql: Sql) -> None:
+async def test_a_user_has_ten_and_the_eleventh_waits(alice: Person, mallory: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_watcher, "SECONDS_UNTIL_ONE_IS_MISSED", (0.5,))
     async with AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(followed(alice)) for _ in range(10)]
         for method in ("GET", "HEAD"):
@@ -416,7 +417,21 @@ async def test_a_user_has_ten_and_the_eleventh_waits(alice: Person, mallory: Per
     await until(lambda: places(sql, alice) == [])
 
 
-async def test_ten_at_once_get_ten_places_and_no_more(alice: Person, sql: Sql) -> None:
+@pytest.mark.long
+async def test_who_comes_back_waits_until_a_busy_worker_has_missed_them(alice: Person, sql: Sql) -> None:
+    assert alice.caller
+    sql("INSERT INTO event_stream SELECT %s, n, now() + interval '45 seconds' FROM generate_series(1, 10) n", alice.caller.user_id)
+    freed = asyncio.get_running_loop().call_later(
+        1.2, sql, "DELETE FROM event_stream WHERE user_id = %s AND slot = 7", alice.caller.user_id
+    )
+    async with followed(alice):
+        assert freed.when() < asyncio.get_running_loop().time()
+        assert places(sql, alice) == list(range(1, 11))
+
+
+async def test_ten_at_once_get_ten_places_and_no_more(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_watcher, "SECONDS_UNTIL_ONE_IS_MISSED", (0.1,))
+
     async def answer(stack: AsyncExitStack) -> int:
         response = await stack.enter_async_context(alice.client.get("/task/events", headers={"Authorization": f"Bearer {alice.token}"}))
         return response.status
@@ -431,6 +446,7 @@ async def test_ten_at_once_get_ten_places_and_no_more(alice: Person, sql: Sql) -
 async def test_places_are_held_for_longer_and_those_of_a_crash_get_free(alice: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
     assert alice.caller
     monkeypatch.setattr(event_watcher, "SECONDS_BETWEEN_HOLDS", 0.1)
+    monkeypatch.setattr(event_watcher, "SECONDS_UNTIL_ONE_IS_MISSED", ())
     insert = "INSERT INTO event_stream SELECT %s, n, now() + %s FROM generate_series(1, 10) n"
     sql(insert, alice.caller.user_id, "45 seconds")
     assert (await alice.get("/task/events")).status == 429
