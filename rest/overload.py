@@ -8,7 +8,6 @@ import math
 from collections import Counter
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from itertools import islice
 from typing import Any, NamedTuple, cast
 
 import orjson
@@ -25,7 +24,7 @@ AT_WORK = metrics.Gauge("http_requests_at_work", "Requests that are being answer
 MAX_AT_WORK = metrics.Gauge("http_requests_at_work_max", "Requests that may be answered at once.")
 SECONDS_TO_BE_SLOW = 0.5
 SECONDS_BETWEEN_LOOKS = 0.02  # at all requests
-ENDED_AT_ONCE, SECONDS_BETWEEN_ENDS = 4, 0.005  # of those past their deadline: where they are many, others have their turns meanwhile
+SECONDS_BETWEEN_ENDS = 0.005  # of those past their deadline: where they are many, others have their turns meanwhile
 FULL = "The service has as much to do as it can at this moment: try again."
 
 
@@ -144,14 +143,15 @@ class UnderWay:
         return self._whose(request.remote or "", request)
 
     def _give_up(self) -> None:
-        """Cancel what is past its deadline, and come back at the next one."""
+        """Cancel the first one where it is past its deadline, and come back at that of the next one."""
         now = self._loop.time()
-        for handling, (came_at, _) in list(islice(self._since.items(), ENDED_AT_ONCE)):
-            if came_at + self._seconds > now:
-                break
-            self._end(handling)
-        first = next(iter(self._since.values()), None)
-        self._timer = first and self._loop.call_at(max(first[0] + self._seconds, now + SECONDS_BETWEEN_ENDS), self._give_up)
+        if self._first_deadline() <= now:
+            self._end(next(iter(self._since)))
+        moment = max(self._first_deadline(), now + SECONDS_BETWEEN_ENDS)
+        self._timer = self._loop.call_at(moment, self._give_up) if self._since else None
+
+    def _first_deadline(self) -> float:
+        return next((came_at for came_at, _ in self._since.values()), math.inf) + self._seconds
 
     def _end(self, handling: asyncio.Task[Any]) -> None:
         del self._since[handling]

@@ -168,6 +168,6 @@ ATTACKS = [
     Attack("calendars", "120 connections, format=ics of an account of 20 MB", calendars),
     Attack("unread-streams", "400 streams with since=0 that nobody reads", unread_streams),
     Attack("stalled-log", "stdout is a pipe that nobody reads, 100 requests a second", stalled_log, stalls_log=True),
-    Attack("slow-bodies", "2,400 connections, a byte of the body in 5 s", slow_bodies),
+    Attack("slow-bodies", "2,400 connections that open within 5 s, a byte of the body in 5 s", slow_bodies),
     Attack("writers", "2 accounts with long imports and 6 other kinds of change", writers),
 ]  # fmt: skip

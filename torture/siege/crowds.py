@@ -1,4 +1,8 @@
-"""Those who attack: crowds of connections that all do the same, from one address, with bytes that are ready."""
+"""Those who attack: crowds of connections that all do the same, from one address, with bytes that are ready.
+
+Those that take their time begin one after the other: to open thousands at once would take the generator one of the two cores that the
+service has, which is not what an attacker elsewhere takes.
+"""
 
 import asyncio
 import time
@@ -53,7 +57,7 @@ async def _attack(crowd: Crowd, number: int, where: Where, answers: Counter[str]
     connection = Connection(where.address, where.port, 0 if crowd.reads == ALL else RECEIVE_BYTES)
     first = number % len(crowd.requests)
     try:
-        await asyncio.sleep(crowd.pause_seconds * number / crowd.size)
+        await asyncio.sleep(max(crowd.pause_seconds, crowd.drip_seconds) * number / crowd.size)
         for request in cycle([*crowd.requests[first:], *crowd.requests[:first]]):
             try:
                 if not connection.is_open:
