@@ -82,13 +82,15 @@ async def _measure(given: Settings) -> list[Record]:
 
 
 async def _cost(application: web.Application, job: str, token: str) -> float:
+    from server.routing import Routing
     from telemetry import logs
 
+    respond = Routing(application).handle
     requests = [_request(application, job, token) for _ in range(REQUESTS_PER_TURN)]
     logs.ENDED.tell()
     started = time.process_time()
     for request in requests:
-        response = await application._handle(request)  # noqa: SLF001 - what aiohttp calls for a request
+        response = await respond(request)
         if response.status >= 300:
             raise AssertionError(response)
     logs.ENDED.tell()  # which it does by itself where the loop turns

@@ -16,6 +16,7 @@ from server.connection import ConnectionLimits, Refusal
 from server.connections import Server
 from server.descriptors import room_for
 from server.giving_way import Whose
+from server.routing import Routing
 from server.unread import Unread
 
 BACKLOG = 2048  # connections that wait to be taken, as gunicorn has it; aiohttp would make it 128, which a burst outgrows
@@ -54,7 +55,7 @@ class Runner(web.AppRunner):
     async def _make_server(self) -> Server:
         made = await super()._make_server()
         return Server(
-            made.request_handler,
+            Routing(self.app).handle,
             request_factory=made.request_factory,
             loop=made._loop,
             limits=self._limits,

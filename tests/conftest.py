@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, cast
 
 import psycopg2
 import pytest
@@ -24,6 +24,7 @@ from accounts import codes, passwords, users
 from postgres import migrate
 from postgres.database import MIGRATIONS, Database
 from postgres.queries import Query
+from server.routing import Routing
 from service import SERVICE, Service, database_configuration
 from settings import Settings
 from tests import document
@@ -130,14 +131,23 @@ def fresh_name(server: Server) -> Iterator[str]:
         yield name
 
 
+class Routed(web.AppRunner):
+    """What runs an application whose handlers are found as in production."""
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        server.request_handler = cast("Any", Routing(self.app).handle)
+        return server
+
+
 @pytest.fixture(scope="session", autouse=True)
 def judged() -> Iterator[None]:
     """Put the document's judge before all else in every application that the tests run."""
-    make_runner = TestServer._make_runner
+    kind = web.AppRunner if os.environ.get("AIOHTTPS_ROUTING") else Routed
 
     async def make_judged_runner(server: TestServer, **options: Any) -> web.BaseRunner:
         server.app.middlewares.insert(0, document.middleware)
-        return await make_runner(server, **options)
+        return kind(server.app, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TestServer, "_make_runner", make_judged_runner)
