@@ -10,13 +10,14 @@ from urllib.parse import quote_from_bytes, urlencode
 
 import brotli
 
+from rest.values import MAX_MARKS_STORED
 from tests.accounts.test_accounts import FORBIDDEN_IN_LOGINS
 from tests.rest.test_bodies import BROKEN_MULTIPART, FORM, JSON, MULTIPART, NO_DATES, NO_JSON, NO_UTF_8, OTHER_TYPES, TASK
 from tests.rest.test_bodies import encode as encoded
 from torture.mallory import MAX_BODY, TASKS, TYPES, WRITES, Made, Mallory
 
 NO_TEXTS = [["x"], [], {}, {"a": 1}, 0, 1.5, 1e400, True, False, [[[]]]]
-BAD_TEXTS = ["\0", "a\0b", "\ud800", "a\udfff", "\ude00\ud83d", *NO_TEXTS, "a" + "\u0301" * 31]
+BAD_TEXTS = ["\0", "a\0b", "\ud800", "a\udfff", "\ude00\ud83d", *NO_TEXTS, "a" + "\u0301" * (MAX_MARKS_STORED + 1)]
 BAD_NAMES = ["", " ", "\t\n", "x" * 201, "😀" * 201, "\u3000", "\u2003 \u2028"]
 
 
