@@ -13,11 +13,12 @@ BYTES_TO_CONVERT = 1024 * 1024  # and one that is to be another text: while it i
 
 
 class Key(NamedTuple):
-    """What a listing is ordered by, before the tie is broken."""
+    """What a listing is ordered by, before the tie is broken. Where it `ascends_with_tie` the tie alone gives the same order."""
 
     sql_type: str
     value: ColumnBase
     nullable: bool = False
+    ascends_with_tie: bool = False
 
 
 class Order(NamedTuple):
@@ -29,13 +30,15 @@ class Order(NamedTuple):
 
     def terms(self) -> list[ColumnBase]:
         """Return the terms of ORDER BY."""
-        nulls = "LAST" if self.key and self.key.nullable else None
-        key = [self.key.value.desc(nulls=nulls) if self.descending else self.key.value.asc(nulls=nulls)] if self.key else []
-        return [*key, self.tie.desc() if self.descending else self.tie.asc()]
+        tie = self.tie.desc() if self.descending else self.tie.asc()
+        if self.key is None or self.key.ascends_with_tie:
+            return [tie]
+        nulls = "LAST" if self.key.nullable else None
+        return [self.key.value.desc(nulls=nulls) if self.descending else self.key.value.asc(nulls=nulls), tie]
 
     def after(self, key_is_null: bool) -> Expression:
         """Return the condition for what comes after the place (q.after_key, q.after_tie). Where the key is null comes last."""
-        if self.key is None:
+        if self.key is None or self.key.ascends_with_tie:
             return self._beyond(self.tie, q.after_tie)
         if key_is_null:
             return self.key.value.is_null() & self._beyond(self.tie, q.after_tie)

@@ -26,7 +26,7 @@ def keys(task: Any) -> dict[str, Key | None]:
         "name": Key("text", _folded(task.name)),
         "status": Key("int", position(STATUSES, task.status)),
         "completion_at": Key("date", task.completion_at, nullable=True),
-        "created_at": Key("timestamptz", task.created_at),
+        "created_at": Key("timestamptz", task.created_at, ascends_with_tie=True),
         "updated_at": Key("timestamptz", task.updated_at),
     }
 

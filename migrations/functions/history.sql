@@ -90,26 +90,57 @@ CREATE FUNCTION task_past(p_user_id bigint, p_id bigint, p_revision bigint) RETU
      WHERE t.user_id = p_user_id AND t.id = p_id AND t.created_revision <= p_revision AND past.deleted_at IS NULL
 $$;
 
--- The first p_most tasks by revision that were changed after one, those in the trash included. There is no index on the revision
--- (no change could be a heap-only one): the log knows what was altered, and ids ascend as creations do. Where the log is longer
--- than the list, the list is read.
+-- The last id that a user's tasks had at a revision: ids ascend as creations do, and none is larger than the revision that created it. Every look
+-- halves what is left.
+CREATE FUNCTION last_id_at(p_user_id bigint, p_revision bigint) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    low bigint := 0;
+    high bigint := least(p_revision, (SELECT s.last_task_id FROM user_state s WHERE s.user_id = p_user_id));
+    middle bigint;
+    last record;
+BEGIN
+    WHILE low < high LOOP
+        middle := (low + high + 1) / 2;
+        SELECT t.id, t.created_revision INTO last FROM task t WHERE t.user_id = p_user_id AND t.id > low AND t.id <= middle ORDER BY t.id DESC LIMIT 1;
+        IF last.created_revision > p_revision THEN
+            high := last.id - 1;
+        ELSE
+            low := middle;
+        END IF;
+    END LOOP;
+    RETURN low;
+END $$;
+
+-- The first p_most tasks by revision that were changed after one, those in the trash included. There is no index on the revision (no change could
+-- be a heap-only one): the log knows what was altered, in this order, and ids ascend as creations do. Of as many revisions as there are tasks
+-- these are asked; where that isn't enough, since what was altered then was mostly altered again, the list is read, which costs as much.
 CREATE FUNCTION tasks_since(p_user_id bigint, p_since bigint, p_most bigint) RETURNS TABLE (revision bigint, body text) LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_column
 DECLARE
     s user_state;
+    until bigint;
+    found bigint;
 BEGIN
     SELECT * INTO s FROM user_state u WHERE u.user_id = p_user_id;
-    IF s.revision - p_since < s.last_task_id THEN
+    until := p_since + s.last_task_id;
+    RETURN QUERY
+        SELECT f.revision, f.body
+          FROM ((SELECT t.revision, task_shown(t) AS body
+                   FROM (SELECT DISTINCT ON (l.revision) l.revision, l.task_id FROM task_log l
+                          WHERE l.user_id = p_user_id AND l.revision > p_since AND l.revision <= until ORDER BY l.revision) altered,
+                        LATERAL (SELECT x.* FROM task x WHERE x.user_id = p_user_id AND x.id = altered.task_id AND x.revision = altered.revision OFFSET 0) t
+                  ORDER BY altered.revision LIMIT p_most)
+                UNION ALL
+                (SELECT t.revision, task_shown(t) FROM task t
+                  WHERE t.user_id = p_user_id AND t.id > last_id_at(p_user_id, p_since) AND t.id <= last_id_at(p_user_id, until)
+                    AND t.revision = t.created_revision
+                  ORDER BY t.id LIMIT p_most)) f
+         ORDER BY f.revision LIMIT p_most;
+    GET DIAGNOSTICS found = ROW_COUNT;
+    IF found < p_most AND until < s.revision THEN
         RETURN QUERY
             SELECT t.revision, task_shown(t) FROM task t
-             WHERE t.user_id = p_user_id AND t.id IN (
-                       SELECT l.task_id FROM task_log l WHERE l.user_id = p_user_id AND l.revision > p_since
-                        UNION
-                       SELECT c.id FROM task c WHERE c.user_id = p_user_id AND c.id > coalesce((
-                           SELECT b.id FROM task b WHERE b.user_id = p_user_id AND b.created_revision <= p_since ORDER BY b.id DESC LIMIT 1), 0))
-             ORDER BY t.revision LIMIT p_most;
-    ELSE
-        RETURN QUERY SELECT t.revision, task_shown(t) FROM task t WHERE t.user_id = p_user_id AND t.revision > p_since ORDER BY t.revision LIMIT p_most;
+             WHERE t.user_id = p_user_id AND t.revision > until ORDER BY t.revision LIMIT p_most - found;
     END IF;
 END $$;
 

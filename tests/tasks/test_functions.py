@@ -1,6 +1,7 @@
 """The operations inside PostgreSQL, without the service: what they answer, whom they wait for, how they are planned."""
 
 import json
+import random
 import re
 import secrets
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from postgres import migrate
 from postgres.database import MIGRATIONS, Database
 from postgres.queries import Query
 from tasks.queries import task_page
-from tests.conftest import Person, Server, connection_parameters, connection_to
+from tests.conftest import Person, Server, connection_parameters, connection_to, create_tasks
 
 Sql = Callable[..., list[tuple[Any, ...]]]
 
@@ -372,6 +373,8 @@ def settled(server: Server) -> models.Caller:
     [
         ("/task?limit=10", "task_pkey"),
         ("/task?sort=-id&limit=10", "task_pkey"),
+        ("/task?sort=created_at&limit=10", "task_pkey"),
+        ("/task?sort=-created_at&limit=10", "task_pkey"),
         ("/task?status=planned", "task_by_status"),
         ("/task?status=planned,in_work", "(task_pkey|task_by_status)"),
         ("/task?status=planned&limit=10", "task_by_status"),
@@ -440,3 +443,35 @@ def test_a_moment_long_ago_is_found_without_reading_all_since(sql: Sql, settled:
     whole = """jsonb_populate_record(s, '{"revision": 10000, "last_task_id": 5000}')"""
     moment = f"SELECT revision_at({whole}, now() - interval '1 day') FROM user_state s WHERE user_id = %s"
     assert pages_read(sql, moment, settled.user_id) < 200  # all 10,000 entries are on more
+
+
+@pytest.mark.parametrize(("tasks", "changes"), [(20, 60), (3, 60), (40, 5)], ids=["as many", "many changes of few", "few changes of many"])
+def test_what_was_changed_since_is_what_the_list_has(sql: Sql, tasks: int, changes: int) -> None:
+    account, chance = Account(sql), random.Random(f"{tasks} {changes}")
+    for n in range(tasks + changes):
+        if n < 2 or (chance.random() < tasks / (tasks + changes)):
+            account.create()
+        else:
+            account.update(task_id=chance.randint(1, n), name=f"name {n}")
+    account.delete(task_id=1)
+    sql("SELECT task_erase(%s, %s, true, 2, NULL, NULL)", account.user_id, GENERATION)
+    of_list = "SELECT revision, body FROM task WHERE user_id = %s AND revision > %s ORDER BY revision LIMIT %s"
+    for since in range(account.get().user_revision or 0 + 1):
+        for most in (1, 4, 1000):
+            since_then = sql("SELECT * FROM tasks_since(%s, %s, %s)", account.user_id, since, most)
+            assert since_then == sql(of_list, account.user_id, since, most)
+
+
+@pytest.mark.long
+def test_a_page_of_what_was_changed_reads_no_whole_list(sql: Sql) -> None:
+    account = Account(sql)
+    create_tasks(sql, models.Caller(account.user_id, GENERATION), 5000)
+    sql(
+        "SELECT count(*) FROM (SELECT array_agg(i) AS ids, array_agg(change) AS changes FROM generate_series(1, 2500) i, jsonb_build_object('name', i::text) change) c,"
+        " LATERAL task_write(array_fill(%s::bigint, ARRAY[2500]), array_fill(%s::bigint, ARRAY[2500]), ids, '{}', changes, '{}', true)",
+        *(account.user_id, GENERATION),
+    )
+    for since in (2500, 3000, 5000, 6000, 7400):
+        assert (
+            pages_read(sql, "SELECT * FROM tasks_since(%s, %s, 20)", account.user_id, since) < 500
+        )  # some 15 for each task; 5,000 for all
