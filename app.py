@@ -95,7 +95,7 @@ def chores(given: Settings) -> list[Chore]:
     ]
 
 
-ALWAYS = (views.Live, views.Ready, views.Metrics)  # answered however much there is to do
+ALWAYS = (views.Live, views.Ready, views.Metrics, history_views.Events)  # answered however much there is to do: it is little work
 REMEDIES = (account_views.Password, account_views.Revocation)  # what ends a stolen token: its thief leaves room for that
 
 

@@ -10,6 +10,7 @@ from auth import Resource
 from history import event_stream, event_watcher, past
 from history.past import AccountLogListing, NotAsExpected, TaskLogListing, TooManyTasks
 from history.schemas import AccountLogEntry, LogEntry, LogQuery, Position, Restoration, Resumption, ServerSentEvent, Undo, Undone
+from rest import overload
 from rest.errors import EXTRA_HEADERS, NotFound
 from rest.operation import Answer, operation
 from rest.streamed_response import answering
@@ -72,6 +73,7 @@ class Events(Resource):
         on from there. The schema is that of an event's `data`, which is JSON; the whole of an event is a ServerSentEvent (x-itemSchema).
         """
         end_with_client(self.request)
+        overload.let_take_its_time(self.request)  # also while its turn is yet to come: it costs no more than when it is open
         last_id = self.request.headers.get("Last-Event-ID")
         since = query.since if last_id is None else event_stream.revision_of(last_id)
         watcher, expires_at = self.request.app[event_watcher.WATCHER], self.request[auth.ACCESS].expires_at

@@ -398,6 +398,23 @@ async def test_a_stopping_worker_opens_no_stream(start: Start, alice: Person) ->
 # How many
 
 
+async def test_as_many_as_like_open_at_once_and_keep_nobody_out(start: Start, alice: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = 0
+
+    async def never(*_: Any) -> None:
+        nonlocal began
+        began += 1
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(event_watcher.Watcher, "_take_place", never)
+    alice.client = await start(max_requests_at_once=3)
+    openings = [asyncio.ensure_future(alice.get("/task/events")) for _ in range(20)]
+    await until(lambda: began == len(openings))
+    assert (await alice.get("/task")).status == 200
+    for opening in openings:
+        opening.cancel()
+
+
 @pytest.mark.long
 async def test_a_user_has_ten_and_the_eleventh_waits(alice: Person, mallory: Person, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_watcher, "SECONDS_UNTIL_ONE_IS_MISSED", (0.5,))

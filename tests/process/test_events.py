@@ -60,10 +60,6 @@ class Follower:
     async def _follow(self, session: ClientSession, url: str) -> None:
         headers = self.headers | ({"Last-Event-ID": f"{max(self.got, default=0)}"} if self.openings else {})
         async with session.get(f"{url}/task/events", headers=headers) as response:
-            if response.status == 503:  # so many begin at once
-                await asyncio.sleep(float(response.headers["Retry-After"]))
-                await self._follow(session, url)
-                return
             if response.status != 200:
                 self.faults.append(f"{response.status} {await response.text()}")
                 return
