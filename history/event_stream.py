@@ -51,7 +51,7 @@ _AFTER = Query(
     {"user_ids": "bigint[]", "generations": "bigint[]", "since": "bigint[]", "reach": "bigint"},
     read=True,
     alone=True,
-    undecoded=True,
+    raw=True,
 )
 
 

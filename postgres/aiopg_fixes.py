@@ -136,15 +136,15 @@ def take_free(pool: Any) -> Any:
 
 
 async def execute(
-    connection: Any, sql: str, values: Sequence[Any], timeout: float | None = None, *, undecoded: bool = False
+    connection: Any, sql: str, values: Sequence[Any], timeout: float | None = None, *, raw: bool = False
 ) -> list[tuple[Any, ...]]:
     """Run a statement on a connection and give its rows. Raises TimeoutError where it takes longer than usual, or than `timeout`.
 
-    Texts that come `undecoded` are bytes: they take a quarter of the memory, and much less time.
+    Texts that come `raw` are bytes: they take a quarter of the memory, and much less time.
     """
     waiter = connection._create_waiter("execute")
     cursor = connection.raw.cursor()
-    if undecoded:
+    if raw:
         register_type(BYTES, cursor)
     try:
         cursor.execute(sql, values)

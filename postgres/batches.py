@@ -30,7 +30,7 @@ class Run(Protocol):
         """Return the statement's rows."""
 
 
-class Journey(NamedTuple):
+class RunningBatch(NamedTuple):
     """A batch under way: who travels, and since when (in the loop's seconds)."""
 
     batch: list[Pending]
@@ -45,7 +45,7 @@ class Environment(NamedTuple):
     lock_queues: LockQueues
     heavy_turns: Turns
     slow_turns: Turns
-    journeys: dict[asyncio.Task[None], Journey]
+    running: dict[asyncio.Task[None], RunningBatch]
     listeners: Collection[Callable[[Any], None]]  # called, after each statement that is no read, with whose data it was for
 
 
@@ -63,7 +63,7 @@ class Batches(Generic[Row]):
         self._queue: list[Pending] = []
         self._start: asyncio.Handle | None = None  # of the next batch
         self._under_way: set[asyncio.Task[None]] = set()
-        self._journeys = environment.journeys  # of all queries
+        self._running = environment.running  # of all queries
         self._lock_queues, self._slow_turns = environment.lock_queues, environment.slow_turns
         self._heavy_lane = HeavyLane(self.ask_alone, environment.heavy_turns)
 
@@ -136,17 +136,17 @@ class Batches(Generic[Row]):
             self._start.cancel()
             self._start = None
         if batch := self._take_batch():
-            journey = self._loop.create_task(self._travel(batch), context=NOBODYS)
-            self._under_way.add(journey)
-            self._journeys[journey] = Journey(batch, self._loop.time())
-            journey.add_done_callback(self._end_journey)
+            run = self._loop.create_task(self._run_batch(batch), context=NOBODYS)
+            self._under_way.add(run)
+            self._running[run] = RunningBatch(batch, self._loop.time())
+            run.add_done_callback(self._end_run)
         if self._queue:
             self._start = self._loop.call_later(SECONDS_OF_PATIENCE, self._go)
 
     def _take_batch(self) -> list[Pending]:
         """Take the next ones from the queue: of several owners a share each, and nobody's who is in as many slow batches as one may be."""
         able = self._queue
-        if len(self._journeys) >= MAX_SLOW_OF_ONE and (slow := self._count_slow()):
+        if len(self._running) >= MAX_SLOW_OF_ONE and (slow := self._count_slow()):
             able = [pending for pending in able if slow[pending.arguments[0]] < MAX_SLOW_OF_ONE]
         if len(able) > self._share:
             able = self._shares(able)
@@ -172,16 +172,16 @@ class Batches(Generic[Row]):
     def _count_slow(self) -> Counter[Any]:
         """Count, by owner, the batches of all queries that have been under way for long."""
         latest = self._loop.time() - SECONDS_OF_PATIENCE
-        slow = [journey.batch for journey in self._journeys.values() if journey.began_at <= latest]
+        slow = [run.batch for run in self._running.values() if run.began_at <= latest]
         return Counter(owner for batch in slow for owner in {pending.arguments[0] for pending in batch})
 
-    def _end_journey(self, journey: asyncio.Task[None]) -> None:
-        self._under_way.discard(journey)
-        del self._journeys[journey]
+    def _end_run(self, run: asyncio.Task[None]) -> None:
+        self._under_way.discard(run)
+        del self._running[run]
         if self._queue:
             self._go_when_complete(0)
 
-    async def _travel(self, batch: list[Pending]) -> None:
+    async def _run_batch(self, batch: list[Pending]) -> None:
         """Run a batch and answer its members: one by one where PostgreSQL refused it for what one of them had asked."""
         try:
             if len(batch) == 1:
@@ -194,7 +194,7 @@ class Batches(Generic[Row]):
                     pending.fail(error)
                 return
             owners = {pending.arguments[0] for pending in batch}
-            await asyncio.gather(*(self._travel_alone([p for p in batch if p.arguments[0] == owner]) for owner in owners))
+            await asyncio.gather(*(self._run_apart([p for p in batch if p.arguments[0] == owner]) for owner in owners))
             return
         busy = []
         for pending, rows in zip(batch, answers, strict=True):
@@ -205,13 +205,13 @@ class Batches(Generic[Row]):
         if busy:
             self._take_along(busy)
 
-    async def _travel_alone(self, of_one: list[Pending]) -> None:
+    async def _run_apart(self, of_one: list[Pending]) -> None:
         """Run one owner's requests one by one, in its turn: what has taken too long together may do so again."""
         try:
             async with self._slow_turns.of(of_one[0].arguments[0]):
                 for pending in of_one:
                     if not pending.answer.done():
-                        await self._travel([pending])
+                        await self._run_batch([pending])
         except Failure as refusal:  # there is no turn
             for pending in of_one:
                 pending.fail(refusal)

@@ -137,9 +137,9 @@ class Database(AsyncPostgresql):
             try:
                 if not self.configuration.prepare:
                     values = *values, *statement.constants
-                    return await aiopg_fixes.execute(connection, statement.text, values, undecoded=statement.undecoded)
+                    return await aiopg_fixes.execute(connection, statement.text, values, raw=statement.raw)
                 await self._prepare(connection, statement)
-                return await aiopg_fixes.execute(connection, statement.execute, values, undecoded=statement.undecoded)
+                return await aiopg_fixes.execute(connection, statement.execute, values, raw=statement.raw)
             finally:
                 await self.pool_backend.release(connection)
 

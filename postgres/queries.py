@@ -45,8 +45,8 @@ class Statement:
 
     _numbers = count(1)
 
-    def __init__(self, text: str, parameters: int, constants: Sequence[Any] = (), *, undecoded: bool = False) -> None:
-        self.text, self.constants, self.undecoded = text, tuple(constants), undecoded
+    def __init__(self, text: str, parameters: int, constants: Sequence[Any] = (), *, raw: bool = False) -> None:
+        self.text, self.constants, self.raw = text, tuple(constants), raw
         name = f"s{next(self._numbers)}"
         before, *after = text.split("%s", parameters)
         numbered = before + "".join(f"${number}{part}" for number, part in enumerate(after, start=1))
@@ -64,7 +64,7 @@ class Query(Generic[Row]):
     `slow` takes turns besides, as what is heavy does.
 
     A `heavy` query's answer may be too long to travel with others. Where it may not `wait`, its `json` is then None. One that is `alone`,
-    too, always takes a heavy turn. Its texts, and those of one that is `undecoded`, come as bytes. `name` is for those who measure; a
+    too, always takes a heavy turn. Its texts, and those of one that is `raw`, come as bytes. `name` is for those who measure; a
     function has one.
     """
 
@@ -78,14 +78,14 @@ class Query(Generic[Row]):
         alone: bool = False,
         heavy: bool = False,
         slow: bool = False,
-        undecoded: bool = False,
+        raw: bool = False,
         name: str | None = None,
     ) -> None:
         if isinstance(query, Function):
             name, query = query.name, Select([query], [SQL("*")])
         self.name, self.types = name or "select", types
         self.is_read, self.goes_alone, self.is_heavy, self.is_slow = read, alone, heavy, slow
-        self.is_undecoded = heavy or undecoded
+        self.is_raw = heavy or raw
         self.row, fields = row, cast("Any", row)._fields
         self.make_row = cast("Any", row)._make
         self._refused, self._json = fields.index("refused") if "refused" in fields else 0, fields.index("json") if heavy else 0
@@ -106,14 +106,14 @@ class Query(Generic[Row]):
             f"SELECT f.* FROM (SELECT {values}, %s::boolean AS wait) q CROSS JOIN LATERAL ({text}) f",  # noqa: S608 - all of it is ours
             len(self.types) + 1,
             constants,
-            undecoded=self.is_undecoded,
+            raw=self.is_raw,
         )
         many = Statement(  # OFFSET 0: what is asked is looked up for each, never joined by reading the table
             f"SELECT q.n::int, f.* FROM (SELECT {columns}, false AS wait, n FROM unnest({self._arrays()}) WITH ORDINALITY r"  # noqa: S608
             f" ({', '.join(self.types)}, n) ORDER BY {owner}, n) q CROSS JOIN LATERAL ({text} OFFSET 0) f",
             len(self.types),
             constants,
-            undecoded=self.is_undecoded,
+            raw=self.is_raw,
         )
         return one, many
 
