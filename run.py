@@ -87,17 +87,17 @@ def join() -> None:
     directory = _directory(configured)
     if "DB_HOST" in configured:
         return
-    host = host_of(directory)
-    if not host and (directory / "postgresql").is_dir():
-        raise SystemExit(
-            "`make run` isn't running here: start it, since this command uses its PostgreSQL, or set DB_HOST to that of another."
-        )
-    if host:
-        try:
+    try:
+        host = host_of(directory)
+        if not host and (directory / "postgresql").is_dir():
+            raise SystemExit(
+                "`make run` isn't running here: start it, since this command uses its PostgreSQL, or set DB_HOST to that of another."
+            )
+        if host:
             _use(directory, host, configured)
             os.environ["DB"] = configured.get("DB", "postgres")  # that of the service, or a copy of it
-        except OSError as error:
-            raise SystemExit(f"What `make run` keeps can't be read: {error}.") from None
+    except OSError as error:
+        raise SystemExit(f"What `make run` keeps can't be read: {error}.") from None
 
 
 if __name__ == "__main__":

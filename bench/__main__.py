@@ -4,16 +4,18 @@ import argparse
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
-from bench import cluster, costs, generators, growth, machine, report, results, rounds, starts, transfer
+from bench import bloat, cluster, costs, generators, growth, machine, more, report, results, rounds, starts, transfer
 from bench.cluster import Cluster
 from bench.data import Size
 from bench.jobs import JOBS
 from bench.load import Refused
+from bench.results import Record
 from bench.rounds import NAMES, Plan
 
 
@@ -35,6 +37,8 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--tasks", help="sizes for --growth, with commas between; the size for --transfer")
     parser.add_argument("--transfer", action="store_true", help="only how a long history goes out and comes in; some GB")
+    parser.add_argument("--more", action="store_true", help="only what may take long, each beside the plain statement")
+    parser.add_argument("--bloat", action="store_true", help="only how large the tasks become that are changed again and again")
     parser.add_argument("--report", action="store_true", help="only write the page again, from the results of before")
     parser.add_argument("--data-dir", type=Path, help="keep PostgreSQL's data there for the next run")
     return parser.parse_args()
@@ -83,9 +87,15 @@ def measure(server: Cluster, given: argparse.Namespace, directory: Path) -> bool
     if given.transfer:
         transfer.run(server, directory, int(given.tasks or transfer.TASKS))
         return False
-    if given.costs:
-        results.keep("costs", where, costs.run())
-        return True
+    alone: dict[str, Callable[[], Iterable[Record]]] = {
+        "costs": costs.run,
+        "more": partial(more.run, server),
+        "bloat": partial(bloat.run, server),
+    }
+    for part, run in alone.items():
+        if getattr(given, part):
+            results.keep(part, where, list(run()))
+            return True
     is_chosen = given.quick or given.systems or given.jobs or given.connections
     if not given.starts:
         wanted = plan(given, jobs)
@@ -104,7 +114,7 @@ def write_page() -> None:
     from bench import pictures
 
     found = results.load()
-    report.PAGE.write_text(report.page(found))
+    report.PAGE.write_text(report.page(found, report.PAGE.read_text()))
     pictures.draw(found, report.PAGE.parent / "performance")
     print(f"Written: {report.PAGE.relative_to(report.HOUSE)} and its pictures.")
 

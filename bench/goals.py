@@ -10,17 +10,17 @@ from bench.results import Record, Results, choose, column, ratios
 
 CONNECTIONS = 32  # where nothing else is said
 OF_CAPACITY = {  # of whose, the least
-    "W1": {"hello": 0.40, "pgbench": 0.35, "twin": 18},
-    "W2": {"hello": 0.25, "pgbench": 1.0, "twin": 13},
-    "W3": {"hello": 0.23, "pgbench": 0.7, "twin": 19},
-    "W4": {"hello": 0.18, "pgbench": 1.0, "twin": 20},
+    "W1": {"hello": 0.50, "pgbench": 0.35, "twin": 18},
+    "W2": {"hello": 0.35, "pgbench": 0.6, "twin": 13},
+    "W3": {"hello": 0.30, "pgbench": 1.0, "twin": 19},
+    "W4": {"hello": 0.30, "pgbench": 1.3, "twin": 20},
 }
 READING = ("W1", "W2")
 MAX_P99_OF_P50 = 3
 MAX_OF_UNBATCHED_P50 = 1.1
 MIN_KEPT = 0.85
 MAX_SECONDS_TO_START = 1
-MAX_MIB = 90
+MAX_MIB = 75
 
 
 class Goal(NamedTuple):

@@ -39,6 +39,8 @@ def draw(results: Results, directory: Path) -> None:
         _latency(records, directory / "latency.svg")
     if "growth" in results:
         _growth(results["growth"]["records"], directory / "growth.svg")
+    if "more" in results:
+        _more(results["more"]["records"], directory / "more.svg")
 
 
 def _throughput(records: Sequence[Record], path: Path) -> None:
@@ -102,6 +104,22 @@ def _growth(records: Sequence[Record], path: Path) -> None:
         axes.set_xlabel("tasks")
         axes.set_ylabel("capacity, requests/s")
     _save(figure, "Capacity of the service by the number of tasks (medians; bars from least to greatest)", path)
+
+
+def _more(records: Sequence[Record], path: Path) -> None:
+    names = [*dict.fromkeys(record["what"] for record in records)][::-1]
+    figure = Figure(figsize=(9, 0.3 * len(names) + 1.5), layout="constrained")
+    axes = figure.subplots()
+    for system, title, color in (("plain_ms", "plain statement", COLORS["hello"]), ("ours_ms", SYSTEM_TITLES["ours"], COLORS["ours"])):
+        found = [column(choose(records, what=name), system) for name in names]
+        axes.hlines(range(len(names)), [min(each) for each in found], [max(each) for each in found], color=color, linewidth=4, alpha=0.4)
+        axes.plot([median(each) for each in found], range(len(names)), "o", color=color, label=title)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlabel("ms")
+    axes.set_yticks(range(len(names)), names)
+    figure.legend(loc="outside lower center", ncols=2)
+    _save(figure, "What may take long (medians; bars from least to greatest; each step of the scale is tenfold)", path)
 
 
 def _four(figure: Figure, *, shared: bool = False) -> list[Axes]:

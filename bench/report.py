@@ -1,11 +1,11 @@
 """The figures in words and tables."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import checks, costs, data, rounds, starts
+from bench import bloat, checks, costs, data, more, rounds, starts
 from bench.goals import CONNECTIONS, goals
 from bench.jobs import JOBS, TITLES
 from bench.peers import kinto
@@ -42,6 +42,19 @@ INTRODUCTION = """# Performance
 Written by `make bench`, not by hand. Every figure is a median, with the least and the greatest in brackets. Figures of two machines
 can't be compared; ratios can: both sides of each were measured in the same round, one after the other.
 """
+FIRST = """## What it means for a server
+
+Of the processor's time, PostgreSQL's included and the generator's left out, {connections} connections:
+
+{jobs}
+Somebody who keeps tasks asks for a list most of the time. Say that of ten requests six list, two or three read one task, one
+changes it, and now and then one is created: then **a core answers {rate} a second**, the database included. Say further that each
+person makes {requests} requests a day, a fifth of them in the busiest hour, and that the core is to be busy for {busy:.0%} of that hour
+at the most: then **a core does for {people} people**. Whoever expects other things puts in other numbers; the first table is what
+was measured. A worker takes {memory} MiB of memory, and there is one for each core.
+"""
+SHARES = {"W1": 0.25, "W2": 0.6, "W3": 0.05, "W4": 0.1}  # of all requests
+REQUESTS_A_DAY, PART_OF_BUSIEST_HOUR, BUSY = 100, 0.2, 0.6
 ROUNDS = """## Side by side
 
 {users:,} users with {tasks} tasks each. wrk keeps its connections open; every request is another user's and names another task, along
@@ -75,6 +88,17 @@ The service alone with {connections} connections and {per_user} tasks per user; 
 each turn. However many users there are, {active:,} of them ask at the most, for {asked:,} tasks, which stay in memory: a token that a
 worker sees for the first time has to be verified, and with many more users that would be what is measured.
 """
+MORE = """## What may take long
+
+An account of {tasks:,} tasks with {entries} changes each, and one of {few:,}, among {others:,} others' tasks. Each is asked of PostgreSQL
+as the service asks it, and beside it the plain statement that finds or does the same on the same tables, in turn, {turns} times;
+milliseconds. The plain statement checks nothing: no token, no lock, no page's end; a word is folded by `lower()` alone.
+"""
+BLOAT = """## What changes leave behind
+
+{tasks:,} tasks whose statuses one connection changes again and again, as fast as it can. What a change leaves behind is vacuum's to take
+away, which comes by itself meanwhile. The log only grows.
+"""
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -102,11 +126,34 @@ def growth_summary(records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
-def page(results: Results) -> str:
-    """Return the whole page."""
-    parts = {"rounds": _rounds, "costs": _costs, "starts": _starts, "growth": _growth}
-    texts = [part(results[name]) for name, part in parts.items() if name in results]
-    return "\n".join([INTRODUCTION, _goals(results), *texts])
+def page(results: Results, before: str = "") -> str:
+    """Return the whole page; what there are no results for is as it was before."""
+    kept = {text.partition("\n")[0]: f"## {text}" for text in f"\n{before}".split("\n## ")[1:]}
+    sections: dict[str, tuple[set[str], Callable[[], str]]] = {
+        "What it means for a server": ({"rounds", "starts"}, lambda: _first(results)),
+        "Goals": ({"rounds", "starts", "growth"}, lambda: _goals(results)),
+        "Side by side": ({"rounds"}, lambda: _rounds(results["rounds"])),
+        "What a request pays for": ({"costs"}, lambda: _costs(results["costs"])),
+        "Start and memory": ({"starts"}, lambda: _starts(results["starts"])),
+        "What may take long": ({"more"}, lambda: _more(results["more"])),
+        "What changes leave behind": ({"bloat"}, lambda: _bloat(results["bloat"])),
+        "Growth": ({"growth"}, lambda: _growth(results["growth"])),
+    }
+    texts = [make() if parts <= results.keys() else kept.get(heading, "") for heading, (parts, make) in sections.items()]
+    return "\n".join([INTRODUCTION, *(f"{text.rstrip()}\n" for text in texts if text)])
+
+
+def _first(results: Results) -> str:
+    """Return what the figures mean for somebody who has a server and people."""
+    cells = {job: choose(results["rounds"]["records"], system="ours", job=job, connections=CONNECTIONS) for job in JOBS}
+    costs_us = {job: median(each["service_us"] + each["postgresql_us"] for each in cell) for job, cell in cells.items()}
+    rate = 1e6 / sum(SHARES[job] * costs_us[job] for job in JOBS)
+    people = rate * BUSY / (REQUESTS_A_DAY * PART_OF_BUSIEST_HOUR / 3600)
+    rows = [[TITLES[job], number(us), number(1e6 / us)] for job, us in costs_us.items()]
+    memory = median(column(choose(results["starts"]["records"], system="ours"), "pss_mib"))
+    given = {"connections": CONNECTIONS, "requests": REQUESTS_A_DAY, "busy": BUSY}
+    shown = {"rate": f"{round(rate, -2):,.0f}", "people": f"{round(people, -4):,.0f}", "memory": f"{memory:.0f}"}
+    return FIRST.format(jobs=table(["a request to", "takes, us", "so a core does in a second"], rows), **given, **shown)
 
 
 def _goals(results: Results) -> str:
@@ -165,6 +212,28 @@ def _starts(part: dict[str, Any]) -> str:
     columns = {"seconds": "seconds to the first answer", "pss_mib": "PSS, MiB", "rss_mib": "RSS, MiB"}
     rows = [[rounds.TITLES[name], *_cells(choose(part["records"], system=name), columns)] for name in starts.NAMES]
     return STARTS.format(times=starts.TIMES, answers=starts.FIRST_ANSWERS) + "\n" + table(["system", *columns.values()], rows)
+
+
+def _more(part: dict[str, Any]) -> str:
+    figures = {"tasks": more.TASKS, "few": more.FEW, "entries": more.ENTRIES, "turns": more.TURNS, "others": more.CROWD.tasks}
+    picture = "![Beside plain statements](performance/more.svg)\n"
+    return "\n".join([MORE.format(**figures), _measured(part), picture, more_table(part["records"])])
+
+
+def more_table(records: Sequence[Record]) -> str:
+    """Return what may take long, beside the plain statements, as a table."""
+    rows = []
+    for what in dict.fromkeys(record["what"] for record in records):
+        cell = choose(records, what=what)
+        times = [record["ours_ms"] / record["plain_ms"] for record in cell]
+        rows.append([what, *_cells(cell, ("ours_ms", "plain_ms")), spread(times)])
+    return table(["what", "as the service asks", "plain", "times"], rows)
+
+
+def _bloat(part: dict[str, Any]) -> str:
+    columns = {"seconds": "seconds", "table_mib": "table, MiB", "indexes_mib": "its indexes, MiB", "log_mib": "log, MiB"}
+    rows = [[f"{record['changes']:,}", *(number(record[name]) for name in columns)] for record in part["records"]]
+    return "\n".join([BLOAT.format(tasks=bloat.SIZE.tasks), _measured(part), table(["changes", *columns.values()], rows)])
 
 
 def _growth(part: dict[str, Any]) -> str:

@@ -124,8 +124,8 @@ class AccountFull(Conflict):
     kind = "account-full"
     is_explained = True
     details: ClassVar[dict[str, str]] = {
-        "too_many_tasks": "An account may have no more tasks, those in the trash included: to make room, delete some with forever=true.",
-        "too_many_entries": "An account's log may have no more entries: to make room, delete often changed tasks with forever=true.",
+        "too_many_tasks": "Your account has as many tasks as it may have, those in the trash included: to make room, delete some with forever=true.",
+        "too_many_entries": "Your account's log has as many entries as it may have: to make room, delete often changed tasks with forever=true.",
     }
 
     def __init__(self, refused: str = "too_many_tasks", revision: int | None = None) -> None:

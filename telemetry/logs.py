@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import lru_cache, partial
 from random import getrandbits
 from typing import Any, Final
 
@@ -103,7 +103,7 @@ class Ended:
 
 
 def _route(resource: AbstractResource | None) -> str | None:
-    return resource.canonical if resource else None  # the pattern: a path is the client's text
+    return None if resource is None else resource.canonical  # the pattern: a path is the client's text
 
 
 def _readable_line(note: Note) -> str:
@@ -235,6 +235,7 @@ def log_to_stdout(level: str) -> None:
 def _json_formatter() -> _Formatter:
     return _Formatter(
         "%(asctime)s %(levelname)s %(name)s %(message)s %(request_id)s",
+        json_serializer=partial(json.dumps, separators=(",", ":")),  # as access lines are written
         rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
         datefmt=TIME_FORMAT,
     )

@@ -59,6 +59,12 @@ PARTS = {
         "docs/performance.md",
         ["make bench ARGS=--growth"],
     ),
+    "more": Part(
+        "what may take long, each beside the plain statement; some GB",
+        "10 minutes",
+        "docs/performance.md",
+        ["make bench ARGS=--more"],
+    ),
     "transfer": Part(
         "an account of 100,000 tasks goes out and comes in, in little memory; needs some GB",
         "10 minutes",

@@ -103,6 +103,13 @@ def test_what_is_measured_is_on_the_dashboard() -> None:
     assert hidden == []
 
 
+def test_what_is_measured_is_explained_to_the_operator() -> None:
+    page = (DEPLOY.parent / "docs" / "operations.md").read_text()
+    table = page[page.index("| `http_requests_total`") :].partition("\n\n")[0]
+    explained = [name for row in table.splitlines() for name in re.findall(r"`([a-z_]+)`", row.split("|")[1])]
+    assert sorted(explained) == sorted(family.description[0] for family in Family.every)
+
+
 def test_every_alert_is_explained_to_the_operator() -> None:
     page = (DEPLOY.parent / "docs" / "operations.md").read_text()
     assert re.findall(r"^\*\*(\w+)\.\*\*", page, re.MULTILINE) == [rule["alert"] for rule in RULES]

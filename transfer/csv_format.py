@@ -129,7 +129,8 @@ class Rows:
             if name and (name not in _COLUMNS or plain.count(name) > 1):
                 code: ErrorCode = "repeated" if name in _COLUMNS else "unknown_field"
                 raise self._fault(
-                    code, f"must name columns, each once, of these: {', '.join(COLUMNS)}; column {number} is none, or another one again"
+                    code,
+                    f"must name columns, each once, of these: {', '.join(COLUMNS)}; column {number} has another name, or one that came before",
                 )
         named = [_COLUMNS.get(name, "") for name in plain]
         if not any(named):

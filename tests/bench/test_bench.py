@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench import cluster, data, direct, generators, load, measure, results, rounds, stores
+from bench import bloat, cluster, data, direct, generators, load, measure, more, report, results, rounds, stores
 from bench.checks import Books, OurAnswers, Sampler, Stored, counter
 from bench.cluster import Cluster
 from bench.data import Size
@@ -30,6 +30,15 @@ SIZE = Size(20)
 
 def test_what_wrk_prints_is_understood() -> None:
     assert generators.read_wrk(WRK) == Seen(requests=2000, seconds=1, p50_ms=1.5, p99_ms=9.25)
+
+
+def test_what_was_not_measured_again_stays_on_the_page() -> None:
+    page = report.PAGE.read_text()
+    assert report.page({}, page) == page
+    record = {"what": "x", "turn": 1, "ours_ms": 2.0, "plain_ms": 1.0}
+    after = report.page({"more": {"when": "2026-12-01", "machine": {}, "plan": {}, "records": [record]}}, page)
+    assert "| x | 2.00 | 1.00 | 2.00 |" in after
+    assert after.partition("## Growth")[2] == page.partition("## Growth")[2] != ""
 
 
 @pytest.mark.parametrize("error", ["status", "connect", "read", "write", "timeout"])
@@ -116,6 +125,21 @@ def copy(server: Cluster, database: str) -> tuple[Sampler, Books]:
     """Make a fresh copy of the seed, and what checks it."""
     server.copy(server.seed(stores.OURS, SIZE), database)
     return Sampler(direct.by_sql(server, database), OurAnswers(), SIZE), Books(counter(server, stores.OURS.count, database), SIZE)
+
+
+@pytest.mark.long
+def test_what_may_take_long_is_measured_beside_plain_statements(seeded: Cluster) -> None:
+    records = list(more.run(seeded, crowd=SIZE, tasks=40, few=20, turns=2))
+    assert len(records) == 2 * len({record["what"] for record in records}) >= 30
+    assert all(record["ours_ms"] > 0 < record["plain_ms"] for record in records)
+
+
+@pytest.mark.long
+def test_every_change_that_may_leave_something_behind_is_one(seeded: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cluster, "drop", lambda *_: None)
+    records = list(bloat.run(seeded, size=SIZE, changes=8000))
+    assert [record["changes"] for record in records] == [*range(0, 8001, 400)]
+    assert seeded.run(bloat.DATABASE, "SELECT count(DISTINCT (user_id, revision)) FROM task_log") == [(8000 + bloat.PER_STATEMENT,)]
 
 
 @pytest.mark.long

@@ -244,6 +244,22 @@ def test_without_user_namespaces_a_user_without_a_name_is_told_what_postgresql_w
     assert said == "PostgreSQL wants a user with a name, and /etc/passwd has none for 12345: add one, or run this as another user.\n"
 
 
+def test_a_command_of_another_users_is_told_that_it_may_not(tmp_path: Path) -> None:
+    require_another_user()
+    tmp_path.chmod(0o755)
+    (tmp_path / "data").mkdir(mode=0o700)
+    without_privileges = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"]
+    environment = {"PATH": os.environ["PATH"], "DATA_DIR": f"{tmp_path}/data"}
+    ask = f"import sys; sys.path.insert(0, {str(HOUSE)!r}); import run; run.join()"
+    can_read = subprocess.run([*without_privileges, sys.executable, "-c", "import peewee"], env=environment, check=False)
+    if can_read.returncode:
+        pytest.skip("another user can't read this Python")
+    done = subprocess.run(
+        [*without_privileges, sys.executable, "-c", ask], env=environment, cwd="/", capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.startswith("What `make run` keeps can't be read: ")) == (1, True), done.stderr
+
+
 @pytest.mark.parametrize("prefix", [AS_NAMELESS, AS_A_NUMBER], ids=["in a namespace", "outside"])
 def test_the_service_itself_runs_for_a_user_without_name_home_and_environment(open_house: House, prefix: list[str]) -> None:
     require_another_user()

@@ -20,7 +20,7 @@ from tests.waiting import PATIENCE_SECONDS, slowness
 
 pytestmark = pytest.mark.long
 
-USERS, STREAMS_EACH = 50, 10
+USERS, STREAMS_EACH = 100, 10
 CHANGES, SECONDS_BETWEEN_CHANGES = 150, 0.02
 NEW = {"name": "Buy milk", "description": "", "status": "new"}
 
@@ -46,6 +46,7 @@ class Follower:
         self.got: dict[int, float] = {}  # revisions, in the order of their coming, and when each came
         self.openings: list[int] = []
         self.faults: list[str] = []
+        self.is_open = False
         self.broken_off = 0
         self.task: asyncio.Task[None] | None = None
 
@@ -63,6 +64,7 @@ class Follower:
             if response.status != 200:
                 self.faults.append(f"{response.status} {await response.text()}")
                 return
+            self.is_open = True
             async for line in response.content:
                 name, _, value = line.decode().rstrip("\n").partition(": ")
                 if name == "id":
@@ -80,6 +82,7 @@ class Follower:
     async def cut_off(self) -> None:
         """Let the connection be closed, as when a train enters a tunnel."""
         assert self.task
+        self.is_open = False
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
 
@@ -119,7 +122,7 @@ async def test_many_streams_on_two_workers(
         return len(follower.got) == revisions[follower.user_id]
 
     async with ClientSession(connector=TCPConnector(limit=0), timeout=ClientTimeout(total=None)) as session:
-        with running(unused_tcp_port) as service:
+        with running(unused_tcp_port, MAX_CONNECTIONS="1200") as service:
             for follower in followers:
                 follower.start(session, service.url)
             await all_of(followers, lambda follower: bool(follower.openings))
@@ -130,7 +133,7 @@ async def test_many_streams_on_two_workers(
                     await follower.cut_off()
                     asyncio.get_running_loop().call_later(random.random(), follower.start, session, service.url)
                 await asyncio.sleep(SECONDS_BETWEEN_CHANGES)
-            await all_of(followers, has_everything)
+            await all_of(followers, lambda follower: follower.is_open and has_everything(follower))
             waits = sorted(
                 came - made[follower.user_id, revision]
                 for follower in followers
@@ -147,7 +150,7 @@ async def test_many_streams_on_two_workers(
 
         for change in changes(sql, callers, CHANGES // 2):
             note(*change)
-        with running(unused_tcp_port) as service:
+        with running(unused_tcp_port, MAX_CONNECTIONS="1200") as service:
             for follower in followers:
                 follower.start(session, service.url)
             await all_of(followers, has_everything)

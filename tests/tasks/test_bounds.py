@@ -18,8 +18,8 @@ Newcomer = Callable[[str], Any]
 
 NEW = {"name": "Buy milk", "description": "", "status": "new"}
 MAX_TASKS, MAX_LOG_ENTRIES = 3, 5
-TASKS = "An account may have no more tasks"
-LOG = "An account's log may have no more entries"
+TASKS = "Your account has as many tasks as it may have"
+LOG = "Your account's log has as many entries as it may have"
 
 
 @pytest.fixture
