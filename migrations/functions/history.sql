@@ -13,12 +13,10 @@ BEGIN
         t.body := task_shown(t);
         RETURN t;
     END IF;
-    SELECT jsonb_object_agg(first.field, first.old), min(first.revision) FILTER (WHERE first.field = 'status'),
-           min(first.revision) FILTER (WHERE first.field = 'completed_at')
+    SELECT jsonb_object_agg(l.field, l.old ORDER BY l.revision DESC),  -- of one field's the last stays: what the first entry calls old
+           min(l.revision) FILTER (WHERE l.field = 'status'), min(l.revision) FILTER (WHERE l.field = 'completed_at')
       INTO past, status_revision, completed_at_revision
-      FROM (SELECT DISTINCT ON (l.field) l.field, l.old, l.revision FROM task_log l
-             WHERE l.user_id = t.user_id AND l.task_id = t.id AND l.revision > p_revision AND l.revision <= t.revision
-             ORDER BY l.field, l.revision) first;
+      FROM task_log l WHERE l.user_id = t.user_id AND l.task_id = t.id AND l.revision > p_revision AND l.revision <= t.revision;
     t := jsonb_populate_record(t, past);
     SELECT * INTO last FROM task_log l WHERE l.user_id = t.user_id AND l.task_id = t.id AND l.revision <= p_revision ORDER BY l.revision DESC LIMIT 1;
     t.revision := coalesce(last.revision, t.created_revision);
@@ -112,8 +110,8 @@ BEGIN
 END $$;
 
 -- The first p_most tasks by revision that were changed after one, those in the trash included. There is no index on the revision (no change could
--- be a heap-only one): the log knows what was altered, in this order, and ids ascend as creations do. Of as many revisions as there are tasks
--- these are asked; where that isn't enough, since what was altered then was mostly altered again, the list is read, which costs as much.
+-- be a heap-only one): the log knows what was altered, in this order, and ids ascend as creations do. These are asked of an eighth as many
+-- revisions as there are tasks; where that isn't enough, since what was altered then was mostly altered again, the list is read.
 CREATE FUNCTION tasks_since(p_user_id bigint, p_since bigint, p_most bigint) RETURNS TABLE (revision bigint, body text) LANGUAGE plpgsql STABLE AS $$
 #variable_conflict use_column
 DECLARE
@@ -122,7 +120,7 @@ DECLARE
     found bigint;
 BEGIN
     SELECT * INTO s FROM user_state u WHERE u.user_id = p_user_id;
-    until := p_since + s.last_task_id;
+    until := p_since + greatest(2 * p_most, s.last_task_id / 8);
     RETURN QUERY
         SELECT f.revision, f.body
           FROM ((SELECT t.revision, task_shown(t) AS body
