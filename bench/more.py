@@ -62,7 +62,8 @@ def _make(cluster: Cluster, crowd: Size, accounts: Sequence[Account]) -> None:
     for user, tasks in accounts:
         cluster.run(
             DATABASE,
-            f"INSERT INTO users (id, login, login_key, password_hash) OVERRIDING SYSTEM VALUE VALUES ({user}, 'user-{user}', 'user-{user}', '')",
+            "INSERT INTO users (id, login, login_key, password_hash) OVERRIDING SYSTEM VALUE"
+            f" VALUES ({user}, 'user-{user}', 'user-{user}', '')",
             f"INSERT INTO user_state (user_id, token_generation) VALUES ({user}, {GENERATION})",
             *history(user, tasks, ENTRIES),
         )

@@ -124,8 +124,8 @@ class AccountFull(Conflict):
     kind = "account-full"
     is_explained = True
     details: ClassVar[dict[str, str]] = {
-        "too_many_tasks": "Your account has as many tasks as it may have, those in the trash included: to make room, delete some with forever=true.",
-        "too_many_entries": "Your account's log has as many entries as it may have: to make room, delete often changed tasks with forever=true.",
+        "too_many_tasks": "Your account has as many tasks as it may have, those in the trash included: delete some with forever=true.",
+        "too_many_entries": "Your account's log has as many entries as it may have: delete often changed tasks with forever=true.",
     }
 
     def __init__(self, refused: str = "too_many_tasks", revision: int | None = None) -> None:

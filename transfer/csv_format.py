@@ -128,10 +128,8 @@ class Rows:
         for number, name in enumerate(plain, start=1):
             if name and (name not in _COLUMNS or plain.count(name) > 1):
                 code: ErrorCode = "repeated" if name in _COLUMNS else "unknown_field"
-                raise self._fault(
-                    code,
-                    f"must name columns, each once, of these: {', '.join(COLUMNS)}; column {number} has another name, or one that came before",
-                )
+                words = f"must name columns, each once, of these: {', '.join(COLUMNS)}"
+                raise self._fault(code, f"{words}; column {number} has another name, or one that came before")
         named = [_COLUMNS.get(name, "") for name in plain]
         if not any(named):
             raise self._fault("missing", "must name the columns")
